@@ -1,0 +1,76 @@
+//! Who is on the other end of a connection.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The other end of one client connection; made once per connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address; an IPv4 address in IPv6 clothes counts as the IPv4 address.
+    pub address: IpAddr,
+    /// Whether what it says of clients before it is believed (`trusted_proxies`).
+    pub is_trusted: bool,
+    /// Its address as a field value.
+    pub forwarded_for: HeaderValue,
+    /// `http`, or `https` where the listener speaks TLS.
+    pub scheme: HeaderValue,
+}
+
+impl Peer {
+    /// The peer of a connection on a plain listener.
+    #[must_use]
+    pub fn new(address: IpAddr, trusted: &[IpNet]) -> Self {
+        let address = address.to_canonical();
+        Self {
+            address,
+            is_trusted: trusted.iter().any(|network| network.contains(&address)),
+            forwarded_for: HeaderValue::try_from(address.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            scheme: HeaderValue::from_static("http"),
+        }
+    }
+
+    /// The client's address for the log: the last one that a trusted proxy names and that is not
+    /// itself a trusted proxy; without such a proxy the connection's own.
+    #[must_use]
+    pub fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+        if !self.is_trusted {
+            return self.address;
+        }
+        let fields = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|field| field.to_str().ok());
+        let mut client = self.address;
+        for address in fields.flat_map(|field| field.rsplit(',')) {
+            let Ok(address) = address.trim().parse::<IpAddr>() else { break };
+            client = address.to_canonical();
+            if !trusted.iter().any(|network| network.contains(&client)) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Row 42: only a trusted proxy says who the client is, and only up to the first stranger.
+    #[test]
+    fn the_client_is_the_last_address_that_no_trusted_proxy_has() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().expect("a network")];
+        let proxy = Peer::new("::ffff:10.0.0.1".parse().expect("an address"), &trusted);
+        let stranger = Peer::new("192.0.2.9".parse().expect("an address"), &trusted);
+        assert!(proxy.is_trusted && !stranger.is_trusted);
+        let mut headers = HeaderMap::new();
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1, 198.51.100.7"));
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("10.9.9.9"));
+        assert_eq!(proxy.client(&headers, &trusted).to_string(), "198.51.100.7");
+        assert_eq!(stranger.client(&headers, &trusted).to_string(), "192.0.2.9");
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("rubbish"));
+        assert_eq!(proxy.client(&headers, &trusted).to_string(), "10.0.0.1");
+    }
+}

@@ -1,0 +1,118 @@
+//! A request becomes one canonical path on one route.
+//!
+//! 1. Target and header sizes within the limits: 414, 431.
+//! 2. Exactly one `Host`, well formed: 400.
+//! 3. A canonical path: 400.
+//! 4. One route: 404, 405.
+//! 5. `%2F` only where the route allows it: 400.
+//! 6. An announced body within the route's limit: 413.
+//!
+//! Pure: no IO, no clock, no log. It does not look at credentials.
+//!
+//! Sources: RFC 9112 §3.2, RFC 3986 §6.2.2, RFC 9110 §15.5.
+
+pub mod host;
+pub mod path;
+pub mod pattern;
+pub mod router;
+
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+
+use self::path::CanonicalPath;
+use self::router::{Parameters, Router};
+use crate::denial::Denial;
+use crate::route::Route;
+
+/// A request known to be well formed, on exactly one route.
+#[derive(Debug)]
+pub struct Admitted<'g> {
+    /// The route.
+    pub route: &'g Route,
+    /// The path that matched, which is the path that the upstream gets.
+    pub path: CanonicalPath,
+    parameters: Parameters,
+}
+
+impl Admitted<'_> {
+    /// The text of the path parameter at a place, decoded.
+    #[must_use]
+    pub fn parameter(&self, place: usize) -> Option<String> {
+        let (start, end) = *self.parameters.get(place)?;
+        let segment = self.path.as_str().get(start as usize..end as usize)?;
+        Some(crate::percent::decode(segment))
+    }
+}
+
+/// All routes, and how large a request's head may be.
+#[derive(Debug)]
+pub struct Routes {
+    routes: Vec<Route>,
+    router: Router,
+    limits: HeadLimits,
+}
+
+/// How large a request's head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// Longest request target in bytes.
+    pub target: usize,
+    /// Most bytes of all header names and values together.
+    pub headers: usize,
+    /// Most header fields.
+    pub header_count: usize,
+}
+
+impl Routes {
+    /// The routes of a configuration.
+    #[must_use]
+    pub fn new(routes: Vec<Route>, limits: HeadLimits) -> Self {
+        let router = Router::new(&routes);
+        Self { routes, router, limits }
+    }
+
+    /// Every route, by its number.
+    #[must_use]
+    pub fn all(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Admits a request to its route.
+    ///
+    /// # Errors
+    /// `TargetTooLong`, `HeadersTooLarge`, `MalformedRequest`, `AmbiguousPath`, `NoRoute`,
+    /// `MethodNotAllowed`, `BodyTooLarge`: see the list above.
+    pub fn admit(&self, request: &Parts) -> Result<Admitted<'_>, Denial> {
+        let target = request.uri.path_and_query().ok_or(Denial::MalformedRequest)?;
+        if target.as_str().len() > self.limits.target {
+            return Err(Denial::TargetTooLong);
+        }
+        self.measure(&request.headers)?;
+        let host = host::of(request)?;
+        let path = CanonicalPath::of(target)?;
+        let (number, parameters) = self.router.find(&host, path.as_str(), &request.method)?;
+        let route = self.routes.get(number).ok_or(Denial::NoRoute)?;
+        if path.has_encoded_slash() && !route.encoded_slash {
+            return Err(Denial::AmbiguousPath);
+        }
+        if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
+            return Err(Denial::BodyTooLarge);
+        }
+        Ok(Admitted { route, path, parameters })
+    }
+
+    fn measure(&self, headers: &HeaderMap) -> Result<(), Denial> {
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if bytes > self.limits.headers || headers.len() > self.limits.header_count {
+            return Err(Denial::HeadersTooLarge);
+        }
+        Ok(())
+    }
+}
+
+fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Denial> {
+    let Some(field) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
+    let text = field.to_str().map_err(|_| Denial::MalformedRequest)?;
+    text.parse().map(Some).map_err(|_| Denial::MalformedRequest)
+}

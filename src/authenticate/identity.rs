@@ -1,0 +1,68 @@
+//! Who is calling, once the credential has been verified.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
+use super::claims::Claims;
+
+/// Who is calling.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Nobody that was asked for: the route is public.
+    Anonymous,
+    /// Someone whose credential is verified and not revoked.
+    Known(Arc<Identity>),
+}
+
+/// A subject whose credential is verified and not revoked; made in `authenticate` only.
+#[derive(Debug)]
+pub struct Identity {
+    subject: Arc<str>,
+    roles: Vec<String>,
+    scopes: Vec<String>,
+    claims: Claims,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Identity {
+    pub(super) const fn new(
+        subject: Arc<str>,
+        roles: Vec<String>,
+        scopes: Vec<String>,
+        claims: Claims,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    ) -> Self {
+        Self { subject, roles, scopes, claims, headers }
+    }
+
+    /// The `sub` claim.
+    #[must_use]
+    pub const fn subject(&self) -> &Arc<str> {
+        &self.subject
+    }
+
+    /// What the issuer's `roles_claim` holds.
+    #[must_use]
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// What the issuer's `scopes_claim` holds.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    /// All verified claims.
+    #[must_use]
+    pub const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The identity headers, encoded as the configuration says; an absent claim is not among them.
+    #[must_use]
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+}

@@ -1,0 +1,191 @@
+//! The keys that may have signed a token.
+//!
+//! 1. A key knows its algorithms; the token's header only selects among what the key and the
+//!    issuer's configuration both allow (RFC 8725 §3.1).
+//! 2. A `kid` names exactly one key. A token without `kid` is taken only where exactly one key fits
+//!    its algorithm.
+//! 3. A key that has left its issuer's set is retired, and every token that it vouched for with it.
+
+pub mod fetch;
+pub mod file;
+pub mod jwk;
+pub mod remote;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+
+use self::remote::RemoteKeys;
+use crate::denial::Denial;
+
+/// One key that verifies signatures.
+#[derive(Debug)]
+pub struct Key {
+    kid: Option<String>,
+    algorithms: Vec<Algorithm>,
+    material: Vec<u8>,
+    decoding: DecodingKey,
+    retired: AtomicBool,
+}
+
+impl Key {
+    /// A key for `algorithms`. `material` tells two keys apart; it is public, or a digest.
+    fn new(kid: Option<String>, algorithms: Vec<Algorithm>, decoding: DecodingKey, material: Vec<u8>) -> Self {
+        Self { kid, algorithms, material, decoding, retired: AtomicBool::new(false) }
+    }
+
+    /// The name that tokens call it by.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// Whether it has left its issuer's set.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Verifies `signature` (base64url) over `signed`.
+    ///
+    /// # Errors
+    /// `AlgorithmNotAllowed`, when the key is not for `algorithm`; `BadSignature`.
+    pub fn verify(&self, algorithm: Algorithm, signed: &str, signature: &str) -> Result<(), Denial> {
+        if !self.algorithms.contains(&algorithm) {
+            return Err(Denial::AlgorithmNotAllowed);
+        }
+        match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.decoding, algorithm) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Denial::BadSignature),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.material == other.material && self.algorithms == other.algorithms
+    }
+}
+
+/// The keys of one issuer at one time.
+#[derive(Debug)]
+pub struct KeySet {
+    keys: Vec<Arc<Key>>,
+}
+
+impl KeySet {
+    /// A set of keys whose `kid`s differ.
+    ///
+    /// # Errors
+    /// The `kid` that two keys share.
+    pub fn new(keys: Vec<Key>) -> Result<Self, String> {
+        for (place, key) in keys.iter().enumerate() {
+            let twin = keys.iter().take(place).any(|other| other.kid == key.kid);
+            if let Some(kid) = key.kid.as_ref().filter(|_| twin) {
+                return Err(format!("two keys share the kid `{}`", kid.escape_debug()));
+            }
+        }
+        Ok(Self { keys: keys.into_iter().map(Arc::new).collect() })
+    }
+
+    /// The key that a token names.
+    ///
+    /// # Errors
+    /// `UnknownKey`, when there is none or it is not clear which.
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Arc<Key>, Denial> {
+        // A key from a file has no name: whatever the token calls it, there is only this one.
+        if let [only] = self.keys.as_slice()
+            && only.kid.is_none()
+        {
+            return Ok(only);
+        }
+        if let Some(kid) = kid {
+            return self.keys.iter().find(|key| key.kid() == Some(kid)).ok_or(Denial::UnknownKey);
+        }
+        let mut fitting = self.keys.iter().filter(|key| key.algorithms.contains(&algorithm));
+        match (fitting.next(), fitting.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(Denial::UnknownKey),
+        }
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.keys.iter().all(|key| other.keys.iter().any(|known| known.is_same(key)))
+    }
+
+    /// This set with the keys that `previous` already had taken over from it, so that tokens they
+    /// vouched for stay good; those that are gone are retired.
+    #[must_use]
+    fn succeeding(mut self, previous: &Self) -> Self {
+        for key in &mut self.keys {
+            if let Some(known) = previous.keys.iter().find(|known| known.is_same(key)) {
+                *key = Arc::clone(known);
+            }
+        }
+        for old in &previous.keys {
+            if !self.keys.iter().any(|key| Arc::ptr_eq(key, old)) {
+                old.retired.store(true, Ordering::Release);
+            }
+        }
+        self
+    }
+
+    /// Retires every key: none of them can be vouched for any more.
+    fn retire(&self) {
+        for key in &self.keys {
+            key.retired.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Where an issuer's keys come from.
+#[derive(Debug)]
+pub enum KeySource {
+    /// A file that was read when the configuration was loaded.
+    Fixed(Arc<KeySet>),
+    /// A URL that is read in the background.
+    Remote(Arc<RemoteKeys>),
+}
+
+impl KeySource {
+    /// The keys as they are now.
+    ///
+    /// # Errors
+    /// `KeysUnavailable`, when they were never loaded or are older than their limit.
+    pub fn current(&self) -> Result<Arc<KeySet>, Denial> {
+        match self {
+            Self::Fixed(keys) => Ok(Arc::clone(keys)),
+            Self::Remote(remote) => remote.current().ok_or(Denial::KeysUnavailable),
+        }
+    }
+
+    /// Says that a token named a key that is not in the set.
+    pub fn missed(&self) {
+        if let Self::Remote(remote) = self {
+            remote.missed();
+        }
+    }
+}
+
+/// The family of an algorithm.
+#[must_use]
+pub const fn family(algorithm: Algorithm) -> AlgorithmFamily {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the enum is open; every algorithm that can be pinned is listed")]
+    match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => AlgorithmFamily::Hmac,
+        Algorithm::ES256 | Algorithm::ES384 => AlgorithmFamily::Ec,
+        Algorithm::EdDSA => AlgorithmFamily::Ed,
+        _ => AlgorithmFamily::Rsa,
+    }
+}

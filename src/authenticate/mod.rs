@@ -1,0 +1,194 @@
+//! A credential becomes an identity.
+//!
+//! On a public route nobody asks: the caller is anonymous, no credential is looked at, no store is
+//! waited for. Elsewhere, in this order:
+//!
+//! 1. Exactly one bearer credential (`bearer`).
+//! 2. Verified before and its key still in use (`cache`), or verified now (`token`, `issuer`).
+//! 3. Its issuer is one that this route takes.
+//! 4. Still in its time.
+//! 5. Not taken back, by what the store says now; silence is a refusal unless the route says
+//!    otherwise in words.
+//!
+//! What it does not do: judge what the caller may do (`authorize`).
+
+pub mod bearer;
+pub mod cache;
+pub mod claims;
+pub mod headers;
+pub mod identity;
+pub mod issuer;
+pub mod json;
+pub mod keys;
+pub mod token;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use self::bearer::Bearer;
+use self::cache::TokenCache;
+use self::headers::IdentityHeader;
+pub use self::identity::{Caller, Identity};
+use self::issuer::{Issuer, VerifiedToken};
+use self::keys::Key;
+use self::token::UnverifiedToken;
+use crate::admit::Admitted;
+use crate::denial::Denial;
+use crate::route::{RevocationMode, Route, Rule, WhenUnavailable};
+use crate::store::{KeyPatterns, NotBefore, Standing, StandingKeys, Store};
+
+/// Turns credentials into identities, for all routes of one configuration.
+#[derive(Debug)]
+pub struct Authenticator {
+    issuers: Vec<Issuer>,
+    headers: Vec<IdentityHeader>,
+    patterns: KeyPatterns,
+    store: Option<Arc<Store>>,
+    cache: TokenCache,
+}
+
+/// What is remembered of a verified token.
+#[derive(Debug)]
+struct VerifiedCaller {
+    issuer: usize,
+    key: Arc<Key>,
+    expires_at: i64,
+    has_jti: bool,
+    has_iat: bool,
+    identity: Arc<Identity>,
+    standing_keys: Arc<StandingKeys>,
+}
+
+impl Authenticator {
+    /// An authenticator with an empty cache.
+    #[must_use]
+    pub fn new(
+        issuers: Vec<Issuer>,
+        headers: Vec<IdentityHeader>,
+        patterns: KeyPatterns,
+        store: Option<Arc<Store>>,
+    ) -> Self {
+        Self { issuers, headers, patterns, store, cache: TokenCache::new() }
+    }
+
+    /// Who is calling, at `now` (unix seconds).
+    ///
+    /// # Errors
+    /// 400 and 401 for the credential, 503 where keys or standing cannot be had.
+    pub async fn identify(&self, admitted: &Admitted<'_>, request: &Parts, now: i64) -> Result<Caller, Denial> {
+        let route = admitted.route;
+        if matches!(route.rule, Rule::Public) {
+            return Ok(Caller::Anonymous);
+        }
+        let bearer = Bearer::of(request)?;
+        let caller = match self.cache.find(bearer.as_str()) {
+            Some(known) => known,
+            None => self.verify(bearer, route, now)?,
+        };
+        if !route.issuers.contains(&caller.issuer) {
+            return Err(Denial::WrongIssuer);
+        }
+        if now >= caller.expires_at {
+            return Err(Denial::Expired);
+        }
+        self.check_standing(route, &caller).await?;
+        Ok(Caller::Known(Arc::clone(&caller.identity)))
+    }
+
+    /// The issuers, by their place.
+    #[must_use]
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// How the store's keys are named.
+    #[must_use]
+    pub const fn patterns(&self) -> &KeyPatterns {
+        &self.patterns
+    }
+
+    /// The store, where one is configured.
+    #[must_use]
+    pub const fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
+    }
+
+    /// How many verified tokens are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn verify(&self, bearer: Bearer<'_>, route: &Route, now: i64) -> Result<Arc<VerifiedCaller>, Denial> {
+        let token = UnverifiedToken::parse(bearer)?;
+        let iss = token.claims.text("iss")?.ok_or_else(|| Denial::MissingClaim("iss".into()))?;
+        // Only issuers of this route are tried: a stranger's token costs no signature check.
+        let (place, issuer) = route
+            .issuers
+            .iter()
+            .filter_map(|&place| self.issuers.get(place).map(|issuer| (place, issuer)))
+            .find(|(_, issuer)| *issuer.issuer == *iss)
+            .ok_or(Denial::WrongIssuer)?;
+        let verified = issuer.verify(token, now)?;
+        let caller = Arc::new(self.remember(place, issuer, verified)?);
+        self.cache.keep(bearer.as_str(), Arc::clone(&caller));
+        Ok(caller)
+    }
+
+    fn remember(&self, place: usize, issuer: &Issuer, token: VerifiedToken) -> Result<VerifiedCaller, Denial> {
+        let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
+        let roles = owned(token.claims.texts(&issuer.roles)?);
+        let scopes = token.claims.texts(&issuer.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
+        let mut scopes = owned(scopes);
+        scopes.retain(|scope| !scope.is_empty());
+        let headers = headers::encode(&self.headers, &token.claims)?;
+        let standing_keys = Arc::new(self.standing_keys(issuer, &token)?);
+        Ok(VerifiedCaller {
+            issuer: place,
+            key: token.key,
+            expires_at: token.expires_at,
+            has_jti: token.claims.member("jti").is_some(),
+            has_iat: token.issued_at.is_some(),
+            identity: Arc::new(Identity::new(token.subject, roles, scopes, token.claims, headers)),
+            standing_keys,
+        })
+    }
+
+    fn standing_keys(&self, issuer: &Issuer, token: &VerifiedToken) -> Result<StandingKeys, Denial> {
+        let mut keys = StandingKeys::default();
+        for (pattern, claim) in [(&self.patterns.jti, "jti"), (&self.patterns.sid, "sid")] {
+            if let (Some(pattern), Some(value)) = (pattern, token.claims.text(claim)?) {
+                keys.present.push(pattern.key(value, &issuer.issuer).into());
+            }
+        }
+        if let (Some(pattern), Some(issued_at)) = (&self.patterns.sub, token.issued_at) {
+            let key = pattern.key(&token.subject, &issuer.issuer).into();
+            keys.not_before = Some(NotBefore { key, issued_at });
+        }
+        Ok(keys)
+    }
+
+    async fn check_standing(&self, route: &Route, caller: &VerifiedCaller) -> Result<(), Denial> {
+        match route.revocation.mode {
+            RevocationMode::Off => return Ok(()),
+            RevocationMode::Lookup => {}
+        }
+        // A token that the configured keys cannot name could never be taken back.
+        if self.patterns.jti.is_some() && !caller.has_jti {
+            return Err(Denial::MissingClaim("jti".into()));
+        }
+        if self.patterns.sub.is_some() && !caller.has_iat {
+            return Err(Denial::MissingClaim("iat".into()));
+        }
+        let standing = match &self.store {
+            Some(store) => store.standing(&caller.standing_keys).await,
+            None => Standing::Unknown,
+        };
+        match (standing, route.revocation.when_unavailable) {
+            (Standing::Clear, _) | (Standing::Unknown, WhenUnavailable::Allow) => Ok(()),
+            (Standing::Revoked, _) => Err(Denial::Revoked),
+            (Standing::Unknown, WhenUnavailable::Deny) => Err(Denial::StandingUnknown),
+        }
+    }
+}

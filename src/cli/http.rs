@@ -1,0 +1,27 @@
+//! A small HTTP/1.1 client for commands: one request, one answer, one connection.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Sends a request to `address` and reads the whole answer.
+///
+/// # Errors
+/// What went wrong, as a sentence.
+pub async fn send(address: &str, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| format!("{address} cannot be reached: {error}"))?;
+    let broken = |error: hyper::Error| format!("{address} gave no usable answer: {error}");
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let connection = tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    connection.abort();
+    let body = body.map_err(|error| format!("{address} broke off: {error}"))?;
+    Ok(Response::from_parts(head, body.to_bytes()))
+}

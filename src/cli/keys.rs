@@ -1,0 +1,164 @@
+//! `bearward keys generate`: a key pair or a secret, in files.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey};
+
+use super::{Failure, print};
+use crate::authenticate::keys::family;
+use crate::authenticate::token::{ALGORITHMS, algorithm_named};
+
+/// Make keys.
+#[derive(Debug, clap::Subcommand)]
+pub enum Keys {
+    /// A key pair (private and public PEM, and a JWK set), or a secret for HS*.
+    Generate(Generate),
+}
+
+/// Make a key pair or a secret. Files that are there are not overwritten.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bearward keys generate --alg ES256 --kid 2026-11 --out keys\n  bearward keys generate --alg HS256 --kid batch --out secrets"
+)]
+pub struct Generate {
+    /// The algorithm that the key is for.
+    #[arg(long, default_value = "ES256", value_parser = algorithm)]
+    alg: Algorithm,
+    /// The key's name, and the files': letters, digits, `-`, `_`, `.`.
+    #[arg(long, default_value = "key-1")]
+    kid: String,
+    /// The folder to write to.
+    #[arg(long, default_value = ".")]
+    out: PathBuf,
+}
+
+/// An algorithm by its name.
+pub fn algorithm(name: &str) -> Result<Algorithm, String> {
+    algorithm_named(name).ok_or_else(|| format!("one of {}", ALGORITHMS.map(|(name, _)| name).join(", ")))
+}
+
+impl Keys {
+    /// Makes keys.
+    pub fn run(self) -> Result<(), Failure> {
+        let Self::Generate(generate) = self;
+        let is_name = !generate.kid.is_empty()
+            && generate.kid.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            && !generate.kid.starts_with('.');
+        if !is_name {
+            return Err(Failure::Usage("--kid: letters, digits, `-`, `_` and `.`, not first".to_owned()));
+        }
+        let files = write(generate.alg, &generate.kid, &generate.out)?;
+        let names: Vec<String> = files.iter().map(|file| format!("{}\n", file.display())).collect();
+        print(&names.concat())
+    }
+}
+
+/// Makes a key and writes its files; returns their names: private, public and set, or the secret.
+pub fn write(algorithm: Algorithm, kid: &str, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let io = |error: std::io::Error| Failure::Runtime(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(io)?;
+    if family(algorithm) == AlgorithmFamily::Hmac {
+        let path = folder.join(format!("{kid}.secret"));
+        let mut secret = [0; 64];
+        SystemRandom::new().fill(&mut secret).map_err(|_| Failure::Runtime("no randomness".to_owned()))?;
+        save(&path, format!("{}\n", STANDARD.encode(secret)).as_bytes(), 0o600)?;
+        return Ok(vec![path]);
+    }
+    let (private, public) = pair(algorithm).map_err(|_| Failure::Runtime("the key cannot be made".to_owned()))?;
+    let set = jwk_set(algorithm, kid, &private)?;
+    let files = [
+        (format!("{kid}.private.pem"), pem("PRIVATE KEY", &private), 0o600),
+        (format!("{kid}.public.pem"), pem("PUBLIC KEY", &public), 0o644),
+        (format!("{kid}.jwks.json"), set, 0o644),
+    ];
+    let mut written = Vec::new();
+    for (name, content, mode) in files {
+        let path = folder.join(name);
+        save(&path, content.as_bytes(), mode)?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+type Der = Vec<u8>;
+
+/// A new key pair: PKCS#8 and SubjectPublicKeyInfo.
+fn pair(algorithm: Algorithm) -> Result<(Der, Der), aws_lc_rs::error::Unspecified> {
+    let spki = |key: PublicKeyX509Der<'_>| key.as_ref().to_vec();
+    match family(algorithm) {
+        AlgorithmFamily::Hmac => Err(aws_lc_rs::error::Unspecified),
+        AlgorithmFamily::Rsa => {
+            let key = RsaKeyPair::generate(KeySize::Rsa2048)?;
+            let private: Pkcs8V1Der<'_> = AsDer::as_der(&key)?;
+            Ok((private.as_ref().to_vec(), spki(key.public_key().as_der()?)))
+        }
+        AlgorithmFamily::Ec => {
+            let curve = if algorithm == Algorithm::ES256 {
+                &ECDSA_P256_SHA256_FIXED_SIGNING
+            } else {
+                &ECDSA_P384_SHA384_FIXED_SIGNING
+            };
+            let key = EcdsaKeyPair::generate(curve)?;
+            Ok((key.to_pkcs8v1()?.as_ref().to_vec(), spki(key.public_key().as_der()?)))
+        }
+        AlgorithmFamily::Ed => {
+            let key = Ed25519KeyPair::generate()?;
+            Ok((key.to_pkcs8v1()?.as_ref().to_vec(), spki(key.public_key().as_der()?)))
+        }
+    }
+}
+
+fn jwk_set(algorithm: Algorithm, kid: &str, private: &[u8]) -> Result<String, Failure> {
+    let unfit = |error: jsonwebtoken::errors::Error| Failure::Runtime(format!("the key cannot be published: {error}"));
+    let pem = pem("PRIVATE KEY", private);
+    let key = encoding_key(algorithm, pem.as_bytes()).map_err(unfit)?;
+    let mut jwk = Jwk::from_encoding_key(&key, algorithm).map_err(unfit)?;
+    jwk.common.key_id = Some(kid.to_owned());
+    jwk.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
+    let text = serde_json::to_string_pretty(&JwkSet { keys: vec![jwk] });
+    text.map(|text| text + "\n").map_err(|error| Failure::Runtime(error.to_string()))
+}
+
+/// A private key in PEM, for signing.
+pub fn encoding_key(algorithm: Algorithm, pem: &[u8]) -> jsonwebtoken::errors::Result<EncodingKey> {
+    match family(algorithm) {
+        AlgorithmFamily::Hmac => {
+            let secret = pem.strip_suffix(b"\n").unwrap_or(pem);
+            Ok(EncodingKey::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret)))
+        }
+        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
+        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
+        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem),
+    }
+}
+
+/// RFC 7468: lines of 64 characters.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut lines = String::new();
+    for (place, c) in text.chars().enumerate() {
+        if place > 0 && place % 64 == 0 {
+            lines.push('\n');
+        }
+        lines.push(c);
+    }
+    format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
+}
+
+fn save(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Runtime(format!("{}: {error}", path.display()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    file.write_all(content).map_err(failed)
+}

@@ -1,0 +1,99 @@
+//! `bearward revoke`: a forced logout, through a running gateway.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use serde_json::{Map, Value};
+
+use super::{ConfigPath, Failure, print};
+
+/// Take a token, a login or a subject back, through a running gateway's admin address.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  bearward revoke --sub kim\n  bearward revoke --jti 7c1e --issuer shop\n  bearward revoke - < token.txt"
+)]
+#[group(id = "what", required = true, multiple = false, args = ["token", "jti", "sid", "sub"])]
+pub struct Revoke {
+    /// The token itself; `-` reads it from the standard input, so that it stays out of the history.
+    token: Option<String>,
+    /// One token, by its id.
+    #[arg(long)]
+    jti: Option<String>,
+    /// Every token of one login.
+    #[arg(long)]
+    sid: Option<String>,
+    /// Every token of one subject that was issued up to now.
+    #[arg(long)]
+    sub: Option<String>,
+    /// The issuer's name in the configuration, where keys hold it.
+    #[arg(long)]
+    issuer: Option<String>,
+    /// The gateway's admin address; otherwise the one in the configuration.
+    #[arg(long, env = "BEARWARD_ADMIN", value_name = "HOST:PORT")]
+    admin: Option<String>,
+    #[command(flatten)]
+    config: ConfigPath,
+}
+
+impl Revoke {
+    /// Revokes.
+    pub fn run(self) -> Result<(), Failure> {
+        let address = match &self.admin {
+            Some(address) => address.clone(),
+            None => self.config.load()?.1.admin.to_string(),
+        };
+        let body = Value::Object(self.order()?).to_string();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/revocations")
+            .header(HOST, &address)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| Failure::Usage(format!("`{address}` is no address: {error}")))?;
+        let answer = super::runtime()?.block_on(super::http::send(&address, request)).map_err(Failure::Runtime)?;
+        let status = answer.status();
+        let said: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        if status != StatusCode::OK {
+            let detail = said.get("detail").and_then(Value::as_str).unwrap_or("no reason was given");
+            return Err(Failure::Runtime(format!("{detail} ({})", status.as_u16())));
+        }
+        let part = |name: &str| {
+            said.get(name)
+                .map_or_else(String::new, |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        };
+        print(&format!(
+            "revoked: {} is in the store until {} (acknowledged by the {}, {} µs): refused from the next request on\n",
+            part("key"),
+            part("expires_at"),
+            part("acknowledged_by"),
+            part("took_us"),
+        ))
+    }
+
+    fn order(&self) -> Result<Map<String, Value>, Failure> {
+        let mut order = Map::new();
+        for (name, value) in [("jti", &self.jti), ("sid", &self.sid), ("sub", &self.sub), ("issuer", &self.issuer)] {
+            if let Some(value) = value {
+                order.insert(name.to_owned(), value.as_str().into());
+            }
+        }
+        if let Some(token) = &self.token {
+            order.insert("token".to_owned(), read_token(token)?.into());
+        }
+        Ok(order)
+    }
+}
+
+/// The argument, or the standard input for `-`.
+pub fn read_token(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(64 * 1024).read_to_string(&mut text);
+    read.map_err(|error| Failure::Runtime(format!("the standard input cannot be read: {error}")))?;
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,36 @@
+//! The one place where clocks are read.
+//!
+//! The wall clock says whether a token is in its time; the monotonic clock says how long something
+//! took and when a limit is over. A step of the wall clock never moves a time limit.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The wall clock.
+#[allow(clippy::disallowed_methods, reason = "this is the one place where the wall clock is read")]
+#[must_use]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The monotonic clock.
+#[allow(clippy::disallowed_methods, reason = "this is the one place where the monotonic clock is read")]
+#[must_use]
+pub fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Whole seconds since 1970; 0 for a time before it.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> i64 {
+    i64::try_from(since_epoch(time).as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Whole milliseconds since 1970; 0 for a time before it.
+#[must_use]
+pub fn unix_millis(time: SystemTime) -> u64 {
+    u64::try_from(since_epoch(time).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,246 @@
+//! gateway.yaml as written becomes a [`Gateway`]: names are resolved, key files are read, routes are
+//! held against each other. Every mistake is found in one go; a file with one makes no gateway.
+//!
+//! This is the one place where words of the file and types of the run time meet.
+
+mod conflicts;
+mod issuers;
+mod routes;
+mod upstreams;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::file::Config;
+use super::mistake::{Mistake, Mistakes};
+use super::place::At;
+use crate::accept::Limits;
+use crate::admit::{HeadLimits, Routes};
+use crate::authenticate::Authenticator;
+use crate::authenticate::headers::IdentityHeader;
+use crate::authenticate::keys::remote::Refresher;
+use crate::forward::Forwarder;
+use crate::forward::headers::HeaderPlan;
+use crate::gateway::Gateway;
+use crate::respond::Responder;
+use crate::route::RevocationMode;
+use crate::store::keys::PatternFault;
+use crate::store::{Driver, KeyPattern, KeyPatterns, Kind, Memory, Redis, RedisUrl, Store};
+
+/// A compiled configuration and what has to run beside it.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The snapshot.
+    pub gateway: Gateway,
+    /// Where clients connect.
+    pub listeners: Vec<SocketAddr>,
+    /// Where operators connect.
+    pub admin: SocketAddr,
+    /// How much and how long, for connections.
+    pub limits: Limits,
+    /// What has to run on the control runtime.
+    pub background: Background,
+}
+
+/// What has to run on the control runtime for as long as the gateway does.
+#[derive(Debug, Default)]
+pub struct Background {
+    /// Keeps the link to Redis alive.
+    pub store: Option<Driver>,
+    /// Keep published keys up to date.
+    pub keys: Vec<Refresher>,
+}
+
+/// Header names that a configuration cannot take for identity: they have a meaning of their own.
+const TAKEN: [&str; 13] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "te",
+    "traceparent",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+];
+
+/// Compiles a file that was read from `folder`.
+pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Option<Compiled> {
+    let mut background = Background::default();
+    let listeners = listeners(config, mistakes);
+    let issuers = issuers::compile(config, folder, &mut background, mistakes);
+    let upstreams = upstreams::compile(config, mistakes);
+    let headers = identity_headers(config, mistakes);
+    let store = store(config, &mut background, mistakes);
+    let patterns = key_patterns(config, mistakes);
+    let routes = routes::compile(config, mistakes);
+    conflicts::check(config, mistakes);
+    needs_store(config, store.is_some(), mistakes);
+    let realm = realm(config, mistakes);
+    let head = head_limits(config, mistakes);
+    if !mistakes.is_empty() {
+        return None;
+    }
+    let plan = HeaderPlan::new(headers.iter().map(|header| &header.name), *config.identity.forward_token);
+    let gateway = Gateway {
+        routes: Routes::new(routes, head),
+        authenticator: Authenticator::new(issuers, headers, patterns, store),
+        forwarder: Forwarder::new(upstreams, plan),
+        responder: Responder::new(realm),
+        trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
+    };
+    let limits = &config.defaults.limits;
+    let limits = Limits {
+        connections: *limits.connections,
+        // Room for a head that is a little over its limits, so that `admit` can say which one.
+        head: (head.target + head.headers) * 2,
+        header_timeout: *limits.header_timeout,
+        keep_alive_timeout: *limits.keep_alive_timeout,
+        drain_timeout: *limits.drain_timeout,
+    };
+    Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background })
+}
+
+fn listeners(config: &Config, mistakes: &mut Mistakes) -> Vec<SocketAddr> {
+    if config.listeners.is_empty() && !mistakes.is_known(&config.listeners) {
+        let mistake = Mistake::at(&config.listeners, "the list is empty");
+        mistakes.add(mistake.allowed("at least one").remedy("listeners: [ { address: \"0.0.0.0:8080\" } ]"));
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for listener in config.listeners.iter() {
+        let address = *listener.address;
+        let is_taken = address.port() != 0 && (addresses.contains(&address) || address == *config.admin.address);
+        if is_taken {
+            let mistake = Mistake::at(&listener.address, format!("`{address}` is used twice"));
+            mistakes.add(mistake.allowed("every listener, and `admin`, needs an address of its own"));
+        }
+        addresses.push(address);
+    }
+    addresses
+}
+
+fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHeader> {
+    let mut headers: Vec<IdentityHeader> = Vec::new();
+    for (name, source) in &config.identity.headers.entries {
+        let Ok(header) = HeaderName::try_from(name.as_str()) else {
+            let mistake = Mistake::at(name, "this is no header name");
+            mistakes.add(mistake.allowed("letters, digits and `-`, for example `X-User-Id`"));
+            continue;
+        };
+        let is_plain = header.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !is_plain || TAKEN.contains(&header.as_str()) || header.as_str().starts_with("x-forwarded-") {
+            let mistake = Mistake::at(name, format!("`{}` cannot carry identity", name.value));
+            let allowed = "letters, digits and `-`, and none that HTTP or the gateway gives a meaning";
+            mistakes.add(mistake.allowed(allowed).remedy("`X-User-Id`, for example"));
+            continue;
+        }
+        if headers.iter().any(|other| other.name == header) {
+            mistakes.add(Mistake::at(name, "the header stands twice").allowed("case does not make it another one"));
+            continue;
+        }
+        headers.push(IdentityHeader { name: header, claim: source.claim.clone(), encoding: source.encoding });
+    }
+    headers
+}
+
+fn store(config: &Config, background: &mut Background, mistakes: &mut Mistakes) -> Option<Arc<Store>> {
+    let section = config.store.as_ref()?;
+    let url = &section.url;
+    if url.as_str() == "memory:" {
+        return Some(Arc::new(Store::Memory(Memory::default())));
+    }
+    match RedisUrl::parse(url) {
+        Ok(parsed) => {
+            let (redis, driver) = Redis::new(parsed, *section.timeout);
+            background.store = Some(driver);
+            Some(Arc::new(Store::Redis(redis)))
+        }
+        Err(reason) => {
+            // The URL is not shown: it may hold a password.
+            let mistake = Mistake::at(url, format!("the store's URL is not taken: {reason}"));
+            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, or `memory:`"));
+            None
+        }
+    }
+}
+
+fn key_patterns(config: &Config, mistakes: &mut Mistakes) -> KeyPatterns {
+    let keys = &config.revocation.keys;
+    let mut read = |kind: Kind, text: &Option<At<String>>| {
+        let text = text.as_ref()?;
+        let found = match KeyPattern::parse(kind, text) {
+            Ok(pattern) => return Some(pattern),
+            Err(PatternFault::NoPlaceholder) => {
+                format!("has no `{{{}}}`: every token would share one key", kind.claim())
+            }
+            Err(PatternFault::UnknownPlaceholder(name)) => format!("has the unknown placeholder `{{{name}}}`"),
+            Err(PatternFault::Unclosed) => "has `{` without `}`".to_owned(),
+        };
+        let mistake = Mistake::at(text, format!("the key `{}` {found}", text.value));
+        mistakes.add(
+            mistake.allowed(format!("text with `{{{}}}`, and `{{iss}}` if issuers share the store", kind.claim())),
+        );
+        None
+    };
+    KeyPatterns { jti: read(Kind::Jti, &keys.jti), sub: read(Kind::Sub, &keys.sub), sid: read(Kind::Sid, &keys.sid) }
+}
+
+/// A protected route that asks the store has to have one, and something to ask it.
+fn needs_store(config: &Config, has_store: bool, mistakes: &mut Mistakes) {
+    let asks = config.routes.iter().find(|route| {
+        let mode = route.revocation.as_ref().and_then(|own| own.mode.as_ref()).unwrap_or(&config.revocation.mode);
+        !matches!(route.access.value, super::access::Access::Public) && mode.value != RevocationMode::Off
+    });
+    let Some(route) = asks else { return };
+    let keys = &config.revocation.keys;
+    if !has_store && config.store.is_none() {
+        let mistake = Mistake::at(&route.id, format!("route `{}` asks the store, and there is none", route.id.value));
+        mistakes.add(
+            mistake
+                .allowed("`store: { url: ... }`, or `revocation: { mode: off }` in words")
+                .remedy("store: { url: \"redis://127.0.0.1:6379\" }"),
+        );
+    }
+    if keys.jti.is_none() && keys.sub.is_none() && keys.sid.is_none() {
+        let mistake = Mistake::at(&route.id, format!("route `{}` asks the store, and no key is named", route.id.value));
+        mistakes.add(
+            mistake
+                .allowed("at least one of `revocation.keys.jti`, `.sub`, `.sid`")
+                .remedy("revocation: { keys: { jti: \"blacklist:{jti}\" } }"),
+        );
+    }
+}
+
+fn realm(config: &Config, mistakes: &mut Mistakes) -> String {
+    let realm = &config.defaults.realm;
+    if !realm.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\') {
+        mistakes.add(
+            Mistake::at(realm, "the realm cannot stand in a header")
+                .allowed("visible ASCII and spaces, no `\"`, no `\\`"),
+        );
+    }
+    realm.value.clone()
+}
+
+fn head_limits(config: &Config, mistakes: &mut Mistakes) -> HeadLimits {
+    let limits = &config.defaults.limits;
+    if *limits.header_count > 100 {
+        let mistake = Mistake::at(&limits.header_count, format!("`{}` header fields", *limits.header_count));
+        mistakes.add(mistake.allowed("a whole number from 1 to 100"));
+    }
+    let mut bytes = |size: &At<super::value::Size>| {
+        let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
+        if !(1024..=1024 * 1024).contains(&bytes) {
+            mistakes.add(Mistake::at(size, format!("`{bytes}` bytes")).allowed("from `1KiB` to `1MiB`"));
+        }
+        bytes
+    };
+    HeadLimits { target: bytes(&limits.target), headers: bytes(&limits.headers), header_count: *limits.header_count }
+}

@@ -1,0 +1,210 @@
+//! Routes: names become places, `access` becomes a rule.
+
+use std::sync::Arc;
+
+use super::upstreams::not_zero;
+use crate::admit::pattern::Pattern;
+use crate::config::access::{Access, ClaimValue, Demand};
+use crate::config::file::{Config, Route as Section};
+use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::place::At;
+use crate::config::value::EncodedSlash;
+use crate::route::{Expected, Match, Requirement, RevocationPolicy, Route, RouteLimits, Rule};
+
+/// Compiles the routes, in the order of the file.
+pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    let mut ids = std::collections::HashMap::new();
+    if config.routes.is_empty() && !mistakes.is_known(&config.routes) {
+        mistakes.add(Mistake::at(&config.routes, "the list is empty").allowed("at least one route"));
+    }
+    for section in config.routes.iter() {
+        check_id(&section.id, mistakes);
+        if let Some(first) = ids.insert(section.id.as_str(), section.id.place) {
+            let mistake = Mistake::at(&section.id, format!("another route is called `{}` too", section.id.value));
+            mistakes.add(mistake.allowed("each route needs a name of its own").also(first, "the other one"));
+        }
+        check_methods(section, mistakes);
+        let upstream = upstream(config, section, mistakes);
+        let issuers = issuers(config, section, mistakes);
+        let rule = rule(section, mistakes);
+        let (Some(upstream), Some(issuers), Some(rule)) = (upstream, issuers, rule) else { continue };
+        routes.push(Route {
+            id: section.id.as_str().into(),
+            number: routes.len(),
+            matching: matching(section),
+            upstream,
+            issuers,
+            rule,
+            revocation: revocation(config, section),
+            limits: limits(config, section, mistakes),
+            encoded_slash: *section.encoded_slash == EncodedSlash::Allow,
+        });
+    }
+    routes
+}
+
+/// Which requests a route's section takes.
+pub fn matching(section: &Section) -> Match {
+    let texts = |methods: &At<Vec<At<http::Method>>>| methods.iter().map(|method| method.value.clone()).collect();
+    Match {
+        pattern: section.r#match.path.value.clone(),
+        methods: section.r#match.methods.as_ref().map(texts),
+        hosts: section.r#match.hosts.iter().flat_map(|hosts| hosts.iter().map(|host| host.0.clone())).collect(),
+    }
+}
+
+/// Ids become labels of metrics and words of a log line.
+fn check_id(id: &At<String>, mistakes: &mut Mistakes) {
+    let fits = id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if !fits {
+        let mistake = Mistake::at(id, "the id cannot name a metric");
+        mistakes.add(mistake.allowed("at most 64 letters, digits, `-`, `_` and `.`"));
+    }
+}
+
+fn check_methods(section: &Section, mistakes: &mut Mistakes) {
+    let Some(methods) = &section.r#match.methods else { return };
+    if methods.is_empty() && !mistakes.is_known(methods) {
+        let mistake = Mistake::at(methods, "the list is empty: no request could match");
+        mistakes.add(mistake.allowed("at least one method").remedy("leave `methods` out for any method"));
+    }
+}
+
+fn upstream(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<usize> {
+    let name = &section.upstream;
+    let declared = &config.upstreams.declared;
+    let place = declared.iter().position(|known| known.value == name.value);
+    if place.is_none() {
+        let line = config.upstreams.place.line.saturating_sub(1).max(1);
+        let line = declared.first().map_or(line, |first| first.place.line);
+        let mistake = Mistake::at(name, format!("unknown upstream `{}`", name.value.escape_debug()));
+        let mistake = mistake.allowed(format!("declared upstreams: {} (line {line})", config.upstreams.names()));
+        mistakes.add(mistake.near(name, declared.iter().map(|known| known.as_str())));
+    }
+    place
+}
+
+fn issuers(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Vec<usize>> {
+    let names = section.auth.as_ref().unwrap_or(&config.defaults.auth);
+    if matches!(section.access.value, Access::Public) {
+        if let Some(auth) = &section.auth {
+            let mistake = Mistake::at(auth, "a public route asks nobody who they are");
+            mistakes
+                .add(mistake.allowed("`auth` goes with `access: authenticated` or demands").remedy("leave `auth` out"));
+        }
+        return Some(Vec::new());
+    }
+    if names.is_empty() {
+        let mistake =
+            Mistake::at(&section.id, format!("route `{}` has no issuer: nobody could call it", section.id.value));
+        mistakes.add(mistake.allowed("`auth: [...]` here, or `defaults.auth`"));
+        return None;
+    }
+    let declared = &config.issuers.declared;
+    let mut places = Vec::new();
+    for name in names.iter() {
+        match declared.iter().position(|known| known.value == name.value) {
+            Some(place) => places.push(place),
+            // A default that is wrong is wrong once, not once a route.
+            None if section.auth.is_none()
+                && config.routes.first().is_some_and(|first| first.id.place != section.id.place) => {}
+            None => {
+                let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
+                let mistake = mistake.allowed(format!("declared issuers: {}", config.issuers.names()));
+                mistakes.add(mistake.near(name, declared.iter().map(|known| known.as_str())));
+            }
+        }
+    }
+    Some(places)
+}
+
+fn revocation(config: &Config, section: &Section) -> RevocationPolicy {
+    let own = section.revocation.as_ref();
+    RevocationPolicy {
+        mode: *own.and_then(|own| own.mode.as_deref()).unwrap_or(&config.revocation.mode),
+        when_unavailable: *own
+            .and_then(|own| own.when_unavailable.as_deref())
+            .unwrap_or(&config.revocation.when_unavailable),
+    }
+}
+
+fn limits(config: &Config, section: &Section, mistakes: &mut Mistakes) -> RouteLimits {
+    let (all, own) = (&config.defaults.limits, section.limits.as_ref());
+    let request_timeout = own.and_then(|own| own.request_timeout.as_ref()).unwrap_or(&all.request_timeout);
+    let body_timeout = own.and_then(|own| own.body_timeout.as_ref()).unwrap_or(&all.body_timeout);
+    for limit in [request_timeout, body_timeout] {
+        not_zero(limit, mistakes);
+    }
+    RouteLimits {
+        body: own.and_then(|own| own.body.as_ref()).unwrap_or(&all.body).0,
+        request_timeout: **request_timeout,
+        body_timeout: **body_timeout,
+    }
+}
+
+fn rule(section: &Section, mistakes: &mut Mistakes) -> Option<Rule> {
+    let pattern = &section.r#match.path;
+    match &section.access.value {
+        Access::Public => Some(Rule::Public),
+        Access::Authenticated => Some(Rule::Authenticated),
+        Access::Demands(demands) => all(demands, pattern, mistakes).map(Rule::Require),
+    }
+}
+
+fn all(demands: &[Demand], pattern: &Pattern, mistakes: &mut Mistakes) -> Option<Requirement> {
+    let read: Vec<_> = demands.iter().map(|demand| requirement(demand, pattern, mistakes)).collect();
+    read.into_iter().collect::<Option<Vec<_>>>().map(Requirement::All)
+}
+
+fn requirement(demand: &Demand, pattern: &Pattern, mistakes: &mut Mistakes) -> Option<Requirement> {
+    let texts = |list: &[At<String>]| list.iter().map(|text| text.value.clone()).collect::<Vec<_>>();
+    match demand {
+        Demand::Roles(roles) => Some(Requirement::AnyRole(texts(roles))),
+        Demand::Scopes(scopes) => scope_text(scopes, mistakes).map(|text| Requirement::AllScopes(texts(scopes), text)),
+        Demand::AnyScope(scopes) => scope_text(scopes, mistakes).map(|text| Requirement::AnyScope(texts(scopes), text)),
+        Demand::Claim(claim, values) => {
+            let read: Vec<_> = values.iter().map(|value| expected(value, pattern, mistakes)).collect();
+            let values = read.into_iter().collect::<Option<Vec<_>>>()?;
+            Some(Requirement::Claim(claim.value.clone(), values))
+        }
+        Demand::Any(list) => several(list, pattern, mistakes).map(Requirement::Any),
+        Demand::All(list) => several(list, pattern, mistakes).map(Requirement::All),
+        Demand::Not(demands) => all(demands, pattern, mistakes).map(|inner| Requirement::Not(Box::new(inner))),
+    }
+}
+
+fn several(list: &[Vec<Demand>], pattern: &Pattern, mistakes: &mut Mistakes) -> Option<Vec<Requirement>> {
+    let read: Vec<_> = list.iter().map(|demands| all(demands, pattern, mistakes)).collect();
+    read.into_iter().collect()
+}
+
+/// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )` (RFC 6749 §3.3): fit to stand in a challenge.
+fn scope_text(scopes: &[At<String>], mistakes: &mut Mistakes) -> Option<Arc<str>> {
+    let odd = scopes.iter().find(|scope| !scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\'));
+    if let Some(odd) = odd {
+        let mistake = Mistake::at(odd, format!("`{}` is no scope", odd.value.escape_debug()));
+        mistakes.add(
+            mistake.allowed("visible ASCII without spaces, `\"` and `\\`").remedy("one list element for each scope"),
+        );
+        return None;
+    }
+    Some(scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" ").into())
+}
+
+fn expected(value: &At<ClaimValue>, pattern: &Pattern, mistakes: &mut Mistakes) -> Option<Expected> {
+    match &value.value {
+        ClaimValue::Literal(literal) => Some(Expected::Value(literal.clone())),
+        ClaimValue::Parameter(name) => {
+            let place = pattern.parameter(name);
+            if place.is_none() {
+                let known = pattern.parameters().map(|name| format!("`{{{name}}}`")).collect::<Vec<_>>().join(", ");
+                let known = if known.is_empty() { "none".to_owned() } else { known };
+                let mistake = Mistake::at(value, format!("the path has no parameter `{{{}}}`", name.escape_debug()));
+                let mistake = mistake.allowed(format!("parameters of `{}`: {known}", pattern.as_str()));
+                mistakes.add(mistake.near(name, pattern.parameters()));
+            }
+            place.map(Expected::Parameter)
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! gateway.yaml as written: each value right by itself and knowing its place. No cross-checks, no
+//! files opened: `compile` does both.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
+
+use super::access::Access;
+use super::header::HeaderSource;
+use super::place::At;
+use super::section::{Named, section};
+use super::value::{EncodedSlash, Host, Size, Version};
+use crate::admit::pattern::Pattern;
+use crate::authenticate::claims::ClaimPath;
+use crate::route::{RevocationMode, WhenUnavailable};
+
+section! {
+    /// The whole file.
+    pub struct Config {
+        /// The version of this format.
+        required version: Version,
+        /// Where clients connect.
+        required listeners: Vec<At<Listener>>,
+        /// Where operators connect: health, metrics, revocations.
+        default admin: Admin = "{}",
+        /// Networks whose `X-Forwarded-*` and `Forwarded` are believed. Of anybody else they are dropped.
+        default trusted_proxies: Vec<At<IpNet>> = "[]",
+        /// Where revocations live.
+        optional store: Store,
+        /// Who may vouch for a caller.
+        default issuers: Named<Issuer> = "{}",
+        /// How a token is taken back.
+        default revocation: Revocation = "{}",
+        /// What upstreams are told about the caller.
+        default identity: Identity = "{}",
+        /// The services behind the gateway.
+        required upstreams: Named<Upstream>,
+        /// What routes share unless they say otherwise.
+        default defaults: Defaults = "{}",
+        /// Which requests go where, and who may send them. The most specific path wins, order never matters.
+        required routes: Vec<At<Route>>,
+    }
+}
+
+section! {
+    /// One address that clients connect to.
+    pub struct Listener {
+        /// Address and port; port 0 takes a free one.
+        required address: SocketAddr,
+    }
+}
+
+section! {
+    /// The operators' address.
+    pub struct Admin {
+        /// Address and port. Whoever reaches it can revoke: keep it on loopback or in a closed network.
+        default address: SocketAddr = "127.0.0.1:9901",
+    }
+}
+
+section! {
+    /// Where revocations live.
+    pub struct Store {
+        /// `redis://[user:password@]host:port/db`, `rediss://...`, or `memory:` (forgotten at the end).
+        required url: String,
+        /// Longest wait for an answer; after it the standing of a token is unknown.
+        default timeout: Duration = "250ms",
+    }
+}
+
+section! {
+    /// Who may vouch for a caller. Exactly one of `jwks_uri`, `jwks_file`, `public_key_file`, `secret_file`.
+    pub struct Issuer {
+        /// What the token's `iss` has to be, to the byte.
+        required issuer: String,
+        /// What the token's `aud` has to name one of.
+        required audiences: Vec<At<String>>,
+        /// The algorithms that are taken; the token's `alg` never chooses beyond them. All HMAC or none.
+        required algorithms: Vec<At<Algorithm>>,
+        /// URL of a JWK set, read in the background. `https://`, or `http://` on loopback.
+        optional jwks_uri: String,
+        /// File with a JWK set.
+        optional jwks_file: PathBuf,
+        /// File with one public key in PEM.
+        optional public_key_file: PathBuf,
+        /// File with a shared secret of at least 32 bytes; one final line break is not part of it.
+        optional secret_file: PathBuf,
+        /// How often `jwks_uri` is read.
+        default jwks_refresh: Duration = "5m",
+        /// How long keys of `jwks_uri` are used while it cannot be read; then tokens get 503.
+        default jwks_max_age: Duration = "24h",
+        /// Shortest time between two reads of `jwks_uri` that unknown `kid`s ask for.
+        default jwks_cooldown: Duration = "30s",
+        /// The claim with the caller's roles: text or a list.
+        default roles_claim: ClaimPath = "roles",
+        /// The claim with the caller's scopes: text with spaces, or a list.
+        default scopes_claim: ClaimPath = "scope",
+        /// Claims that have to be there beside `iss`, `aud`, `exp` and `sub`.
+        default required_claims: Vec<At<ClaimPath>> = "[]",
+        /// How far clocks may differ; at most 120s.
+        default leeway: Duration = "30s",
+        /// Longest life of a token. Revocations are kept this long, so it bounds the store as well.
+        default max_lifetime: Duration = "24h",
+    }
+}
+
+section! {
+    /// How a token is taken back: the blacklist.
+    pub struct Revocation {
+        /// The key names that services write.
+        default keys: RevocationKeys = "{}",
+        /// When the store is asked: `lookup` on every request, or `off`.
+        default mode: RevocationMode = "lookup",
+        /// While the store is silent: `deny` answers 503, `allow` serves as if the token were good.
+        default when_unavailable: WhenUnavailable = "deny",
+    }
+}
+
+section! {
+    /// The key names that services write. `{iss}` may stand in each as well.
+    pub struct RevocationKeys {
+        /// Present = this token is dead; `{jti}` is the token's id.
+        optional jti: String,
+        /// Value = unix time in seconds; tokens of `{sub}` issued at or before it are dead.
+        optional sub: String,
+        /// Present = every token of the login `{sid}` is dead.
+        optional sid: String,
+    }
+}
+
+section! {
+    /// What upstreams are told about the caller.
+    pub struct Identity {
+        /// Header name and the claim that it carries. These names are removed from every request first.
+        default headers: Named<HeaderSource> = "{}",
+        /// Whether upstreams get the client's `Authorization` too.
+        default forward_token: bool = "false",
+    }
+}
+
+section! {
+    /// One service behind the gateway.
+    pub struct Upstream {
+        /// Where it is: `http://host:port`, in turn; one that takes no connection is passed over.
+        required targets: Vec<At<String>>,
+        /// From sending a request to the head of its answer, while no body is moving: 504.
+        default timeout: Duration = "15s",
+        /// For a connection to be taken: 504.
+        default connect_timeout: Duration = "2s",
+        /// Longest silence inside an answer's body; then the answer is cut off.
+        default idle_timeout: Duration = "60s",
+        /// How long an idle connection is kept; shorter than the service's own limit.
+        default keep_alive: Duration = "4s",
+    }
+}
+
+section! {
+    /// What routes share.
+    pub struct Defaults {
+        /// Issuers of which any one proves who is calling.
+        default auth: Vec<At<String>> = "[]",
+        /// The realm that challenges name.
+        default realm: String = "bearward",
+        /// How much and how long.
+        default limits: Limits = "{}",
+    }
+}
+
+section! {
+    /// How much and how long, for all routes and connections.
+    pub struct Limits {
+        /// Longest request body: 413.
+        default body: Size = "1MiB",
+        /// Longest request target: 414.
+        default target: Size = "8KiB",
+        /// All header names and values of a request together: 431.
+        default headers: Size = "32KiB",
+        /// Most header fields of a request, at most 100: 431.
+        default header_count: usize = "80",
+        /// Most client connections at one time.
+        default connections: usize = "10000",
+        /// From a request to the head of its answer, while no body is moving: 504.
+        default request_timeout: Duration = "15s",
+        /// From the first byte of a request's head to its last: 408.
+        default header_timeout: Duration = "10s",
+        /// Longest silence inside a request's body: 408.
+        default body_timeout: Duration = "15s",
+        /// How long a client's connection may wait for its next request.
+        default keep_alive_timeout: Duration = "60s",
+        /// How long requests may go on once the gateway was told to end.
+        default drain_timeout: Duration = "30s",
+    }
+}
+
+section! {
+    /// One route.
+    pub struct Route {
+        /// Name in logs and metrics; unique.
+        required id: String,
+        /// Which requests it takes.
+        required r#match: Match,
+        /// The service it leads to.
+        required upstream: String,
+        /// Issuers of which any one proves who is calling; instead of `defaults.auth`.
+        optional auth: Vec<At<String>>,
+        /// Who may: `public`, `authenticated`, or what is demanded of the caller.
+        required access: Access,
+        /// What differs from `revocation` for this route.
+        optional revocation: RouteRevocation,
+        /// What differs from `defaults.limits` for this route.
+        optional limits: RouteLimits,
+        /// Whether `%2F` inside a segment is 400 (`refuse`) or stays as it is (`allow`).
+        default encoded_slash: EncodedSlash = "refuse",
+    }
+}
+
+section! {
+    /// Which requests a route takes.
+    pub struct Match {
+        /// Literal segments, `{name}` for one segment, a final `/**` for this path and all below.
+        required path: Pattern,
+        /// Methods; left out: any.
+        optional methods: Vec<At<Method>>,
+        /// Hosts, also `*.example.com`; left out: any.
+        optional hosts: Vec<At<Host>>,
+    }
+}
+
+section! {
+    /// What differs for a route.
+    pub struct RouteRevocation {
+        /// When the store is asked.
+        optional mode: RevocationMode,
+        /// What happens while it is silent.
+        optional when_unavailable: WhenUnavailable,
+    }
+}
+
+section! {
+    /// What differs for a route.
+    pub struct RouteLimits {
+        /// Longest request body.
+        optional body: Size,
+        /// From a request to the head of its answer.
+        optional request_timeout: Duration,
+        /// Longest silence inside a request's body.
+        optional body_timeout: Duration,
+    }
+}

@@ -1,0 +1,93 @@
+//! gateway.yaml becomes a gateway: text → tree with places → file as written → compiled snapshot.
+//!
+//! Every step finds all the mistakes that it can see; a file with one makes nothing.
+
+pub mod access;
+pub mod compile;
+pub mod file;
+pub mod header;
+pub mod mistake;
+pub mod node;
+pub mod place;
+pub mod schema;
+pub mod section;
+pub mod value;
+
+use std::path::{Path, PathBuf};
+
+use self::compile::Compiled;
+use self::file::Config;
+use self::mistake::{Mistake, Mistakes};
+use self::section::Read;
+
+/// What was wrong with a file.
+#[derive(Debug)]
+pub struct ConfigErrors {
+    file: String,
+    source: String,
+    mistakes: Mistakes,
+}
+
+impl ConfigErrors {
+    /// How many mistakes there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    /// The list for machines.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        self.mistakes.to_json(&self.file)
+    }
+}
+
+impl std::fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.mistakes.render(&self.file, &self.source))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Loads a file with the process's environment.
+///
+/// # Errors
+/// All mistakes of the file, or that it cannot be read.
+pub fn load(path: &Path) -> Result<Compiled, ConfigErrors> {
+    let name = path.display().to_string();
+    let source = match std::fs::read_to_string(path) {
+        Ok(source) => source,
+        Err(error) => {
+            let mut mistakes = Mistakes::default();
+            let place = place::Place { line: 1, column: 1, length: 1 };
+            mistakes.add(Mistake::new(place, "", format!("the file cannot be read: {error}")));
+            return Err(ConfigErrors { file: name, source: String::new(), mistakes });
+        }
+    };
+    let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    load_text(&name, source, &folder, &|name| std::env::var(name).ok())
+}
+
+/// Loads a text as the file `name`, whose relative paths are found from `folder`.
+///
+/// # Errors
+/// All mistakes of the text.
+pub fn load_text(
+    name: &str,
+    source: String,
+    folder: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Compiled, ConfigErrors> {
+    let mut mistakes = Mistakes::default();
+    let compiled = node::parse(&source, env, &mut mistakes)
+        .and_then(|node| Config::read(&node, "", &mut mistakes))
+        .and_then(|config| compile::compile(&config, folder, &mut mistakes));
+    match compiled {
+        Some(compiled) if mistakes.is_empty() => Ok(compiled),
+        _ => {
+            mistakes.sort();
+            Err(ConfigErrors { file: name.to_owned(), source, mistakes })
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The kinds of value that a file holds: each is right by itself once it has been read.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+
+use super::mistake::{Mistake, Mistakes};
+use super::node::{Node, Text, Value};
+use super::section::Read;
+use crate::admit::pattern::{MAX_SEGMENTS, Pattern, PatternFault};
+use crate::authenticate::claims::ClaimPath;
+use crate::authenticate::token::{ALGORITHMS, algorithm_named};
+
+/// The node's text; a mistake where it is something else.
+pub fn text<'n>(node: &'n Node, path: &str, allowed: &str, mistakes: &mut Mistakes) -> Option<&'n Text> {
+    let found = match &node.value {
+        Value::Text(text) if !text.text.is_empty() => return Some(text),
+        Value::Text(_) => "an empty text".to_owned(),
+        value @ (Value::Null
+        | Value::Bool(_)
+        | Value::Whole(_)
+        | Value::Fraction(_)
+        | Value::List(_)
+        | Value::Map(_)) => value.shown(),
+    };
+    mistakes.add(Mistake::new(node.place, path, found).allowed(allowed));
+    None
+}
+
+/// Reads a text by `parse`; `allowed` says what would have been right.
+fn parsed<T>(
+    node: &Node,
+    path: &str,
+    allowed: &str,
+    mistakes: &mut Mistakes,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    let value = text(node, path, allowed, mistakes)?;
+    let read = parse(&value.text);
+    if read.is_none() {
+        mistakes.add(Mistake::new(node.place, path, node.value.shown()).allowed(allowed));
+    }
+    read
+}
+
+/// One of a few words.
+fn word<T: Copy>(node: &Node, path: &str, words: &[(&str, T)], mistakes: &mut Mistakes) -> Option<T> {
+    let allowed = words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let value = text(node, path, &allowed, mistakes)?;
+    let found = words.iter().find(|(word, _)| *word == value.text).map(|(_, meaning)| *meaning);
+    if found.is_none() {
+        let mistake = Mistake::new(node.place, path, format!("unknown word {}", node.value.shown())).allowed(allowed);
+        mistakes.add(mistake.near(&value.text, words.iter().map(|(word, _)| *word)));
+    }
+    found
+}
+
+fn words_schema<T>(words: &[(&str, T)]) -> serde_json::Value {
+    json!({ "enum": words.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
+}
+
+/// Text.
+impl Read for String {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        text(node, path, "text", mistakes).map(|text| text.text.clone())
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// `true` or `false`.
+impl Read for bool {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let known = match &node.value {
+            Value::Bool(value) => Some(*value),
+            // What an environment variable holds is text.
+            Value::Text(Text { text, .. }) => text.parse().ok(),
+            Value::Null | Value::Whole(_) | Value::Fraction(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        if known.is_none() {
+            mistakes.add(Mistake::new(node.place, path, node.value.shown()).allowed("`true` or `false`"));
+        }
+        known
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// A whole number from 1 to 1,000,000.
+impl Read for usize {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let number = match &node.value {
+            Value::Whole(number) => Self::try_from(*number).ok(),
+            Value::Text(Text { text, is_secret: true }) => text.parse().ok(),
+            Value::Null | Value::Bool(_) | Value::Fraction(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        let fits = number.filter(|number| (1..=1_000_000).contains(number));
+        if fits.is_none() {
+            let mistake = Mistake::new(node.place, path, node.value.shown());
+            mistakes.add(mistake.allowed("a whole number from 1 to 1000000"));
+        }
+        fits
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+    }
+}
+
+/// The format's version: `1`.
+#[derive(Clone, Copy, Debug)]
+pub struct Version;
+
+impl Read for Version {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        if matches!(node.value, Value::Whole(1)) {
+            return Some(Self);
+        }
+        mistakes.add(Mistake::new(node.place, path, format!("version {}", node.value.shown())).allowed("`1`"));
+        None
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "const": 1 })
+    }
+}
+
+const DURATIONS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// A length of time: `250ms`, `30s`, `5m`, `1h`, `14d`.
+impl Read for Duration {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "a whole number with its unit: `250ms`, `30s`, `5m`, `1h`, `14d`";
+        if let Value::Whole(number) = node.value {
+            let mistake = Mistake::new(node.place, path, format!("`{number}` has no unit")).allowed(allowed);
+            mistakes.add(mistake.remedy(format!("`{number}s` for seconds")));
+            return None;
+        }
+        parsed(node, path, allowed, mistakes, |text| with_unit(text, &DURATIONS).map(Self::from_millis))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d)|.*\\$\\{.*)$" })
+    }
+}
+
+const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Size(pub u64);
+
+impl Read for Size {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "a whole number with its unit: `512B`, `64KiB`, `1MiB`, `2GiB`";
+        if let Value::Whole(number) = node.value {
+            let mistake = Mistake::new(node.place, path, format!("`{number}` has no unit")).allowed(allowed);
+            mistakes.add(mistake.remedy(format!("`{number}B` for bytes")));
+            return None;
+        }
+        parsed(node, path, allowed, mistakes, |text| with_unit(text, &SIZES).map(Self))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^([0-9]+(B|KiB|MiB|GiB)|.*\\$\\{.*)$" })
+    }
+}
+
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// An address to listen on: `0.0.0.0:8080`, `[::]:8080`.
+impl Read for SocketAddr {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "an address with its port: `0.0.0.0:8080`, `127.0.0.1:0`, `[::]:8080`";
+        parsed(node, path, allowed, mistakes, |text| text.parse().ok())
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": ":[0-9]+$|\\$\\{" })
+    }
+}
+
+/// A network: `10.0.0.0/8`, `192.0.2.7`, `fd00::/8`.
+impl Read for IpNet {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "a network or an address: `10.0.0.0/8`, `192.0.2.7`, `fd00::/8`";
+        parsed(node, path, allowed, mistakes, |text| {
+            text.parse::<Self>()
+                .or_else(|_| text.parse::<std::net::IpAddr>().map(Self::from))
+                .ok()
+                .map(|net| net.trunc())
+        })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// A file, found beside the configuration unless it is absolute.
+impl Read for PathBuf {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        text(node, path, "the name of a file", mistakes).map(|text| Self::from(&text.text))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Read for Algorithm {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = ALGORITHMS.map(|(name, _)| format!("`{name}`")).join(", ");
+        let value = text(node, path, &allowed, mistakes)?;
+        let found = algorithm_named(&value.text);
+        if found.is_none() {
+            let mistake = Mistake::new(node.place, path, format!("unknown algorithm {}", node.value.shown()));
+            mistakes.add(mistake.allowed(allowed).near(&value.text, ALGORITHMS.map(|(name, _)| name)));
+        }
+        found
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "enum": ALGORITHMS.map(|(name, _)| name) })
+    }
+}
+
+impl Read for ClaimPath {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "the name of a claim: `sub`, `realm_access.roles`";
+        parsed(node, path, allowed, mistakes, Self::parse)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// Methods as RFC 9110 §9 and RFC 5789 name them; others are taken if they are upper-case tokens.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+impl Read for Method {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "a method in upper case: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`, `OPTIONS`, ...";
+        let value = text(node, path, allowed, mistakes)?;
+        let fits = value.text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') && value.text != "CONNECT";
+        let method = fits.then(|| Self::from_bytes(value.text.as_bytes()).ok()).flatten();
+        if method.is_none() {
+            let mistake = Mistake::new(node.place, path, format!("unknown method {}", node.value.shown()));
+            mistakes.add(mistake.allowed(allowed).near(&value.text, METHODS));
+        }
+        method
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^[A-Z-]+$" })
+    }
+}
+
+/// A host: `shop.example.com`, or `*.example.com` for one or more labels before the rest.
+#[derive(Clone, Debug)]
+pub struct Host(pub String);
+
+impl Read for Host {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "a host without port: `shop.example.com`, `*.example.com`, `[::1]`";
+        parsed(node, path, allowed, mistakes, |text| {
+            let lower = text.to_ascii_lowercase();
+            let rest = lower.strip_prefix("*.").unwrap_or(&lower);
+            let is_address = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let fits = match is_address {
+                Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok() && rest == lower,
+                None => rest.split('.').all(|label| {
+                    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                }),
+            };
+            fits.then(|| Self(lower.clone()))
+        })
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Read for Pattern {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        let allowed = "literal segments, `{name}` for one segment, a final `/**` for this path and all below";
+        let value = text(node, path, allowed, mistakes)?;
+        let fault = match Self::parse(&value.text) {
+            Ok(pattern) => return Some(pattern),
+            Err(fault) => fault,
+        };
+        let found = match fault {
+            PatternFault::NoLeadingSlash => "does not begin with `/`".to_owned(),
+            PatternFault::NotCanonical => {
+                "can never match: paths are matched in canonical form, without `//`, dot segments or needless `%XX`"
+                    .to_owned()
+            }
+            PatternFault::MisplacedWildcard => "has `*` somewhere else than in a final `/**`".to_owned(),
+            PatternFault::BadParameter(text) => format!("`{text}` is no parameter: `{{name}}` takes a whole segment"),
+            PatternFault::RepeatedParameter(name) => format!("has the parameter `{name}` twice"),
+            PatternFault::TooLong => format!("is longer than {MAX_SEGMENTS} segments or 2048 bytes"),
+        };
+        mistakes.add(
+            Mistake::new(node.place, path, format!("the pattern {} {found}", node.value.shown())).allowed(allowed),
+        );
+        None
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^/" })
+    }
+}
+
+impl Read for HeaderName {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        parsed(node, path, "a header name", mistakes, |text| Self::try_from(text).ok())
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
+    }
+}
+
+macro_rules! words {
+    ($type:ty: $($word:literal => $meaning:expr),+ $(,)?) => {
+        impl Read for $type {
+            fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+                word(node, path, &[$(($word, $meaning)),+], mistakes)
+            }
+
+            fn schema() -> serde_json::Value {
+                words_schema(&[$(($word, $meaning)),+])
+            }
+        }
+    };
+}
+
+words!(crate::route::RevocationMode:
+    "lookup" => Self::Lookup,
+    "off" => Self::Off,
+);
+
+words!(crate::route::WhenUnavailable:
+    "deny" => Self::Deny,
+    "allow" => Self::Allow,
+);
+
+words!(crate::authenticate::headers::Encoding:
+    "percent" => Self::Percent,
+    "base64url" => Self::Base64url,
+    "json" => Self::Json,
+    "ascii" => Self::Ascii,
+);
+
+/// Whether `%2F` may stand inside a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// It is 400.
+    Refuse,
+    /// It stays as it is.
+    Allow,
+}
+
+words!(EncodedSlash:
+    "refuse" => Self::Refuse,
+    "allow" => Self::Allow,
+);

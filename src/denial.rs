@@ -1,0 +1,298 @@
+//! Every reason not to forward a request, and what each looks like from outside.
+//!
+//! 1. The list is closed: there is no `Other`, and no match on it has a `_` arm, so a new reason
+//!    has to be given a status, a challenge, a label and a text before the crate compiles.
+//! 2. `label` is fine-grained and for the operator; `detail` is coarse and for the client, so that
+//!    an attacker who varies a token learns nothing from the answers.
+//!
+//! What it does not do: render anything (`respond`), or say what went wrong after a permit was
+//! given (`forward::ForwardError`).
+//!
+//! Sources: RFC 6750 §3, RFC 9110 §15, DESIGN §4.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+/// A reason not to forward a request, alphabetical within its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    // 400
+    /// The path could be read in two ways (encoded slash, dot segment, ...).
+    AmbiguousPath,
+    /// Two credentials, or one in a place where none is configured (RFC 6750 §2).
+    DuplicateCredentials,
+    /// Not a request that can be routed: no or two `Host`, no absolute path, ...
+    MalformedRequest,
+    // 401
+    /// The token's algorithm is not one that the issuer's configuration pins.
+    AlgorithmNotAllowed,
+    /// The signature does not verify.
+    BadSignature,
+    /// `exp` is in the past.
+    Expired,
+    /// The token lives longer than the issuer's `max_lifetime`.
+    LifetimeTooLong,
+    /// Not a compact JWS with a strict JSON header and strict JSON claims.
+    MalformedToken,
+    /// A claim that is required is absent; the name is for the log.
+    MissingClaim(Arc<str>),
+    /// No credential where one is needed.
+    MissingToken,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// The store says that the token was taken back.
+    Revoked,
+    /// No key of the issuer has this `kid`.
+    UnknownKey,
+    /// The header demands something that is not understood (`crit`, `b64`, `typ`, ...).
+    UnsupportedToken,
+    /// `aud` names none of the issuer's audiences.
+    WrongAudience,
+    /// `iss` is no issuer that this route takes.
+    WrongIssuer,
+    // 403
+    /// A claim does not have the value that the rule asks for.
+    ClaimMismatch,
+    /// A `not` of the rule applies to the caller.
+    Excluded,
+    /// None of the roles that the rule asks for.
+    MissingRole,
+    /// A scope is missing; the value is the `scope` attribute of the challenge.
+    MissingScope(Arc<str>),
+    // 404, 405
+    /// No route has this path (or host).
+    NoRoute,
+    /// The path is known, the method is not; the value is the `Allow` field.
+    MethodNotAllowed(Arc<str>),
+    // 408, 413, 414, 431
+    /// The body is longer than the route's limit.
+    BodyTooLarge,
+    /// The request target is longer than the limit.
+    TargetTooLong,
+    /// More header bytes or fields than the limit.
+    HeadersTooLarge,
+    // 503
+    /// The issuer's keys were never loaded or are older than their limit.
+    KeysUnavailable,
+    /// The store did not say whether the token was taken back.
+    StandingUnknown,
+}
+
+/// Which kind of refusal a `WWW-Authenticate` challenge has to name (RFC 6750 §3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// No challenge: the caller cannot mend this by sending another credential.
+    None,
+    /// `Bearer realm="..."` alone: no credential was sent (RFC 6750 §3.1).
+    Bare,
+    /// `error="invalid_request"`.
+    InvalidRequest,
+    /// `error="invalid_token"`.
+    InvalidToken,
+    /// `error="insufficient_scope", scope="..."`.
+    InsufficientScope(Arc<str>),
+}
+
+impl Denial {
+    /// How many labels there are.
+    pub const COUNT: usize = Self::LABELS.len();
+
+    /// All labels, in the order of [`Denial::number`].
+    pub const LABELS: [&'static str; 27] = [
+        "ambiguous_path",
+        "duplicate_credentials",
+        "malformed_request",
+        "algorithm_not_allowed",
+        "bad_signature",
+        "expired",
+        "lifetime_too_long",
+        "malformed_token",
+        "missing_claim",
+        "missing_token",
+        "not_yet_valid",
+        "revoked",
+        "unknown_key",
+        "unsupported_token",
+        "wrong_audience",
+        "wrong_issuer",
+        "claim_mismatch",
+        "excluded",
+        "missing_role",
+        "missing_scope",
+        "no_route",
+        "method_not_allowed",
+        "body_too_large",
+        "target_too_long",
+        "headers_too_large",
+        "keys_unavailable",
+        "standing_unknown",
+    ];
+
+    /// The place of this reason in [`Denial::LABELS`]; numbers counters.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        match self {
+            Self::AmbiguousPath => 0,
+            Self::DuplicateCredentials => 1,
+            Self::MalformedRequest => 2,
+            Self::AlgorithmNotAllowed => 3,
+            Self::BadSignature => 4,
+            Self::Expired => 5,
+            Self::LifetimeTooLong => 6,
+            Self::MalformedToken => 7,
+            Self::MissingClaim(_) => 8,
+            Self::MissingToken => 9,
+            Self::NotYetValid => 10,
+            Self::Revoked => 11,
+            Self::UnknownKey => 12,
+            Self::UnsupportedToken => 13,
+            Self::WrongAudience => 14,
+            Self::WrongIssuer => 15,
+            Self::ClaimMismatch => 16,
+            Self::Excluded => 17,
+            Self::MissingRole => 18,
+            Self::MissingScope(_) => 19,
+            Self::NoRoute => 20,
+            Self::MethodNotAllowed(_) => 21,
+            Self::BodyTooLarge => 22,
+            Self::TargetTooLong => 23,
+            Self::HeadersTooLarge => 24,
+            Self::KeysUnavailable => 25,
+            Self::StandingUnknown => 26,
+        }
+    }
+
+    /// Stable snake_case name for logs and metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        Self::LABELS.get(self.number()).copied().unwrap_or("unknown")
+    }
+
+    /// The status of the answer (DESIGN §4).
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::AmbiguousPath | Self::DuplicateCredentials | Self::MalformedRequest => StatusCode::BAD_REQUEST,
+            Self::AlgorithmNotAllowed
+            | Self::BadSignature
+            | Self::Expired
+            | Self::LifetimeTooLong
+            | Self::MalformedToken
+            | Self::MissingClaim(_)
+            | Self::MissingToken
+            | Self::NotYetValid
+            | Self::Revoked
+            | Self::UnknownKey
+            | Self::UnsupportedToken
+            | Self::WrongAudience
+            | Self::WrongIssuer => StatusCode::UNAUTHORIZED,
+            Self::ClaimMismatch | Self::Excluded | Self::MissingRole | Self::MissingScope(_) => StatusCode::FORBIDDEN,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::KeysUnavailable | Self::StandingUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The challenge of the answer: none of the error codes where no credential was sent
+    /// (RFC 6750 §3.1).
+    #[must_use]
+    pub fn challenge(&self) -> Challenge {
+        match self {
+            Self::MissingToken => Challenge::Bare,
+            Self::DuplicateCredentials => Challenge::InvalidRequest,
+            Self::AlgorithmNotAllowed
+            | Self::BadSignature
+            | Self::Expired
+            | Self::LifetimeTooLong
+            | Self::MalformedToken
+            | Self::MissingClaim(_)
+            | Self::NotYetValid
+            | Self::Revoked
+            | Self::UnknownKey
+            | Self::UnsupportedToken
+            | Self::WrongAudience
+            | Self::WrongIssuer => Challenge::InvalidToken,
+            Self::MissingScope(scope) => Challenge::InsufficientScope(Arc::clone(scope)),
+            Self::AmbiguousPath
+            | Self::MalformedRequest
+            | Self::ClaimMismatch
+            | Self::Excluded
+            | Self::MissingRole
+            | Self::NoRoute
+            | Self::MethodNotAllowed(_)
+            | Self::BodyTooLarge
+            | Self::TargetTooLong
+            | Self::HeadersTooLarge
+            | Self::KeysUnavailable
+            | Self::StandingUnknown => Challenge::None,
+        }
+    }
+
+    /// What the client is told. All failures of a token read the same.
+    #[must_use]
+    pub const fn detail(&self) -> &'static str {
+        match self {
+            Self::AmbiguousPath => "the path can be read in more than one way",
+            Self::DuplicateCredentials => "exactly one credential may be sent, in the Authorization field",
+            Self::MalformedRequest => "the request is not well formed",
+            Self::MissingToken => "a credential is needed",
+            Self::AlgorithmNotAllowed
+            | Self::BadSignature
+            | Self::Expired
+            | Self::LifetimeTooLong
+            | Self::MalformedToken
+            | Self::MissingClaim(_)
+            | Self::NotYetValid
+            | Self::Revoked
+            | Self::UnknownKey
+            | Self::UnsupportedToken
+            | Self::WrongAudience
+            | Self::WrongIssuer => "the token is expired, revoked, malformed or otherwise not accepted",
+            Self::ClaimMismatch | Self::Excluded | Self::MissingRole => "the caller may not do this",
+            Self::MissingScope(_) => "the token does not carry the scope that is needed",
+            Self::NoRoute => "nothing is served at this path",
+            Self::MethodNotAllowed(_) => "the method is not offered at this path",
+            Self::BodyTooLarge => "the body is longer than is taken here",
+            Self::TargetTooLong => "the request target is longer than is taken here",
+            Self::HeadersTooLarge => "the header fields are larger or more than are taken here",
+            Self::KeysUnavailable | Self::StandingUnknown => "the credential cannot be checked right now",
+        }
+    }
+
+    /// Whether the client should come back: `Retry-After` in seconds.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::KeysUnavailable | Self::StandingUnknown => Some(1),
+            Self::AmbiguousPath
+            | Self::DuplicateCredentials
+            | Self::MalformedRequest
+            | Self::AlgorithmNotAllowed
+            | Self::BadSignature
+            | Self::Expired
+            | Self::LifetimeTooLong
+            | Self::MalformedToken
+            | Self::MissingClaim(_)
+            | Self::MissingToken
+            | Self::NotYetValid
+            | Self::Revoked
+            | Self::UnknownKey
+            | Self::UnsupportedToken
+            | Self::WrongAudience
+            | Self::WrongIssuer
+            | Self::ClaimMismatch
+            | Self::Excluded
+            | Self::MissingRole
+            | Self::MissingScope(_)
+            | Self::NoRoute
+            | Self::MethodNotAllowed(_)
+            | Self::BodyTooLarge
+            | Self::TargetTooLong
+            | Self::HeadersTooLarge => None,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Request ids and W3C trace context.
+//!
+//! A well-formed `traceparent` goes on as it came, another or none is made new (Trace Context §3.2):
+//! sampled, so that services which follow the parent's decision record at all. `X-Request-Id` of a
+//! trusted proxy goes on, any other is made new: it names lines in the log.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// `X-Request-Id`.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `traceparent`.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Longest request id that is taken over.
+const MAX_ID: usize = 128;
+
+/// A request id of 128 random bits: 32 hex digits.
+#[must_use]
+pub fn new_id() -> HeaderValue {
+    let mut text = [0; 32];
+    write_hex(fastrand::u128(1..), &mut text);
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// The request id that a trusted proxy sent, if it is fit to stand in a log line.
+#[must_use]
+pub fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut fields = headers.get_all(REQUEST_ID).iter();
+    let (Some(id), None) = (fields.next(), fields.next()) else { return None };
+    let fits = (1..=MAX_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    fits.then(|| id.clone())
+}
+
+/// Keeps a well-formed `traceparent`, else makes one.
+pub fn set_traceparent(headers: &mut HeaderMap) {
+    let mut fields = headers.get_all(TRACEPARENT).iter();
+    let is_fit = matches!((fields.next(), fields.next()), (Some(field), None) if is_traceparent(field.as_bytes()));
+    if !is_fit {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        if let Some(trace) = text.get_mut(3..35) {
+            write_hex(fastrand::u128(1..), trace);
+        }
+        if let Some(span) = text.get_mut(36..52) {
+            write_hex(u128::from(fastrand::u64(1..)), span);
+        }
+        if let Ok(value) = HeaderValue::from_bytes(&text) {
+            headers.insert(TRACEPARENT, value);
+        }
+    }
+}
+
+fn write_hex(mut number: u128, text: &mut [u8]) {
+    for digit in text.iter_mut().rev() {
+        let low = u32::try_from(number & 15).unwrap_or(0);
+        *digit = char::from_digit(low, 16).and_then(|c| u8::try_from(c).ok()).unwrap_or(b'0');
+        number >>= 4;
+    }
+}
+
+/// `version "-" trace-id "-" parent-id "-" flags`, version 00 to fe, ids not all zero.
+fn is_traceparent(text: &[u8]) -> bool {
+    let mut parts = text.split(|&byte| byte == b'-');
+    let mut part = |length: usize| {
+        parts.next().filter(|part| part.len() == length && part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    };
+    let (version, trace, parent, flags) = (part(2), part(32), part(16), part(2));
+    let is_zero = |part: Option<&[u8]>| part.is_some_and(|part| part.iter().all(|&b| b == b'0'));
+    let is_whole = trace.is_some() && parent.is_some() && flags.is_some() && !is_zero(trace) && !is_zero(parent);
+    match version {
+        Some(b"00") => is_whole && parts.next().is_none(),
+        Some(b"ff") | None => false,
+        Some(_) => is_whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_well_formed_traceparent_goes_on() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        for (text, stays) in [
+            (good, true),
+            ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more", true),
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more", false),
+            ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", false),
+            ("00-00000000000000000000000000000000-00f067aa0ba902b7-00", false),
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-00", false),
+            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-00", false),
+            ("x", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, HeaderValue::from_static(text));
+            set_traceparent(&mut headers);
+            let made = headers.get(TRACEPARENT).expect("always there");
+            assert_eq!(made == text, stays, "{text}");
+            assert!(is_traceparent(made.as_bytes()));
+        }
+        assert_eq!(new_id().len(), 32);
+    }
+}

@@ -1,0 +1,89 @@
+//! ★ The life of a request.
+//!
+//! `serve` is the only place where order is decided; around it `handle` reads the clocks once,
+//! renders, and has what happened recorded.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+
+use crate::accept::Peer;
+use crate::admit::Routes;
+use crate::authenticate::Authenticator;
+use crate::authorize;
+use crate::clock;
+use crate::forward::body::Answer;
+use crate::forward::{Connections, Exchanged, Forwarder, trace};
+use crate::observe::exchange::{Exchange, Recorded};
+use crate::observe::metrics::Counters;
+use crate::respond::{Refusal, Responder};
+
+/// One immutable compiled configuration: a snapshot of all that a request needs.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Which requests are taken.
+    pub routes: Routes,
+    /// Who calls.
+    pub authenticator: Authenticator,
+    /// Where requests go.
+    pub forwarder: Forwarder,
+    /// How refusals look.
+    pub responder: Responder,
+    /// Whose forwarding fields are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+/// What one worker owns: its connections to the upstreams and its counters.
+pub struct Worker {
+    /// The snapshot that this worker's requests see.
+    pub gateway: Arc<Gateway>,
+    /// Connections to the upstreams.
+    pub connections: Connections,
+    /// What happened here; other threads only read it.
+    pub counters: Arc<Counters>,
+}
+
+impl Gateway {
+    /// The life of a request: four questions, each answered by one module.
+    ///
+    /// 1. Is it well formed, and which route is it?   -> 400, 404, 405, 413, 414, 431
+    /// 2. Who is calling?                             -> 400, 401, 503
+    /// 3. May they?                                   -> 403
+    /// 4. What does the upstream say?                 -> 502, 504
+    async fn serve(&self, arrived: Arrived<'_>, seen: &mut Exchange) -> Result<Response<Answer>, Refusal> {
+        let admitted = self.routes.admit(&arrived.request.head)?;
+        seen.routed(admitted.route);
+        let caller = self.authenticator.identify(&admitted, &arrived.request.head, arrived.now).await?;
+        seen.identified(&caller);
+        let permit = authorize::decide(admitted, caller)?;
+        Ok(self.forwarder.forward(permit, arrived.request, arrived.connections).await?)
+    }
+
+    /// Serves one request and records what happened.
+    pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<Recorded> {
+        let gateway = &*worker.gateway;
+        let (started, now) = (clock::monotonic(), clock::unix_seconds(clock::wall()));
+        let request_id = Self::request_id(peer, &request);
+        let client = peer.client(request.headers(), &gateway.trusted_proxies);
+        let mut seen = Exchange::begin(&request, client, &request_id, started, &worker.counters);
+        let (head, body) = request.into_parts();
+        let request = Exchanged { head, body, peer, request_id: &request_id, started };
+        let arrived = Arrived { request, now, connections: &worker.connections };
+        let outcome = gateway.serve(arrived, &mut seen).await;
+        seen.ended(outcome.as_ref().err());
+        seen.answered(gateway.responder.render(outcome, &request_id))
+    }
+
+    fn request_id(peer: &Peer, request: &Request<Incoming>) -> HeaderValue {
+        let given = peer.is_trusted.then(|| trace::given_id(request.headers())).flatten();
+        given.unwrap_or_else(trace::new_id)
+    }
+}
+
+/// A request with what it needs beside the snapshot.
+struct Arrived<'r> {
+    request: Exchanged<'r>,
+    now: i64,
+    connections: &'r Connections,
+}

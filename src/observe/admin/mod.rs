@@ -1,0 +1,176 @@
+//! The operators' address: health, metrics, revocations.
+//!
+//! It has no login of its own: whoever reaches it may use it, so it listens on loopback unless the
+//! configuration says otherwise. A request that a browser sent for a page (it has `Origin`) cannot
+//! change anything.
+
+mod revocations;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::metrics::{Counters, Gauge, page};
+use super::sink;
+use crate::authenticate::keys::KeySource;
+use crate::gateway::Gateway;
+
+/// Longest body of a request to this address, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// Longest time for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the pages are made of.
+pub struct Admin {
+    gateway: Arc<Gateway>,
+    counters: Vec<Arc<Counters>>,
+    is_draining: AtomicBool,
+}
+
+impl Admin {
+    /// The pages of one gateway.
+    #[must_use]
+    pub const fn new(gateway: Arc<Gateway>, counters: Vec<Arc<Counters>>) -> Self {
+        Self { gateway, counters, is_draining: AtomicBool::new(false) }
+    }
+
+    /// Says on `/readyz` that the process is about to end.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Serves the pages until the process ends.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&self).serve_one(stream))),
+                // No file descriptor left: a moment later there may be one.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn serve_one(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        // What goes wrong with an operator's connection, the operator sees.
+        drop(connection.await);
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        match (path.as_str(), request.method()) {
+            ("/livez", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            ("/readyz", &Method::GET | &Method::HEAD) => self.readiness(),
+            ("/metrics", &Method::GET) => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
+            ("/revocations", &Method::GET) => {
+                revocations::look_up(&self.gateway, request.uri().query().unwrap_or_default()).await
+            }
+            ("/revocations", &Method::POST) => self.revoke(request).await,
+            ("/livez" | "/readyz" | "/metrics", _) => not_allowed("GET"),
+            ("/revocations", _) => not_allowed("GET, POST"),
+            _ => problem(StatusCode::NOT_FOUND, "pages: /livez, /readyz, /metrics, /revocations"),
+        }
+    }
+
+    async fn revoke(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.headers().contains_key(ORIGIN) {
+            return problem(StatusCode::FORBIDDEN, "a page in a browser may not revoke");
+        }
+        let is_json =
+            request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        if !is_json {
+            return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be `application/json`");
+        }
+        match Limited::new(request.into_body(), MAX_BODY).collect().await {
+            Ok(body) => revocations::revoke(&self.gateway, &body.to_bytes()).await,
+            Err(_) => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body cannot be read, or is longer than 64KiB"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let authenticator = &self.gateway.authenticator;
+        let mut reasons = Vec::new();
+        if self.is_draining.load(Ordering::Relaxed) {
+            reasons.push("draining".to_owned());
+        }
+        if authenticator.store().is_some_and(|store| !store.is_available()) {
+            reasons.push("the store is away: protected routes answer 503".to_owned());
+        }
+        for issuer in authenticator.issuers() {
+            if matches!(issuer.keys, KeySource::Remote(_)) && issuer.keys.current().is_err() {
+                reasons.push(format!("no keys of issuer `{}`: its tokens get 503", issuer.name));
+            }
+        }
+        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+    }
+
+    fn metrics(&self) -> String {
+        let authenticator = &self.gateway.authenticator;
+        let yes = |holds: bool| if holds { 1.0 } else { 0.0 };
+        let gauges = [
+            Gauge {
+                name: "store_available",
+                help: "Whether the store answers (1) or is away (0).",
+                value: yes(authenticator.store().is_none_or(|store| store.is_available())),
+            },
+            Gauge {
+                name: "remembered_tokens",
+                help: "Verified tokens that are remembered.",
+                value: number(authenticator.remembered()),
+            },
+            Gauge {
+                name: "log_lines_dropped_total",
+                help: "Log lines that were dropped because nobody read them fast enough.",
+                value: number(usize::try_from(sink::dropped()).unwrap_or(usize::MAX)),
+            },
+        ];
+        let routes: Vec<&str> = self.gateway.routes.all().iter().map(|route| &*route.id).collect();
+        page(&self.counters, &routes, &gauges)
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a count for a page: 2^53 of anything is out of reach")]
+const fn number(count: usize) -> f64 {
+    count as f64
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    text(status, "application/json", format!("{body}\n"))
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    text(status, "application/problem+json", format!("{body}\n"))
+}
+
+fn not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "the page does not offer this method");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}

@@ -1,0 +1,199 @@
+//! `POST /revocations` takes a token, a login or a subject back; `GET /revocations` says what the
+//! store holds.
+//!
+//! ```text
+//! {"token": "eyJ..."}                        the token's jti, until the token would have ended
+//! {"jti": "a1", "issuer": "shop"}            until the longest-lived token would have ended
+//! {"sid": "s1"}                              every token of this login
+//! {"sub": "kim"} {"sub": "kim", "before": 1795417786}   every token issued at or before that second
+//! ```
+//!
+//! `issuer` is the issuer's name in the configuration, needed only where the key patterns hold
+//! `{iss}` and there are several issuers.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Map, Value, json};
+
+use super::{answer, problem};
+use crate::authenticate::bearer::Bearer;
+use crate::authenticate::issuer::Issuer;
+use crate::authenticate::json;
+use crate::authenticate::token::UnverifiedToken;
+use crate::clock;
+use crate::gateway::Gateway;
+use crate::percent;
+use crate::store::{KeyPattern, Kind, Store};
+
+/// How much longer than the token a revocation is kept, in seconds: clocks differ.
+const MARGIN: i64 = 60;
+
+/// What is written, and until when.
+struct Order {
+    kind: Kind,
+    key: String,
+    value: String,
+    expires_at: i64,
+}
+
+/// Why nothing was written: the status and what to say.
+struct Fault(StatusCode, String);
+
+fn fault(text: impl Into<String>) -> Fault {
+    Fault(StatusCode::BAD_REQUEST, text.into())
+}
+
+/// Takes back what the body names.
+pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
+    let started = clock::monotonic();
+    let order = match read(gateway, body, clock::unix_seconds(clock::wall())) {
+        Ok(order) => order,
+        Err(Fault(status, text)) => return problem(status, &text),
+    };
+    let store = match store(gateway) {
+        Ok(store) => store,
+        Err(Fault(status, text)) => return problem(status, &text),
+    };
+    let until = u64::try_from(order.expires_at).unwrap_or(0).saturating_mul(1000);
+    if let Err(error) = store.put(&order.key, &order.value, until).await {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not revoked: {error}"));
+    }
+    let took = clock::monotonic().saturating_duration_since(started);
+    tracing::info!(kind = order.kind.claim(), expires_at = order.expires_at, "revoked");
+    answer(
+        StatusCode::OK,
+        &json!({
+            "revoked": order.kind.claim(),
+            "key": order.key,
+            "expires_at": order.expires_at,
+            "acknowledged_by": "primary",
+            "took_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        }),
+    )
+}
+
+/// Says what the store holds for `jti=`, `sid=` or `sub=` (and `issuer=`).
+pub async fn look_up(gateway: &Gateway, query: &str) -> Response<Full<Bytes>> {
+    let members: Map<String, Value> = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (percent::decode(name), percent::decode(&value.replace('+', " ")).into()))
+        .collect();
+    let found = async {
+        let (kind, claim) = named(&members)?;
+        let issuer = issuer(gateway, &members, kind)?;
+        let key = pattern(gateway, kind)?.key(&claim, issuer.map_or("", |issuer| &*issuer.issuer));
+        let away = |error| Fault(StatusCode::SERVICE_UNAVAILABLE, format!("not known: {error}"));
+        let entry = store(gateway)?.read(&key).await.map_err(away)?;
+        Ok((key, entry))
+    };
+    match found.await {
+        Err(Fault(status, text)) => problem(status, &text),
+        Ok((key, entry)) => answer(
+            StatusCode::OK,
+            &json!({
+                "key": key,
+                "present": entry.is_some(),
+                "value": entry.as_ref().map(|entry| entry.value.clone()),
+                "remaining_ms": entry.and_then(|entry| entry.remaining),
+            }),
+        ),
+    }
+}
+
+fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
+    let members = json::object(body).ok_or_else(|| fault("the body is no JSON object, or names a member twice"))?;
+    let known = ["token", "jti", "sid", "sub", "before", "issuer"];
+    if let Some(odd) = members.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(fault(format!("unknown member `{}`; known: {}", odd.escape_debug(), known.join(", "))));
+    }
+    if let Some(token) = members.get("token") {
+        let token =
+            token.as_str().filter(|_| members.len() == 1).ok_or_else(|| fault("`token` stands alone and is text"))?;
+        return by_token(gateway, token, now);
+    }
+    let (kind, claim) = named(&members)?;
+    let issuer = issuer(gateway, &members, kind)?;
+    let key = pattern(gateway, kind)?.key(&claim, issuer.map_or("", |issuer| &*issuer.issuer));
+    let before = match members.get("before") {
+        None => now,
+        Some(_) if kind != Kind::Sub => return Err(fault("`before` goes with `sub` alone")),
+        Some(before) => {
+            before.as_i64().filter(|before| *before > 0).ok_or_else(|| fault("`before` is no unix time in seconds"))?
+        }
+    };
+    let value = if kind == Kind::Sub { before.to_string() } else { "1".to_owned() };
+    let longest =
+        gateway.authenticator.issuers().iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway)).max();
+    let expires_at = now.max(before).saturating_add(longest.unwrap_or(0)).saturating_add(MARGIN);
+    Ok(Order { kind, key, value, expires_at })
+}
+
+/// A token has to be a real one: what is revoked must be what would be accepted.
+fn by_token(gateway: &Gateway, text: &str, now: i64) -> Result<Order, Fault> {
+    let garbage = || fault("this is no token: three parts of base64url with dots between them, strict JSON inside");
+    let bearer = Bearer::from_text(text.trim()).map_err(|_| garbage())?;
+    let token = UnverifiedToken::parse(bearer).map_err(|_| garbage())?;
+    let iss = token.claims.text("iss").ok().flatten().unwrap_or_default().to_owned();
+    let issuers = gateway.authenticator.issuers();
+    let issuer = issuers
+        .iter()
+        .find(|issuer| *issuer.issuer == *iss)
+        .ok_or_else(|| fault("the token is of no configured issuer, so it is not accepted anyway"))?;
+    let (_, token) = issuer
+        .check_signature(token)
+        .map_err(|denial| fault(format!("the token is not accepted anyway ({})", denial.label())))?;
+    let expires = token
+        .claims
+        .date("exp")
+        .ok()
+        .flatten()
+        .ok_or_else(|| fault("the token has no `exp`, so it is not accepted anyway"))?;
+    let ends = expires.saturating_add(issuer.leeway);
+    if ends <= now {
+        return Err(fault("the token has expired, so it is not accepted anyway"));
+    }
+    let jti = token.claims.text("jti").ok().flatten();
+    let jti = jti.ok_or_else(|| fault("the token has no `jti` to revoke it by; revoke its `sub` or `sid`"))?;
+    let key = pattern(gateway, Kind::Jti)?.key(jti, &issuer.issuer);
+    Ok(Order { kind: Kind::Jti, key, value: "1".to_owned(), expires_at: ends.saturating_add(MARGIN) })
+}
+
+/// The one of `jti`, `sid`, `sub` that is named.
+fn named(members: &Map<String, Value>) -> Result<(Kind, String), Fault> {
+    let mut given = [Kind::Jti, Kind::Sid, Kind::Sub]
+        .into_iter()
+        .filter_map(|kind| members.get(kind.claim()).map(|value| (kind, value)));
+    match (given.next(), given.next()) {
+        (Some((kind, Value::String(text))), None) if !text.is_empty() => Ok((kind, text.clone())),
+        _ => Err(fault("exactly one of `token`, `jti`, `sid`, `sub` has to be given, as text")),
+    }
+}
+
+/// The issuer that is named, or the only one; needed only where keys hold it.
+fn issuer<'g>(gateway: &'g Gateway, members: &Map<String, Value>, kind: Kind) -> Result<Option<&'g Issuer>, Fault> {
+    let issuers = gateway.authenticator.issuers();
+    let names = || issuers.iter().map(|issuer| format!("`{}`", issuer.name)).collect::<Vec<_>>().join(", ");
+    match members.get("issuer") {
+        Some(name) => {
+            let found = name.as_str().and_then(|name| issuers.iter().find(|issuer| *issuer.name == *name));
+            found.map(Some).ok_or_else(|| fault(format!("unknown issuer; declared issuers: {}", names())))
+        }
+        None if pattern(gateway, kind)?.names_issuer() => match issuers {
+            [only] => Ok(Some(only)),
+            _ => Err(fault(format!("`issuer` is needed, since the key holds it; declared issuers: {}", names()))),
+        },
+        None => Ok(None),
+    }
+}
+
+fn pattern(gateway: &Gateway, kind: Kind) -> Result<&KeyPattern, Fault> {
+    let pattern = gateway.authenticator.patterns().of(kind);
+    pattern.ok_or_else(|| fault(format!("`revocation.keys.{}` is not configured", kind.claim())))
+}
+
+fn store(gateway: &Gateway) -> Result<&Store, Fault> {
+    let store = gateway.authenticator.store().map(AsRef::as_ref);
+    store.ok_or_else(|| Fault(StatusCode::CONFLICT, "no store is configured".to_owned()))
+}

@@ -1,0 +1,170 @@
+//! One request from its head to the end of its answer, for the log and the counters.
+//!
+//! The line is written when the answer's body has ended or was dropped, so that it says how much
+//! was really sent. A request that was abandoned before an answer is logged as well.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::USER_AGENT;
+use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body::{Frame, SizeHint};
+
+use super::metrics::Counters;
+use crate::authenticate::Caller;
+use crate::clock;
+use crate::forward::body::AnswerCut;
+use crate::respond::{Body, Refusal};
+use crate::route::Route;
+
+/// The target under which the log layer knows an access line.
+pub const ACCESS: &str = "bearward::access";
+
+/// Longest path and user agent that are logged, in bytes.
+const MAX_TEXT: usize = 512;
+
+/// The status that the log shows where the client left before there was an answer.
+const CLIENT_CLOSED: u16 = 499;
+
+/// What one access-log line says.
+pub struct Exchange {
+    counters: Arc<Counters>,
+    started: Instant,
+    request_id: HeaderValue,
+    method: Method,
+    uri: Uri,
+    user_agent: Option<HeaderValue>,
+    client: IpAddr,
+    route: Option<(usize, Arc<str>)>,
+    subject: Option<Arc<str>>,
+    outcome: &'static str,
+    missing: Option<Arc<str>>,
+    status: u16,
+    sent: u64,
+    is_cut: bool,
+}
+
+impl Exchange {
+    /// Begins with what the head says.
+    pub fn begin<B>(
+        request: &Request<B>,
+        client: IpAddr,
+        request_id: &HeaderValue,
+        started: Instant,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        Self {
+            counters: Arc::clone(counters),
+            started,
+            request_id: request_id.clone(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+            client,
+            route: None,
+            subject: None,
+            outcome: "client_gone",
+            missing: None,
+            status: CLIENT_CLOSED,
+            sent: 0,
+            is_cut: false,
+        }
+    }
+
+    /// Which route it was.
+    pub fn routed(&mut self, route: &Route) {
+        self.route = Some((route.number, Arc::clone(&route.id)));
+    }
+
+    /// Who called.
+    pub fn identified(&mut self, caller: &Caller) {
+        if let Caller::Known(identity) = caller {
+            self.subject = Some(Arc::clone(identity.subject()));
+        }
+    }
+
+    /// How it was decided.
+    pub fn ended(&mut self, refusal: Option<&Refusal>) {
+        self.outcome = refusal.map_or("ok", Refusal::label);
+        if let Some(refusal) = refusal {
+            self.counters.refused(refusal);
+            if let Refusal::Denied(crate::denial::Denial::MissingClaim(name)) = refusal {
+                self.missing = Some(Arc::clone(name));
+            }
+        }
+    }
+
+    /// Watches the answer's body to its end.
+    pub fn answered(mut self, response: Response<Body>) -> Response<Recorded> {
+        self.status = response.status().as_u16();
+        response.map(|body| Recorded { body, exchange: self })
+    }
+
+    fn path(&self) -> &str {
+        clip(self.uri.path())
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let duration = clock::monotonic().saturating_duration_since(self.started);
+        self.counters.answered(self.route.as_ref().map(|(number, _)| *number), self.status, duration);
+        tracing::event!(
+            target: ACCESS,
+            tracing::Level::INFO,
+            method = self.method.as_str(),
+            path = self.path(),
+            status = self.status,
+            outcome = self.outcome,
+            missing_claim = self.missing.as_deref(),
+            route = self.route.as_ref().map(|(_, id)| &**id),
+            subject = self.subject.as_deref(),
+            client = %self.client,
+            bytes = self.sent,
+            cut = self.is_cut.then_some(true),
+            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            request_id = self.request_id.to_str().unwrap_or_default(),
+            user_agent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()).map(clip),
+        );
+    }
+}
+
+/// A body with the exchange that ends with it.
+pub struct Recorded {
+    body: Body,
+    exchange: Exchange,
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = AnswerCut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => this.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Poll::Ready(Some(Err(AnswerCut))) => this.exchange.is_cut = true,
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The beginning of a text, cut between two characters.
+fn clip(text: &str) -> &str {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}

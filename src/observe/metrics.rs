@@ -1,0 +1,191 @@
+//! What happened becomes numbers: plain counters of one worker each, summed when they are read.
+//!
+//! Labels are route ids and denial labels alone, both fixed by configuration and code: nothing that
+//! a client sends becomes a label, so no client can make a metric grow.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::denial::Denial;
+use crate::forward::ForwardError;
+use crate::respond::Refusal;
+
+/// Upper bounds of the duration buckets, in microseconds.
+const BOUNDS: [u64; 12] =
+    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000];
+
+/// The counters of one worker. Only that worker writes them, so a load and a store make an addition.
+#[derive(Debug)]
+pub struct Counters {
+    routes: Vec<RouteCounters>,
+    denials: [AtomicU64; Denial::COUNT],
+    failures: [AtomicU64; ForwardError::LABELS.len()],
+    connections: AtomicU64,
+    connections_closed: AtomicU64,
+    connections_refused: AtomicU64,
+}
+
+/// The counters of one route; the last of a worker's is for requests that reached none.
+#[derive(Debug, Default)]
+struct RouteCounters {
+    by_class: [AtomicU64; 6],
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+}
+
+impl Counters {
+    /// Counters for so many routes.
+    #[must_use]
+    pub fn new(routes: usize) -> Self {
+        Self {
+            routes: (0..=routes).map(|_| RouteCounters::default()).collect(),
+            denials: [const { AtomicU64::new(0) }; Denial::COUNT],
+            failures: [const { AtomicU64::new(0) }; ForwardError::LABELS.len()],
+            connections: AtomicU64::new(0),
+            connections_closed: AtomicU64::new(0),
+            connections_refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one answered request; `route` is its number, `None` where it reached none.
+    pub fn answered(&self, route: Option<usize>, status: u16, duration: Duration) {
+        let Some(route) = self.routes.get(route.unwrap_or(self.routes.len().saturating_sub(1))) else { return };
+        add(route.by_class.get(usize::from(status / 100)), 1);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
+        add(route.buckets.get(bucket), 1);
+        add(Some(&route.micros), micros);
+    }
+
+    /// Counts one refusal.
+    pub fn refused(&self, refusal: &Refusal) {
+        match refusal {
+            Refusal::Denied(denial) => add(self.denials.get(denial.number()), 1),
+            Refusal::Failed(error) => add(self.failures.get(error.number()), 1),
+        }
+    }
+
+    /// Counts a connection that was taken.
+    pub fn connection_opened(&self) {
+        add(Some(&self.connections), 1);
+    }
+
+    /// Counts a connection that ended.
+    pub fn connection_closed(&self) {
+        add(Some(&self.connections_closed), 1);
+    }
+
+    /// Counts a connection that was over the limit.
+    pub fn connection_refused(&self) {
+        add(Some(&self.connections_refused), 1);
+    }
+}
+
+// Why: one writer, so no lost update; a locked instruction per counter would cost more than the sum.
+fn add(counter: Option<&AtomicU64>, amount: u64) {
+    if let Some(counter) = counter {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+}
+
+/// One number that is not a worker's.
+#[derive(Debug)]
+pub struct Gauge {
+    /// The metric's name, without the prefix.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// Its value now.
+    pub value: f64,
+}
+
+/// The page in Prometheus text format (0.0.4).
+#[must_use]
+pub fn page(workers: &[Arc<Counters>], routes: &[&str], gauges: &[Gauge]) -> String {
+    let mut page = Page(String::new());
+    let names: Vec<&str> = routes.iter().copied().chain(std::iter::once("")).collect();
+    let total = |pick: &dyn Fn(&Counters) -> Option<&AtomicU64>| -> u64 {
+        workers.iter().filter_map(|worker| pick(worker)).map(|counter| counter.load(Ordering::Relaxed)).sum()
+    };
+    page.head("requests_total", "counter", "Requests answered, by route and class of status.");
+    for (number, name) in names.iter().enumerate() {
+        for class in 1..6 {
+            let count = total(&|worker| worker.routes.get(number).and_then(|route| route.by_class.get(class)));
+            if count > 0 {
+                page.line("requests_total", &format!("route=\"{name}\",code=\"{class}xx\""), count);
+            }
+        }
+    }
+    page.head(
+        "request_duration_seconds",
+        "histogram",
+        "From the head of a request to the end of its answer, by route.",
+    );
+    for (number, name) in names.iter().enumerate() {
+        page.histogram(
+            name,
+            &|bucket| total(&|worker| worker.routes.get(number).and_then(|route| route.buckets.get(bucket))),
+            total(&|worker| worker.routes.get(number).map(|route| &route.micros)),
+        );
+    }
+    page.head("denials_total", "counter", "Requests that were not permitted, by reason.");
+    for (number, label) in Denial::LABELS.iter().enumerate() {
+        page.line("denials_total", &format!("reason=\"{label}\""), total(&|worker| worker.denials.get(number)));
+    }
+    page.head("forward_errors_total", "counter", "Permitted requests that got no answer, by what went wrong.");
+    for (number, label) in ForwardError::LABELS.iter().enumerate() {
+        page.line("forward_errors_total", &format!("reason=\"{label}\""), total(&|worker| worker.failures.get(number)));
+    }
+    let opened = total(&|worker| Some(&worker.connections));
+    page.head("connections_total", "counter", "Client connections taken.");
+    page.line("connections_total", "", opened);
+    page.head("connections_refused_total", "counter", "Client connections closed at once, being over the limit.");
+    page.line("connections_refused_total", "", total(&|worker| Some(&worker.connections_refused)));
+    page.head("connections", "gauge", "Client connections open now.");
+    page.line("connections", "", opened.saturating_sub(total(&|worker| Some(&worker.connections_closed))));
+    for gauge in gauges {
+        page.head(gauge.name, if gauge.name.ends_with("_total") { "counter" } else { "gauge" }, gauge.help);
+        page.line(gauge.name, "", gauge.value);
+    }
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    // Writing to a String cannot fail.
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP bearward_{name} {help}\n# TYPE bearward_{name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let _ = if labels.is_empty() {
+            writeln!(self.0, "bearward_{name} {value}")
+        } else {
+            writeln!(self.0, "bearward_{name}{{{labels}}} {value}")
+        };
+    }
+
+    fn histogram(&mut self, route: &str, count: &dyn Fn(usize) -> u64, micros: u64) {
+        let counts: Vec<u64> = (0..=BOUNDS.len()).map(count).collect();
+        let all: u64 = counts.iter().sum();
+        if all == 0 {
+            return;
+        }
+        let mut below = 0;
+        for (bound, count) in BOUNDS.iter().zip(&counts) {
+            below += count;
+            let bound = seconds(*bound);
+            self.line("request_duration_seconds_bucket", &format!("route=\"{route}\",le=\"{bound}\""), below);
+        }
+        self.line("request_duration_seconds_bucket", &format!("route=\"{route}\",le=\"+Inf\""), all);
+        self.line("request_duration_seconds_sum", &format!("route=\"{route}\""), seconds(micros));
+        self.line("request_duration_seconds_count", &format!("route=\"{route}\""), all);
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}

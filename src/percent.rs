@@ -1,0 +1,25 @@
+//! Percent-encoding (RFC 3986 §2.1), read.
+
+/// The byte that two hex digits stand for.
+#[must_use]
+pub fn hex_pair(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some((digit(high)? << 4) | digit(low)?)
+}
+
+/// The text that an encoded text stands for. What is no `%XX` stands for itself; what is not UTF-8
+/// becomes U+FFFD.
+#[must_use]
+pub fn decode(encoded: &str) -> String {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let pair = match after {
+            [high, low, ..] if byte == b'%' => hex_pair(*high, *low),
+            _ => None,
+        };
+        decoded.push(pair.unwrap_or(byte));
+        rest = after.get(if pair.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}

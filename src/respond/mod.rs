@@ -1,0 +1,170 @@
+//! A response or a refusal becomes an answer.
+//!
+//! 1. An upstream's answer goes out as it came, less its hop-by-hop fields, with the request id.
+//! 2. A refusal is `application/problem+json` (RFC 9457) with a stable `type`, never cached.
+//! 3. 401, and 400 and 403 for a credential, carry a `WWW-Authenticate` challenge (RFC 6750 §3), 405
+//!    carries `Allow`, 503 carries `Retry-After`.
+//! 4. Where a request's body was not read the connection is closed by the server side of hyper, so
+//!    that what is left of it is never taken for the next request.
+//!
+//! What it does not do: say anything that the log knows and the client should not.
+
+pub mod body;
+
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, Response, StatusCode};
+
+pub use self::body::Body;
+use crate::denial::{Challenge, Denial};
+use crate::forward::ForwardError;
+use crate::forward::body::Answer;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Why a request got no answer from its upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was not permitted.
+    Denied(Denial),
+    /// It was permitted, and then something went wrong.
+    Failed(ForwardError),
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<ForwardError> for Refusal {
+    fn from(error: ForwardError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Refusal {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied(denial) => denial.status(),
+            Self::Failed(error) => error.status(),
+        }
+    }
+
+    /// Stable snake_case name for logs and metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Denied(denial) => denial.label(),
+            Self::Failed(error) => error.label(),
+        }
+    }
+
+    const fn detail(&self) -> &'static str {
+        match self {
+            Self::Denied(denial) => denial.detail(),
+            Self::Failed(error) => error.detail(),
+        }
+    }
+}
+
+/// Renders refusals for one realm.
+#[derive(Debug)]
+pub struct Responder {
+    realm: String,
+}
+
+impl Responder {
+    /// A responder whose challenges name this realm: visible ASCII and spaces, no `"` and no `\`.
+    #[must_use]
+    pub const fn new(realm: String) -> Self {
+        Self { realm }
+    }
+
+    /// The answer to a request.
+    #[must_use]
+    pub fn render(&self, outcome: Result<Response<Answer>, Refusal>, request_id: &HeaderValue) -> Response<Body> {
+        match outcome {
+            Ok(response) => {
+                let mut response = response.map(Body::Streamed);
+                response.headers_mut().insert(REQUEST_ID, request_id.clone());
+                response
+            }
+            Err(refusal) => self.refuse(&refusal, request_id),
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal, request_id: &HeaderValue) -> Response<Body> {
+        let status = refusal.status();
+        let mut response = Response::new(Body::Whole(problem(refusal, request_id).into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, PROBLEM);
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.insert(REQUEST_ID, request_id.clone());
+        match refusal {
+            Refusal::Denied(denial) => self.explain(denial, headers),
+            // A body that was cut short leaves the connection in the middle of a message.
+            Refusal::Failed(ForwardError::BodyOverflow | ForwardError::BodyTooSlow | ForwardError::ClientGone) => {
+                headers.insert(CONNECTION, CLOSE);
+            }
+            Refusal::Failed(ForwardError::Unreachable | ForwardError::TimedOut(_) | ForwardError::Broken) => {}
+        }
+        response
+    }
+
+    fn explain(&self, denial: &Denial, headers: &mut HeaderMap) {
+        if let Some(value) = self.challenge(&denial.challenge()) {
+            headers.insert(WWW_AUTHENTICATE, value);
+        }
+        if let Denial::MethodNotAllowed(allow) = denial
+            && let Ok(value) = HeaderValue::try_from(&**allow)
+        {
+            headers.insert(ALLOW, value);
+        }
+        if let Some(seconds) = denial.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if matches!(denial, Denial::BodyTooLarge) {
+            headers.insert(CONNECTION, CLOSE);
+        }
+    }
+
+    fn challenge(&self, challenge: &Challenge) -> Option<HeaderValue> {
+        let realm = &self.realm;
+        let text = match challenge {
+            Challenge::None => return None,
+            Challenge::Bare => format!("Bearer realm=\"{realm}\""),
+            Challenge::InvalidRequest => format!("Bearer realm=\"{realm}\", error=\"invalid_request\""),
+            Challenge::InvalidToken => format!("Bearer realm=\"{realm}\", error=\"invalid_token\""),
+            Challenge::InsufficientScope(scope) => {
+                format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scope}\"")
+            }
+        };
+        HeaderValue::try_from(text).ok()
+    }
+}
+
+/// `{"type":"urn:bearward:problem:...","title":...,"status":...,"detail":...,"request_id":...}`
+///
+/// `type` is coarse, like `detail`: it says what the client can do, not what was wrong with a token.
+fn problem(refusal: &Refusal, request_id: &HeaderValue) -> String {
+    let status = refusal.status();
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let kind = title.to_ascii_lowercase().replace(' ', "-");
+    let members = [
+        ("type", serde_json::Value::from(format!("urn:bearward:problem:{kind}"))),
+        ("title", title.into()),
+        ("status", status.as_u16().into()),
+        ("detail", refusal.detail().into()),
+        ("request_id", request_id.to_str().unwrap_or_default().into()),
+    ];
+    let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}\n", members.join(","))
+}

@@ -1,0 +1,123 @@
+//! A route and its rule: data only, made by `config`, read by every stage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use crate::admit::pattern::Pattern;
+use crate::authenticate::claims::ClaimPath;
+
+/// What one route demands and where it leads.
+#[derive(Debug)]
+pub struct Route {
+    /// Name for logs, metrics and error texts; unique.
+    pub id: Arc<str>,
+    /// Place among all routes; numbers counters.
+    pub number: usize,
+    /// Which requests it takes.
+    pub matching: Match,
+    /// Place of the upstream among all upstreams.
+    pub upstream: usize,
+    /// Which issuers may vouch for a caller here, by their place; empty on a public route.
+    pub issuers: Vec<usize>,
+    /// What is demanded of the caller.
+    pub rule: Rule,
+    /// Whether, and how, the store is asked for the token's standing.
+    pub revocation: RevocationPolicy,
+    /// How much and how long.
+    pub limits: RouteLimits,
+    /// Whether `%2F` may stand inside a segment (`encoded_slash: allow`).
+    pub encoded_slash: bool,
+}
+
+/// Which requests a route takes.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The path.
+    pub pattern: Pattern,
+    /// The methods; `None` is any.
+    pub methods: Option<Vec<Method>>,
+    /// The hosts, lower case, `*.` for one or more labels; empty is any.
+    pub hosts: Vec<String>,
+}
+
+/// What a route demands.
+#[derive(Clone, Debug)]
+pub enum Rule {
+    /// Anyone; no credential is looked at.
+    Public,
+    /// Any caller whose credential holds.
+    Authenticated,
+    /// A caller of whom this is true.
+    Require(Requirement),
+}
+
+/// One thing that has to be true of the caller.
+#[derive(Clone, Debug)]
+pub enum Requirement {
+    /// Nothing beyond a credential that holds.
+    Authenticated,
+    /// Has at least one of these roles.
+    AnyRole(Vec<String>),
+    /// Has every one of these scopes; the text is the challenge's `scope` attribute.
+    AllScopes(Vec<String>, Arc<str>),
+    /// Has at least one of these scopes; the text is the challenge's `scope` attribute.
+    AnyScope(Vec<String>, Arc<str>),
+    /// A claim equals one of these values, or is a list that has one of them.
+    Claim(ClaimPath, Vec<Expected>),
+    /// Every one holds.
+    All(Vec<Requirement>),
+    /// At least one holds.
+    Any(Vec<Requirement>),
+    /// It does not hold.
+    Not(Box<Requirement>),
+}
+
+/// What a claim is compared with.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// This value: text, number or boolean.
+    Value(Value),
+    /// The path parameter at this place in the route's pattern, decoded.
+    Parameter(usize),
+}
+
+/// Whether, and how, the store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevocationPolicy {
+    /// When the store is asked.
+    pub mode: RevocationMode,
+    /// What happens when it does not say.
+    pub when_unavailable: WhenUnavailable,
+}
+
+/// When the store is asked for a token's standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationMode {
+    /// On every request.
+    Lookup,
+    /// Never.
+    Off,
+}
+
+/// What happens to a request whose token's standing the store does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnavailable {
+    /// 503.
+    Deny,
+    /// It is served as if the token were good.
+    Allow,
+}
+
+/// How much and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteLimits {
+    /// Longest request body in bytes.
+    pub body: u64,
+    /// From the request's head to the answer's head, while no body is moving.
+    pub request_timeout: Duration,
+    /// Longest silence of the client inside a request body.
+    pub body_timeout: Duration,
+}

@@ -1,0 +1,78 @@
+//! The store inside this process: exact, immediate, forgotten when the process ends.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{Entry, Standing, StandingKeys, judge_not_before};
+use crate::clock;
+
+/// Expired entries are looked for after this many writes.
+const SWEEP_EVERY: usize = 1024;
+
+/// Keys, values and ends of life behind one lock: reads share it, writes are rare.
+#[derive(Debug, Default)]
+pub struct Memory {
+    entries: RwLock<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_key: HashMap<String, Stored>,
+    writes: usize,
+}
+
+#[derive(Debug)]
+struct Stored {
+    value: String,
+    expires_at: u64,
+}
+
+impl Memory {
+    /// What the entries say of a token.
+    pub(super) fn standing(&self, keys: &StandingKeys) -> Standing {
+        let now = clock::unix_millis(clock::wall());
+        let entries = self.read_lock();
+        if keys.present.iter().any(|key| entries.live(key, now).is_some()) {
+            return Standing::Revoked;
+        }
+        keys.not_before
+            .as_ref()
+            .and_then(|rule| entries.live(&rule.key, now).map(|stored| judge_not_before(&stored.value, rule.issued_at)))
+            .unwrap_or(Standing::Clear)
+    }
+
+    /// Writes one entry.
+    pub(super) fn put(&self, key: &str, value: &str, expires_at: u64) {
+        let mut entries = self.write_lock();
+        entries.writes += 1;
+        if entries.writes.is_multiple_of(SWEEP_EVERY) {
+            let now = clock::unix_millis(clock::wall());
+            entries.by_key.retain(|_, stored| stored.expires_at > now);
+        }
+        entries.by_key.insert(key.to_owned(), Stored { value: value.to_owned(), expires_at });
+    }
+
+    /// Reads one entry.
+    pub(super) fn read(&self, key: &str) -> Option<Entry> {
+        let now = clock::unix_millis(clock::wall());
+        self.read_lock()
+            .live(key, now)
+            .map(|stored| Entry { value: stored.value.clone(), remaining: Some(stored.expires_at.saturating_sub(now)) })
+    }
+
+    // Why: a panic while the lock is held cannot leave a half-made entry (each write is one
+    // insert), so a poisoned lock is still whole.
+    fn read_lock(&self) -> RwLockReadGuard<'_, Entries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_lock(&self) -> RwLockWriteGuard<'_, Entries> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn live(&self, key: &str, now: u64) -> Option<&Stored> {
+        self.by_key.get(key).filter(|stored| stored.expires_at > now)
+    }
+}

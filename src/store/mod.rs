@@ -1,0 +1,140 @@
+//! What must be remembered: which tokens were taken back.
+//!
+//! 1. A store answers one question on the way of a request: the standing of a token.
+//! 2. Silence, an error, a value that cannot be read: all of them are [`Standing::Unknown`], never
+//!    [`Standing::Clear`].
+//! 3. Both stores keep the same promises and pass one test suite (`tests/it/store.rs`).
+//!
+//! What it does not do: decide what an unknown standing means for a request (`authenticate`).
+
+pub mod keys;
+mod memory;
+mod redis;
+
+use std::fmt;
+
+pub use self::keys::{KeyPattern, KeyPatterns, Kind, NotBefore, StandingKeys};
+pub use self::memory::Memory;
+pub use self::redis::{Driver, Redis, RedisUrl};
+
+/// What the store said of a token, silence included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No key takes it back.
+    Clear,
+    /// A key takes it back.
+    Revoked,
+    /// The store did not say, or not in time, or not in a form that can be read.
+    Unknown,
+}
+
+/// Where revocations live.
+#[derive(Debug)]
+pub enum Store {
+    /// In this process; gone when it ends. For the demo and for tests.
+    Memory(Memory),
+    /// In a Redis that other services and gateways share.
+    Redis(Redis),
+}
+
+/// One key as it is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The value as text.
+    pub value: String,
+    /// Milliseconds of life left; `None` is for ever.
+    pub remaining: Option<u64>,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// There is no connection.
+    Away,
+    /// No answer before the deadline; whether a write took effect is not known.
+    TimedOut,
+    /// It answered with an error; the text is the error's code.
+    Refused(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away => f.write_str("the store cannot be reached"),
+            Self::TimedOut => f.write_str("the store did not answer in time; whether it took the write is not known"),
+            Self::Refused(code) => write!(f, "the store refused: {code}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl Store {
+    /// What the store says of a token now.
+    pub async fn standing(&self, keys: &std::sync::Arc<StandingKeys>) -> Standing {
+        match self {
+            Self::Memory(memory) => memory.standing(keys),
+            Self::Redis(redis) => redis.standing(keys).await,
+        }
+    }
+
+    /// Writes `value` at `key`, to be forgotten at `expires_at` (unix milliseconds).
+    ///
+    /// # Errors
+    /// [`StoreError`]; after `TimedOut` the write may or may not have taken effect.
+    pub async fn put(&self, key: &str, value: &str, expires_at: u64) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.put(key, value, expires_at);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.put(key, value, expires_at).await,
+        }
+    }
+
+    /// Reads one key.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn read(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.read(key)),
+            Self::Redis(redis) => redis.read(key).await,
+        }
+    }
+
+    /// Whether the store would answer now, as far as is known.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Redis(redis) => redis.is_available(),
+        }
+    }
+}
+
+/// Judges a not-before value: `iat <= t` is dead (DESIGN §5). A value that is no whole number of
+/// seconds says nothing that can be relied on.
+fn judge_not_before(value: &str, issued_at: i64) -> Standing {
+    match value.trim().parse::<i64>() {
+        Ok(t) if issued_at <= t => Standing::Revoked,
+        Ok(_) => Standing::Clear,
+        Err(_) => Standing::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_issued_in_the_second_of_the_logout_is_dead_and_an_unreadable_time_is_unknown() {
+        assert_eq!(judge_not_before("100", 100), Standing::Revoked);
+        assert_eq!(judge_not_before("100", 99), Standing::Revoked);
+        assert_eq!(judge_not_before("100", 101), Standing::Clear);
+        assert_eq!(judge_not_before(" 100\n", 101), Standing::Clear);
+        for odd in ["", "yes", "1e3", "100.5", "2026-11-23", "99999999999999999999"] {
+            assert_eq!(judge_not_before(odd, i64::MAX), Standing::Unknown, "{odd}");
+        }
+    }
+}
