@@ -18,6 +18,7 @@ use crate::forward::{Connections, Exchanged, Forwarder, trace};
 use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::Counters;
 use crate::respond::{Refusal, Responder};
+use crate::store::Asker;
 
 /// One immutable compiled configuration: a snapshot of all that a request needs.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Gateway {
 pub struct Worker {
     /// The snapshot that this worker's requests see.
     pub gateway: Arc<Gateway>,
+    /// Its way to ask the store.
+    pub store: Asker,
     /// Connections to the upstreams.
     pub connections: Connections,
     /// What happened here; other threads only read it.
@@ -54,7 +57,7 @@ impl Gateway {
     async fn serve(&self, arrived: Arrived<'_>, seen: &mut Exchange) -> Result<Response<Answer>, Refusal> {
         let admitted = self.routes.admit(&arrived.request.head)?;
         seen.routed(admitted.route);
-        let caller = self.authenticator.identify(&admitted, &arrived.request.head, arrived.now).await?;
+        let caller = self.authenticator.identify(&admitted, &arrived.request.head, arrived.now, arrived.store).await?;
         seen.identified(&caller);
         let permit = authorize::decide(admitted, caller)?;
         Ok(self.forwarder.forward(permit, arrived.request, arrived.connections).await?)
@@ -69,7 +72,7 @@ impl Gateway {
         let mut seen = Exchange::begin(&request, client, &request_id, started, &worker.counters);
         let (head, body) = request.into_parts();
         let request = Exchanged { head, body, peer, request_id: &request_id, started };
-        let arrived = Arrived { request, now, connections: &worker.connections };
+        let arrived = Arrived { request, now, store: &worker.store, connections: &worker.connections };
         let outcome = gateway.serve(arrived, &mut seen).await;
         seen.ended(outcome.as_ref().err());
         seen.answered(gateway.responder.render(outcome, &request_id))
@@ -85,5 +88,6 @@ impl Gateway {
 struct Arrived<'r> {
     request: Exchanged<'r>,
     now: i64,
+    store: &'r Asker,
     connections: &'r Connections,
 }

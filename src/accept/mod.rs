@@ -30,6 +30,7 @@ pub use self::peer::Peer;
 use crate::forward::Connections;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::metrics::Counters;
+use crate::store::Asker;
 
 /// How often a worker looks after its connections.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -147,7 +148,11 @@ impl Seat {
 
     async fn work(self, sockets: Vec<TcpListener>) {
         let (gateway, counters) = (Arc::clone(&self.gateway), Arc::clone(&self.counters));
-        let worker = Rc::new(Worker { gateway, connections: Connections::default(), counters });
+        let (store, driver) = gateway.authenticator.store().map_or((Asker::None, None), |store| store.asker());
+        if let Some(driver) = driver {
+            tokio::task::spawn_local(driver.run());
+        }
+        let worker = Rc::new(Worker { gateway, store, connections: Connections::default(), counters });
         let watch = Rc::new(Watch::default());
         let seat = Rc::new(self);
         for socket in sockets {

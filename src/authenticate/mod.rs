@@ -36,7 +36,7 @@ use self::token::UnverifiedToken;
 use crate::admit::Admitted;
 use crate::denial::Denial;
 use crate::route::{RevocationMode, Route, Rule, WhenUnavailable};
-use crate::store::{KeyPatterns, NotBefore, Standing, StandingKeys, Store};
+use crate::store::{Asker, KeyPatterns, NotBefore, Standing, StandingKeys, Store};
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
@@ -76,7 +76,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// 400 and 401 for the credential, 503 where keys or standing cannot be had.
-    pub async fn identify(&self, admitted: &Admitted<'_>, request: &Parts, now: i64) -> Result<Caller, Denial> {
+    pub async fn identify(
+        &self,
+        admitted: &Admitted<'_>,
+        request: &Parts,
+        now: i64,
+        store: &Asker,
+    ) -> Result<Caller, Denial> {
         let route = admitted.route;
         if matches!(route.rule, Rule::Public) {
             return Ok(Caller::Anonymous);
@@ -92,7 +98,7 @@ impl Authenticator {
         if now >= caller.expires_at {
             return Err(Denial::Expired);
         }
-        self.check_standing(route, &caller).await?;
+        self.check_standing(route, &caller, store).await?;
         Ok(Caller::Known(Arc::clone(&caller.identity)))
     }
 
@@ -169,7 +175,7 @@ impl Authenticator {
         Ok(keys)
     }
 
-    async fn check_standing(&self, route: &Route, caller: &VerifiedCaller) -> Result<(), Denial> {
+    async fn check_standing(&self, route: &Route, caller: &VerifiedCaller, store: &Asker) -> Result<(), Denial> {
         match route.revocation.mode {
             RevocationMode::Off => return Ok(()),
             RevocationMode::Lookup => {}
@@ -181,11 +187,7 @@ impl Authenticator {
         if self.patterns.sub.is_some() && !caller.has_iat {
             return Err(Denial::MissingClaim("iat".into()));
         }
-        let standing = match &self.store {
-            Some(store) => store.standing(&caller.standing_keys).await,
-            None => Standing::Unknown,
-        };
-        match (standing, route.revocation.when_unavailable) {
+        match (store.standing(&caller.standing_keys).await, route.revocation.when_unavailable) {
             (Standing::Clear, _) | (Standing::Unknown, WhenUnavailable::Allow) => Ok(()),
             (Standing::Revoked, _) => Err(Denial::Revoked),
             (Standing::Unknown, WhenUnavailable::Deny) => Err(Denial::StandingUnknown),

@@ -12,10 +12,11 @@ mod memory;
 mod redis;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, NotBefore, StandingKeys};
 pub use self::memory::Memory;
-pub use self::redis::{Driver, Redis, RedisUrl};
+pub use self::redis::{Driver, Link, RedisUrl};
 
 /// What the store said of a token, silence included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +33,31 @@ pub enum Standing {
 #[derive(Debug)]
 pub enum Store {
     /// In this process; gone when it ends. For the demo and for tests.
-    Memory(Memory),
-    /// In a Redis that other services and gateways share.
-    Redis(Redis),
+    Memory(Arc<Memory>),
+    /// In a Redis that other services and gateways share; this is the control runtime's link.
+    Redis(Box<Link>),
+}
+
+/// A worker's way to ask the store, without crossing a thread.
+#[derive(Debug)]
+pub enum Asker {
+    /// No store is configured: nothing is known of any token.
+    None,
+    /// In this process.
+    Memory(Arc<Memory>),
+    /// A link of this worker alone.
+    Redis(Box<Link>),
+}
+
+impl Asker {
+    /// What the store says of a token now.
+    pub async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
+        match self {
+            Self::None => Standing::Unknown,
+            Self::Memory(memory) => memory.standing(keys),
+            Self::Redis(link) => link.standing(keys).await,
+        }
+    }
 }
 
 /// One key as it is in the store.
@@ -70,11 +93,15 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {}
 
 impl Store {
-    /// What the store says of a token now.
-    pub async fn standing(&self, keys: &std::sync::Arc<StandingKeys>) -> Standing {
+    /// A worker's way to ask, and what has to run on that worker for it.
+    #[must_use]
+    pub fn asker(&self) -> (Asker, Option<Driver>) {
         match self {
-            Self::Memory(memory) => memory.standing(keys),
-            Self::Redis(redis) => redis.standing(keys).await,
+            Self::Memory(memory) => (Asker::Memory(Arc::clone(memory)), None),
+            Self::Redis(link) => {
+                let (link, driver) = link.sibling();
+                (Asker::Redis(Box::new(link)), Some(driver))
+            }
         }
     }
 

@@ -1,7 +1,8 @@
-//! The store in Redis: one pipelined connection for the whole process.
+//! The store in Redis: one pipelined connection for each worker, one for the control runtime.
 //!
-//! 1. A look-up is handed to one task that owns the connection; what arrives while it is busy goes
-//!    out as one pipeline, so many requests share a round trip.
+//! 1. A look-up is handed to a task of the same worker that owns the connection, so that it crosses
+//!    no thread; what arrives while that is busy goes out as one pipeline, and many requests share a
+//!    round trip.
 //! 2. Every look-up has a deadline. A batch that misses it is answered `Unknown` and its connection
 //!    is dropped: a late reply must never be taken for the reply to a later question.
 //! 3. While there is no connection every look-up is answered `Unknown` at once, without waiting.
@@ -65,26 +66,29 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// The process's way to Redis; the connection itself is held by its [`Driver`].
+/// One way to Redis; the connection itself is held by its [`Driver`].
 #[derive(Debug)]
-pub struct Redis {
-    asks: mpsc::Sender<Ask>,
+pub struct Link {
+    url: RedisUrl,
     deadline: Duration,
-    link: Arc<Link>,
+    asks: mpsc::Sender<Ask>,
+    shared: Arc<Shared>,
 }
 
-/// Connects, reconnects and sends; one for each [`Redis`], run on the control runtime.
+/// Connects, reconnects and sends; one for each [`Link`], run where the link is used.
 #[derive(Debug)]
 pub struct Driver {
     url: RedisUrl,
     deadline: Duration,
     inbox: mpsc::Receiver<Ask>,
-    link: Arc<Link>,
+    shared: Arc<Shared>,
+    /// Whether this link tells the log about the store; the others would only repeat it.
+    is_speaker: bool,
 }
 
-/// What the driver and the users of the link share. `connection` is empty while Redis is away.
+/// What the driver and the users of a link share. `connection` is empty while Redis is away.
 #[derive(Default)]
-struct Link {
+struct Shared {
     connection: ArcSwapOption<Connected>,
     broken: Notify,
 }
@@ -103,24 +107,31 @@ struct Ask {
     answer: oneshot::Sender<Standing>,
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("connected", &self.connection.load().is_some()).finish()
+        f.debug_struct("Shared").field("connected", &self.connection.load().is_some()).finish()
     }
 }
 
-impl Redis {
+impl Link {
     /// A link and the driver that connects it. `deadline` bounds every answer.
     #[must_use]
     pub fn new(url: RedisUrl, deadline: Duration) -> (Self, Driver) {
         let (asks, inbox) = mpsc::channel(QUEUE);
-        let link = Arc::new(Link::default());
-        (Self { asks, deadline, link: Arc::clone(&link) }, Driver { url, deadline, inbox, link })
+        let shared = Arc::new(Shared::default());
+        let link = Self { url: url.clone(), deadline, asks, shared: Arc::clone(&shared) };
+        (link, Driver { url, deadline, inbox, shared, is_speaker: true })
+    }
+
+    /// Another link to the same store.
+    pub(super) fn sibling(&self) -> (Self, Driver) {
+        let (link, driver) = Self::new(self.url.clone(), self.deadline);
+        (link, Driver { is_speaker: false, ..driver })
     }
 
     /// Whether there is a connection that has proved itself.
     pub(super) fn is_available(&self) -> bool {
-        self.link.connection.load().is_some()
+        self.shared.connection.load().is_some()
     }
 
     /// Asks for a token's standing. Waits no longer than the deadline, and not at all while there
@@ -165,18 +176,18 @@ impl Redis {
     }
 
     async fn command(&self, command: ::redis::Cmd) -> Result<Value, StoreError> {
-        let connected = self.link.connection.load_full().ok_or(StoreError::Away)?;
+        let connected = self.shared.connection.load_full().ok_or(StoreError::Away)?;
         let mut connection = connected.connection.clone();
         match timeout(self.deadline, connection.send_packed_command(&command)).await {
             Err(_) => {
-                self.link.give_up(connected.generation);
+                self.shared.give_up(connected.generation);
                 Err(StoreError::TimedOut)
             }
             Ok(Ok(Value::ServerError(error))) => Err(StoreError::Refused(error.code().to_owned())),
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let Some(code) = error.code() else {
-                    self.link.give_up(connected.generation);
+                    self.shared.give_up(connected.generation);
                     return Err(StoreError::Away);
                 };
                 Err(StoreError::Refused(code.to_owned()))
@@ -185,7 +196,7 @@ impl Redis {
     }
 }
 
-impl Link {
+impl Shared {
     /// Drops the connection, so that no later answer can come from it.
     fn give_up(&self, generation: u64) {
         if self.connection.load().as_ref().is_some_and(|current| current.generation == generation) {
@@ -204,24 +215,22 @@ impl Driver {
         loop {
             match self.connect().await {
                 Ok(connection) => {
-                    tracing::info!(store = %self.url, "store connected");
-                    pause = BACKOFF.0;
+                    if self.is_speaker {
+                        tracing::info!(store = %self.url, "store connected");
+                    }
+                    (announced_away, pause) = (false, BACKOFF.0);
                     generation += 1;
                     let connected = Connected { generation, connection };
-                    self.link.connection.store(Some(Arc::new(connected.clone())));
+                    self.shared.connection.store(Some(Arc::new(connected.clone())));
                     let users_left = self.serve(connected).await;
-                    self.link.connection.store(None);
+                    self.shared.connection.store(None);
                     if !users_left {
                         return;
                     }
-                    tracing::error!(store = %self.url, "store lost: protected routes answer 503 until it is back");
-                    announced_away = true;
+                    self.announce(&mut announced_away, "the connection broke, or an answer did not come in time");
                 }
                 Err(reason) => {
-                    if !announced_away {
-                        tracing::error!(store = %self.url, reason, "store away: protected routes answer 503 until it is back");
-                        announced_away = true;
-                    }
+                    self.announce(&mut announced_away, &reason);
                     if !self.refuse_for(pause.mul_f64(0.5 + fastrand::f64())).await {
                         return;
                     }
@@ -229,6 +238,14 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Says once that the store is away.
+    fn announce(&self, was_announced: &mut bool, reason: &str) {
+        if self.is_speaker && !*was_announced {
+            tracing::error!(store = %self.url, reason, "store away: protected routes answer 503 until it is back");
+        }
+        *was_announced = true;
     }
 
     /// A connection that has answered `PING` in time.
@@ -258,16 +275,16 @@ impl Driver {
         let mut asks = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
-                () = self.link.broken.notified() => return true,
+                () = self.shared.broken.notified() => return true,
                 count = self.inbox.recv_many(&mut asks, BATCH) => {
                     if count == 0 {
                         return false;
                     }
                     let batch = std::mem::replace(&mut asks, Vec::with_capacity(BATCH));
-                    tokio::spawn(answer(Arc::clone(&self.link), connected.clone(), batch, self.deadline));
+                    tokio::spawn(answer(Arc::clone(&self.shared), connected.clone(), batch, self.deadline));
                 }
                 _ = heartbeat.tick() => {
-                    tokio::spawn(ping(Arc::clone(&self.link), connected.clone(), self.deadline));
+                    tokio::spawn(ping(Arc::clone(&self.shared), connected.clone(), self.deadline));
                 }
             }
         }
@@ -292,7 +309,7 @@ impl Driver {
 }
 
 /// Sends one batch as one pipeline and hands out the answers.
-async fn answer(link: Arc<Link>, mut connected: Connected, batch: Vec<Ask>, deadline: Duration) {
+async fn answer(shared: Arc<Shared>, mut connected: Connected, batch: Vec<Ask>, deadline: Duration) {
     let mut pipeline = Pipeline::with_capacity(batch.len() * 2);
     let mut count = 0;
     for ask in &batch {
@@ -312,7 +329,7 @@ async fn answer(link: Arc<Link>, mut connected: Connected, batch: Vec<Ask>, dead
             Vec::new()
         }
         Ok(_) | Err(_) => {
-            link.give_up(connected.generation);
+            shared.give_up(connected.generation);
             Vec::new()
         }
     };
@@ -349,11 +366,11 @@ const fn worse(one: Standing, other: Standing) -> Standing {
     }
 }
 
-async fn ping(link: Arc<Link>, mut connected: Connected, deadline: Duration) {
+async fn ping(shared: Arc<Shared>, mut connected: Connected, deadline: Duration) {
     let answer = timeout(deadline, connected.connection.send_packed_command(&::redis::cmd("PING"))).await;
     let alive = answer.is_ok_and(|reply| reply.map_err(|error| reason(&error)).and_then(usable).is_ok());
     if !alive {
-        link.give_up(connected.generation);
+        shared.give_up(connected.generation);
     }
 }
 

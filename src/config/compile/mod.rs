@@ -28,7 +28,7 @@ use crate::gateway::Gateway;
 use crate::respond::Responder;
 use crate::route::RevocationMode;
 use crate::store::keys::PatternFault;
-use crate::store::{Driver, KeyPattern, KeyPatterns, Kind, Memory, Redis, RedisUrl, Store};
+use crate::store::{Driver, KeyPattern, KeyPatterns, Kind, Link, Memory, RedisUrl, Store};
 
 /// A compiled configuration and what has to run beside it.
 #[derive(Debug)]
@@ -154,13 +154,13 @@ fn store(config: &Config, background: &mut Background, mistakes: &mut Mistakes) 
     let section = config.store.as_ref()?;
     let url = &section.url;
     if url.as_str() == "memory:" {
-        return Some(Arc::new(Store::Memory(Memory::default())));
+        return Some(Arc::new(Store::Memory(Arc::new(Memory::default()))));
     }
     match RedisUrl::parse(url) {
         Ok(parsed) => {
-            let (redis, driver) = Redis::new(parsed, *section.timeout);
+            let (link, driver) = Link::new(parsed, *section.timeout);
             background.store = Some(driver);
-            Some(Arc::new(Store::Redis(redis)))
+            Some(Arc::new(Store::Redis(Box::new(link))))
         }
         Err(reason) => {
             // The URL is not shown: it may hold a password.

@@ -1,0 +1,240 @@
+//! The gateway as its users run it: the program, a file, a process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use super::sign::{self, Claims};
+use super::{Answer, Client, until};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bearward");
+
+/// A running gateway; dropping it ends it.
+pub struct Gateway {
+    child: Child,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    folder: tempfile::TempDir,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// The configuration that most tests use, with one upstream and the routes given.
+pub fn config(upstream: SocketAddr, routes: &str) -> String {
+    with_store(upstream, "memory:", "", routes)
+}
+
+/// The same with another store and lines of one's own.
+pub fn with_store(upstream: SocketAddr, store: &str, lines: &str, routes: &str) -> String {
+    format!(
+        r#"
+version: 1
+listeners: [{{ address: "127.0.0.1:0" }}]
+admin: {{ address: "127.0.0.1:0" }}
+store: {{ url: "{store}", timeout: 250ms }}
+issuers:
+  rsa: {{ issuer: https://rsa.test, audiences: [api, other], algorithms: [RS256], jwks_file: rsa.jwks.json }}
+  ec: {{ issuer: https://ec.test, audiences: [api], algorithms: [ES256], jwks_file: ec.jwks.json }}
+  hmac: {{ issuer: https://hmac.test, audiences: [api], algorithms: [HS256], secret_file: hmac.secret }}
+revocation: {{ keys: {{ jti: "blacklist:{{jti}}", sub: "logout:{{sub}}", sid: "session:{{sid}}" }} }}
+identity:
+  headers:
+    X-User-Id: sub
+    X-User-Roles: roles
+    X-User-Name: {{ claim: name, encoding: percent }}
+    X-Tenant: org.tenant
+upstreams: {{ echo: {{ targets: ["http://{upstream}"] }} }}
+defaults: {{ auth: [rsa, ec, hmac], realm: test }}
+{lines}
+routes:
+{}
+"#,
+        if routes.is_empty() { ROUTES } else { routes }
+    )
+}
+
+/// One route of each kind.
+pub const ROUTES: &str = r#"
+  - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: order, match: { path: "/orders/{id}", methods: [GET, PUT] }, upstream: echo, access: { roles: [customer, admin] } }
+  - { id: pay, match: { path: "/pay" }, upstream: echo, access: { scopes: ["pay:write", "pay:read"] } }
+  - { id: member, match: { path: "/members/{id}/orders" }, upstream: echo, access: { any: [{ claims: { sub: "{id}" } }, { roles: [admin] }] } }
+"#;
+
+impl Gateway {
+    /// Starts a gateway on a configuration, with the keys of `sign` beside it.
+    pub fn start(yaml: &str) -> Self {
+        Self::start_with(yaml, &[])
+    }
+
+    pub fn start_with(yaml: &str, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        sign::write_keys(folder.path());
+        std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+        Self::start_in(folder, arguments)
+    }
+
+    pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--config"])
+            .arg(folder.path().join("gateway.yaml"))
+            .args(["--log-format", "json", "--workers", "2"])
+            .args(arguments)
+            .env("SSL_CERT_FILE", folder.path().join("ca.pem"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the program starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (sink, out) = (Arc::clone(&log), child.stdout.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                sink.lock().expect("the log").push(line);
+            }
+        });
+        let find = |message: &str| -> Option<SocketAddr> {
+            let lines = log.lock().expect("the log");
+            let line = lines.iter().find(|line| line.contains(&format!("\"message\":\"{message}\"")))?;
+            let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+            line["address"].as_str()?.parse().ok()
+        };
+        until("the gateway listens", || {
+            let ended = child.try_wait().expect("a child");
+            assert!(ended.is_none(), "the gateway ended: {:?}", log.lock().expect("the log"));
+            find("admin listening").is_some()
+        });
+        let (address, admin) = (find("listening").expect("listening"), find("admin listening").expect("listening"));
+        Self { child, address, admin, folder, log }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("gateway.yaml")
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// One request on a connection of its own.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> Answer {
+        self.client().send(bytes)
+    }
+
+    /// `GET path`, with a token or without.
+    pub fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.send(get(path, token))
+    }
+
+    /// A request to the admin address.
+    pub fn admin(&self, method: &str, target: &str, body: &str) -> Answer {
+        let length = body.len();
+        Client::connect(self.admin).send(format!(
+            "{method} {target} HTTP/1.1\r\nhost: admin\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// The access lines so far.
+    pub fn access_lines(&self) -> Vec<serde_json::Value> {
+        let lines = self.lines();
+        let lines = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
+        lines.filter(|line| line["kind"] == "access").collect()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.id(), name);
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the gateway ends", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("ended")
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub fn signal(id: u32, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), id.to_string()]).status().expect("kill");
+    assert!(status.success());
+}
+
+/// The bytes of a `GET`.
+pub fn get(path: &str, token: Option<&str>) -> String {
+    let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+    format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\n{token}\r\n")
+}
+
+/// A good token of the RSA issuer with these claims beside the usual ones.
+pub fn token(more: &serde_json::Value) -> String {
+    sign::rsa(&Claims::of("https://rsa.test").with(more).json())
+}
+
+/// A good token of a customer.
+pub fn customer() -> String {
+    token(&serde_json::json!({ "roles": ["customer"] }))
+}
+
+impl Gateway {
+    /// What the access line of an answer says.
+    pub fn line_of(&self, answer: &Answer) -> serde_json::Value {
+        let id = answer.header("x-request-id").expect("a request id").to_owned();
+        let mut found = None;
+        until("the access line is written", || {
+            found = self.access_lines().into_iter().find(|line| line["request_id"] == *id);
+            found.is_some()
+        });
+        found.expect("found")
+    }
+
+    /// The token is refused as the contract says: 401, one coarse text, and nothing upstream; the
+    /// log has the fine reason.
+    #[track_caller]
+    pub fn refuses(&self, upstream: &super::Upstream, token: &str, reasons: &[&str]) {
+        let before = upstream.seen().len();
+        let answer = self.get("/me/x", Some(token));
+        assert_eq!(answer.status, 401, "{token}: {}", answer.text());
+        assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="test", error="invalid_token""#), "{token}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.json()["detail"], "the token is expired, revoked, malformed or otherwise not accepted");
+        assert_eq!(upstream.seen().len(), before, "nothing goes upstream");
+        let line = self.line_of(&answer);
+        assert!(reasons.contains(&line["outcome"].as_str().expect("text")), "{token}: {line}");
+    }
+
+    /// The token is taken.
+    #[track_caller]
+    pub fn takes(&self, token: &str) {
+        let answer = self.get("/me/x", Some(token));
+        assert_eq!(answer.status, 200, "{token}: {} {:?}", answer.text(), self.line_of(&answer));
+    }
+}

@@ -1,0 +1,69 @@
+//! A real Redis as a child process.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use super::gateway::signal;
+use super::until;
+
+/// A redis-server of this test alone; dropping it ends it.
+pub struct Redis {
+    child: Child,
+    pub port: u16,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        Self::start_on(port)
+    }
+
+    pub fn start_on(port: u16) -> Self {
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed (tests/run.sh installs it)");
+        let redis = Self { child, port };
+        until("redis answers", || redis.try_command(&["PING"]).as_deref() == Some("PONG"));
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a command with redis-cli, as an operator would.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        self.try_command(arguments).expect("redis-cli")
+    }
+
+    fn try_command(&self, arguments: &[&str]) -> Option<String> {
+        let out = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().ok()?;
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    }
+
+    /// Stops the process without closing anything: silence.
+    pub fn freeze(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    pub fn thaw(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
+    /// Ends it and leaves its port.
+    pub fn kill(mut self) -> u16 {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        self.port
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
