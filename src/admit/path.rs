@@ -129,7 +129,9 @@ fn canonicalise(raw: &str) -> Option<Canonical> {
         let decoded = decode_segment(segment, &mut canonical)?;
         let text = std::str::from_utf8(&decoded).ok()?;
         // With `%2F` allowed the upstream may split here: its parts are held to the same rule.
-        if text.split('/').any(is_dots_and_spaces) || text.chars().any(folds_to_syntax) {
+        let is_clear =
+            !text.split('/').any(is_dots_and_spaces) && !text.chars().any(folds_to_syntax) && !holds_encoding(&decoded);
+        if !is_clear {
             return None;
         }
     }
@@ -151,7 +153,6 @@ fn decode_segment(segment: &str, canonical: &mut Canonical) -> Option<Vec<u8>> {
                 let value = hex_pair(*bytes.next()?, *bytes.next()?)?;
                 match value {
                     b'\\' | b';' | b'#' | 0..=0x1f | 0x7f => return None,
-                    b'%' if starts_with_hex_pair(bytes.as_slice()) => return None,
                     b'/' => canonical.has_encoded_slash = true,
                     _ => {}
                 }
@@ -167,8 +168,12 @@ fn decode_segment(segment: &str, canonical: &mut Canonical) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-fn starts_with_hex_pair(rest: &[u8]) -> bool {
-    matches!(rest, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
+/// SECURITY: what still looks encoded after decoding would be decoded again by someone; looked for
+/// here and not in the raw text, where `%25%32%65` hides it.
+fn holds_encoding(decoded: &[u8]) -> bool {
+    decoded
+        .windows(3)
+        .any(|window| matches!(window, [b'%', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()))
 }
 
 /// `""`, `.`, `..`, `. .`, `...`: what some servers trim into another segment, or into none.

@@ -60,6 +60,10 @@ fn what_could_be_read_in_two_ways_is_refused() {
         "/a%7f",
         "/a%1f",
         // a second decoding
+        "/a%25%32%65",
+        "/%25%32%65%25%32%65/b",
+        "/a%252%65",
+        "/a%25%32e",
         "/a%252fb",
         "/a%252e%252e/b",
         "/a%2541",

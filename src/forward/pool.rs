@@ -24,6 +24,8 @@ use crate::clock;
 const MAX_IDLE: usize = 512;
 /// Largest head of an answer, in bytes.
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
+/// What one connection may hold back, in bytes, while its client reads slowly.
+const MAX_BUFFER: usize = 64 * 1024;
 
 /// One address of an upstream.
 #[derive(Debug)]
@@ -85,6 +87,7 @@ impl Pool {
         stream.set_nodelay(true).map_err(|_| ForwardError::Unreachable)?;
         let handshake = hyper::client::conn::http1::Builder::new()
             .max_header_size(MAX_ANSWER_HEAD)
+            .max_buf_size(MAX_BUFFER)
             .handshake(TokioIo::new(stream))
             .await;
         let (sender, connection) = handshake.map_err(|_| ForwardError::Broken)?;

@@ -1,1 +1,281 @@
+//! Bodies stream in both directions, within their limits, and never desynchronise a connection.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::gateway::{customer, get};
+use crate::support::{Client, Gateway, Upstream, config, until};
+
+const GIB: usize = 1 << 30;
+const CHUNK: usize = 64 * 1024;
+
+fn start() -> (Upstream, Gateway) {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    (upstream, gateway)
+}
+
+/// A service that takes bodies without keeping them, and sends `length` bytes back.
+fn sink(length: usize) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") {
+                    if stream.read(&mut byte).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    head.push(byte[0]);
+                }
+                let text = String::from_utf8_lossy(&head).to_lowercase();
+                let expected = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: "))
+                    .map_or(0, |n| n.parse().expect("a length"));
+                let mut buffer = vec![0; CHUNK];
+                let mut got: usize = 0;
+                while got < expected {
+                    match stream.read(&mut buffer) {
+                        Ok(read) if read > 0 => got += read,
+                        _ => return,
+                    }
+                }
+                drop(write!(stream, "HTTP/1.1 200 OK\r\nx-got: {got}\r\ncontent-length: {length}\r\n\r\n"));
+                let mut left = length;
+                while left > 0 {
+                    let part = left.min(CHUNK);
+                    if stream.write_all(&buffer[..part]).is_err() {
+                        return;
+                    }
+                    left -= part;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_gibibyte_streams_through_in_both_directions_in_constant_memory() {
+    let routes =
+        "  - { id: big, match: { path: \"/big\" }, upstream: echo, access: authenticated, limits: { body: 2GiB } }";
+    let gateway = Gateway::start(&config(sink(GIB), routes));
+    let token = customer();
+    // Warm: the connection, the token, the allocator.
+    for _ in 0..2 {
+        let mut client = gateway.client();
+        client.write(get("/big", Some(&token)));
+        discard(&mut client.stream, CHUNK * 100);
+    }
+    let before = gateway.resident();
+    let mut client = gateway.client();
+    client.write(format!(
+        "POST /big HTTP/1.1\r\nhost: gw.test\r\nauthorization: Bearer {token}\r\ncontent-length: {GIB}\r\n\r\n"
+    ));
+    let block = vec![b'x'; CHUNK];
+    let mut peak = 0;
+    for number in 0..GIB / CHUNK {
+        client.stream.write_all(&block).expect("the gateway reads on");
+        if number % 1024 == 0 {
+            peak = peak.max(gateway.resident());
+        }
+    }
+    let answer = client.read_to_head();
+    assert_eq!((answer.status, answer.header("x-got")), (200, Some(GIB.to_string().as_str())));
+    let mut left = GIB - CHUNK;
+    let mut buffer = vec![0; CHUNK];
+    while left > 0 {
+        let read = client.stream.read(&mut buffer).expect("the answer goes on");
+        assert!(read > 0);
+        left = left.saturating_sub(read);
+        if left % 1024 < 64 {
+            peak = peak.max(gateway.resident());
+        }
+    }
+    peak = peak.max(gateway.resident());
+    let grown = peak.saturating_sub(before);
+    assert!(grown < 16 * 1024, "grown by {grown} KiB from {before} KiB");
+}
+
+fn discard(stream: &mut TcpStream, mut left: usize) {
+    let mut buffer = vec![0; CHUNK];
+    while left > 0 {
+        let read = stream.read(&mut buffer).expect("an answer");
+        assert!(read > 0);
+        left = left.saturating_sub(read);
+    }
+}
+
+#[test]
+fn a_slow_reader_slows_the_upstream_down_and_fills_no_memory() {
+    let routes = "  - { id: big, match: { path: \"/big\" }, upstream: echo, access: public }";
+    let gateway = Gateway::start(&config(sink(GIB), routes));
+    let before = gateway.resident();
+    let mut clients: Vec<Client> = (0..20).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.write(get("/big", None));
+        assert_eq!(client.read_to_head().status, 200);
+    }
+    let mut last = 0;
+    until("the flow has come to rest", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = gateway.resident();
+        let rests = now == last;
+        last = now;
+        rests
+    });
+    assert!(last.saturating_sub(before) < 20 * 1024, "{last} KiB from {before} KiB for 20 streams");
+}
+
+#[test]
+fn a_body_over_the_limit_is_413_announced_or_not() {
+    let upstream = Upstream::echo();
+    let routes =
+        "  - { id: small, match: { path: \"/small\" }, upstream: echo, access: public, limits: { body: 1KiB } }";
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let post = |framing: &str, body: &str| format!("POST /small HTTP/1.1\r\nhost: gw.test\r\n{framing}\r\n\r\n{body}");
+    assert_eq!(gateway.send(post("content-length: 1024", &"x".repeat(1024))).status, 200);
+    assert_eq!(upstream.last().body.len(), 1024);
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    assert_eq!(gateway.send(post("transfer-encoding: chunked", &format!("{chunk}0\r\n\r\n"))).status, 200);
+    assert_eq!(upstream.last().body.len(), 1024);
+    let announced = gateway.send(post("content-length: 1025", ""));
+    assert_eq!((announced.status, announced.header("connection")), (413, Some("close")));
+    let mut client = gateway.client();
+    let answer = client.send(post("transfer-encoding: chunked", &format!("{chunk}1\r\nx\r\n0\r\n\r\n")));
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
+    assert_eq!(gateway.line_of(&answer)["outcome"], "body_too_large");
+    assert!(client.is_closed());
+}
+
+// Row 67: what is left of a refused request's body is never taken for the next request.
+#[test]
+fn an_unread_body_never_becomes_a_request() {
+    let (upstream, gateway) = start();
+    let smuggled = "GET /open/smuggled HTTP/1.1\r\nhost: gw.test\r\n\r\n";
+    for (path, status) in [("/me/x", 401), ("/nowhere", 404), ("/orders/1", 405), ("/open/../x", 400)] {
+        for early in [true, false] {
+            let mut client = gateway.client();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: {}\r\n\r\n",
+                smuggled.len() + 100_000
+            );
+            client.write(if early { head.clone() } else { format!("{head}{smuggled}") });
+            assert_eq!(client.read().status, status, "{path}");
+            // What comes afterwards is the rest of the body, whatever it looks like.
+            drop(client.stream.write_all(smuggled.as_bytes()));
+            drop(client.stream.write_all(&vec![b'x'; 50_000]));
+            assert!(client.try_read(false).is_none(), "{path}: no second answer");
+        }
+        // A body that is all there is passed over, and the next request is the next request.
+        let mut client = gateway.client();
+        let whole =
+            format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: {}\r\n\r\n{smuggled}", smuggled.len());
+        client.write(format!("{whole}{}", get("/open/next", None)));
+        assert_eq!(client.read().status, status);
+        if let Some(next) = client.try_read(false) {
+            assert!(next.text().starts_with("GET /open/next"), "{}", next.text());
+        }
+    }
+    assert!(upstream.seen().iter().all(|seen| !seen.line().contains("smuggled")), "{:?}", upstream.seen());
+}
+
+#[test]
+fn framing_that_two_readers_could_read_in_two_ways_reaches_the_upstream_in_one() {
+    let (upstream, gateway) = start();
+    let heads = [
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: chunked, chunked",
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity",
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: +5",
+        "content-length: 5, 6",
+        "content-length: -1",
+        "content-length: 0x5",
+        "content-length: 99999999999999999999",
+        "content-length: 5 5",
+    ];
+    for head in heads {
+        let mut client = gateway.client();
+        client.write(format!("POST /open/x HTTP/1.1\r\nhost: gw.test\r\n{head}\r\n\r\nhello"));
+        if let Some(answer) = client.try_read(false) {
+            assert!(answer.status == 400 || answer.status == 502 || answer.status == 200, "{head}: {}", answer.status);
+        }
+    }
+    // The strict reader at the upstream has asserted one framing field for each; none was smuggled.
+    for seen in upstream.seen() {
+        assert!(seen.line() == "POST /open/x HTTP/1.1", "{}", seen.head);
+    }
+    assert_eq!(
+        gateway.send("POST /open/x HTTP/1.0\r\nhost: gw.test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").status,
+        400
+    );
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_408() {
+    let upstream = Upstream::echo();
+    let routes =
+        "  - { id: slow, match: { path: \"/slow\" }, upstream: echo, access: public, limits: { body_timeout: 200ms } }";
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let mut client = gateway.client();
+    let started = Instant::now();
+    let answer = client.send("POST /slow HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 10\r\n\r\nhello");
+    assert_eq!((answer.status, gateway.line_of(&answer)["outcome"].as_str()), (408, Some("body_timeout")));
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn expect_continue_is_answered_when_the_body_is_wanted_and_not_before() {
+    let (upstream, gateway) = start();
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+    };
+    let mut client = gateway.client();
+    assert_eq!(client.send(head("/me/x")).status, 401);
+    let mut client = gateway.client();
+    assert_eq!(client.send(head("/open/x")).status, 100);
+    assert_eq!(client.send("hello").status, 200);
+    assert!(upstream.last().values("expect").is_empty());
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_never_a_clean_end() {
+    let upstream = Upstream::scripted(|seen, stream| {
+        let answer: &[u8] = if seen.line().contains("chunked") {
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhello"
+        };
+        drop(stream.write_all(answer));
+        false
+    });
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    for path in ["/open/chunked", "/open/length"] {
+        let mut client = gateway.client();
+        client.write(get(path, None));
+        assert!(client.try_read(false).is_none(), "{path}");
+        until("the line says so", || {
+            gateway.access_lines().iter().any(|line| line["path"] == path && line["cut"] == true)
+        });
+    }
+}
+
+#[test]
+fn request_trailers_go_no_further_and_head_has_no_body() {
+    let (upstream, gateway) = start();
+    let sent = "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ntransfer-encoding: chunked\r\ntrailer: x-user-id\r\n\r\n5\r\nhello\r\n0\r\nx-user-id: admin\r\n\r\n";
+    assert_eq!(gateway.send(sent).status, 200);
+    assert_eq!(upstream.last().body, b"hello");
+    let mut client = gateway.client();
+    client.write("HEAD /open/x HTTP/1.1\r\nhost: gw.test\r\n\r\n");
+    let head = client.read_to_head();
+    assert_eq!((head.status, head.header("content-length").is_some()), (200, true));
+    assert_eq!(client.send(get("/open/next", None)).status, 200);
+}

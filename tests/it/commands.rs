@@ -1,1 +1,221 @@
+//! The commands as they are typed.
 
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{PROGRAM, customer, get, token};
+use crate::support::{Gateway, Upstream, config};
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).current_dir(folder).env_remove("BEARWARD_CONFIG").output().expect("runs")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn keys_and_tokens_made_by_the_commands_are_taken_by_the_gateway() {
+    let upstream = Upstream::echo();
+    for algorithm in
+        ["ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA", "HS256", "HS384", "HS512"]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let is_hmac = algorithm.starts_with("HS");
+        let made = run(folder.path(), &["keys", "generate", "--alg", algorithm, "--kid", "k.1", "--out", "made"]);
+        assert!(made.status.success(), "{algorithm}: {}", said(&made));
+        let again = run(folder.path(), &["keys", "generate", "--alg", algorithm, "--kid", "k.1", "--out", "made"]);
+        assert_eq!(again.status.code(), Some(1), "nothing is overwritten");
+        let key = if is_hmac { "made/k.1.secret" } else { "made/k.1.private.pem" };
+        let mode = std::fs::metadata(folder.path().join(key))
+            .map(|data| std::os::unix::fs::PermissionsExt::mode(&data.permissions()));
+        assert_eq!(mode.expect("a file") & 0o777, 0o600);
+        let token = run(
+            folder.path(),
+            &[
+                "token",
+                "mint",
+                "--key",
+                key,
+                "--alg",
+                algorithm,
+                "--kid",
+                "k.1",
+                "--iss",
+                "me",
+                "--aud",
+                "api",
+                "--sub",
+                "kim",
+                "--role",
+                "customer",
+                "--scope",
+                "a b",
+                "--claim",
+                "name=홍길동",
+                "--claim",
+                "level=7",
+                "--ttl",
+                "10m",
+            ],
+        );
+        let token = String::from_utf8(token.stdout).expect("text").trim().to_owned();
+        // Each source of keys that goes with the algorithm.
+        let sources: &[&str] = if is_hmac {
+            &["secret_file: made/k.1.secret"]
+        } else {
+            &["jwks_file: made/k.1.jwks.json", "public_key_file: made/k.1.public.pem"]
+        };
+        for (number, source) in sources.iter().enumerate() {
+            let issuer =
+                format!("issuers: {{ me: {{ issuer: me, audiences: [api], algorithms: [{algorithm}], {source} }} }}");
+            let yaml = config(upstream.address, "")
+                .replace("defaults: { auth: [rsa, ec, hmac], realm: test }", "defaults: { auth: [me] }");
+            let (before, after) = yaml.split_once("issuers:").expect("issuers");
+            let (_, after) = after.split_once("\nrevocation").expect("revocation");
+            let yaml = format!("{before}{issuer}\nrevocation{after}");
+            let made = tempfile::tempdir().expect("a folder");
+            let copied =
+                Command::new("cp").arg("-r").arg(folder.path().join("made")).arg(made.path()).status().expect("cp");
+            assert!(copied.success());
+            std::fs::write(made.path().join("gateway.yaml"), yaml).expect("a file");
+            let gateway = Gateway::start_in(made, &[]);
+            let answer = gateway.get("/me/x", Some(&token));
+            assert_eq!(answer.status, 200, "{algorithm} {number}: {:?}", gateway.line_of(&answer));
+            let forged = format!("{}{}", &token[..token.len() - 6], "AAAAAA");
+            assert_eq!(gateway.get("/me/x", Some(&forged)).status, 401);
+        }
+        let shown = run(folder.path(), &["token", "inspect", &token]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        assert_eq!(
+            (&shown["claims"]["name"], &shown["claims"]["level"], &shown["form"]),
+            (&json!("홍길동"), &json!(7), &json!("taken"))
+        );
+    }
+}
+
+#[test]
+fn the_demo_plays_its_story() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = run(folder.path(), &["demo", "--smoke"]);
+    assert!(out.status.success(), "{}", said(&out));
+    let text = said(&out);
+    assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), 13, "{text}");
+    assert!(text.contains("홍길동 is out") && text.contains("all came as expected") && !text.contains("FAIL"));
+}
+
+#[test]
+fn revoke_works_through_a_running_gateway_and_says_what_is_true() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let admin = gateway.admin.to_string();
+    let revoke = |what: &[&str]| {
+        let mut arguments = vec!["revoke", "--admin", &admin];
+        arguments.extend(what);
+        run(gateway.folder(), &arguments)
+    };
+    let good = customer();
+    gateway.takes(&good);
+    let done = revoke(&[&good]);
+    assert!(done.status.success() && said(&done).starts_with("revoked: blacklist:"), "{}", said(&done));
+    gateway.refuses(&upstream, &good, &["revoked"]);
+    let by_sub = token(&json!({ "sub": "lee" }));
+    assert!(revoke(&["--sub", "lee"]).status.success());
+    gateway.refuses(&upstream, &by_sub, &["revoked"]);
+    let piped = customer();
+    let mut child = Command::new(PROGRAM)
+        .args(["revoke", "--admin", &admin, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("runs");
+    std::io::Write::write_all(&mut child.stdin.take().expect("piped"), format!("{piped}\n").as_bytes())
+        .expect("written");
+    assert!(child.wait().expect("ends").success());
+    gateway.refuses(&upstream, &piped, &["revoked"]);
+    for (what, code, reason) in [
+        (vec!["garbage"], 1, "this is no token"),
+        (vec!["--sub", "a", "--jti", "b"], 2, "cannot be used with"),
+        (vec![], 2, "required"),
+        (vec!["--jti", "x", "--issuer", "nobody"], 1, "unknown issuer"),
+    ] {
+        let out = revoke(&what);
+        assert_eq!(out.status.code(), Some(code), "{what:?}: {}", said(&out));
+        assert!(said(&out).contains(reason), "{what:?}: {}", said(&out));
+    }
+    let nobody = run(gateway.folder(), &["revoke", "--admin", "127.0.0.1:1", "--jti", "x"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(said(&nobody).contains("cannot be reached"));
+}
+
+#[test]
+fn routes_schema_completions_version_and_usage() {
+    let upstream = Upstream::echo();
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::support::sign::write_keys(folder.path());
+    std::fs::write(folder.path().join("gateway.yaml"), config(upstream.address, "")).expect("a file");
+    let routes = said(&run(folder.path(), &["routes"]));
+    assert!(
+        routes.contains("pay")
+            && routes.contains("scope pay:write+pay:read")
+            && routes.contains("(claim sub or role admin)"),
+        "{routes}"
+    );
+    let schema: Value = serde_json::from_slice(&run(folder.path(), &["schema"]).stdout).expect("JSON");
+    assert_eq!(schema["properties"]["version"]["const"], 1);
+    assert!(said(&run(folder.path(), &["completions", "bash"])).contains("_bearward"));
+    assert!(said(&run(folder.path(), &["version"])).starts_with("bearward "));
+    assert_eq!(run(folder.path(), &["serve"]).status.code(), Some(2));
+    assert_eq!(run(folder.path(), &["check"]).status.code(), Some(0));
+    let empty = tempfile::tempdir().expect("a folder");
+    let none = run(empty.path(), &["run"]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(said(&none).contains("./gateway.yaml") && said(&none).contains("BEARWARD_CONFIG"));
+}
+
+#[test]
+fn a_bad_file_is_78_with_every_mistake_and_starts_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(
+        folder.path().join("gateway.yaml"),
+        "version: 2\nlisteners: []\nupstreams: {}\nroutes: []\nextra: 1\n",
+    )
+    .expect("a file");
+    for command in [&["check", "gateway.yaml"][..], &["run"], &["routes"]] {
+        let out = run(folder.path(), command);
+        assert_eq!(out.status.code(), Some(78), "{command:?}: {}", said(&out));
+    }
+    let out = run(folder.path(), &["check", "gateway.yaml", "--format", "json"]);
+    let list: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert!(
+        list.as_array().is_some_and(|list| list.len() >= 2 && list.iter().all(|one| one["line"].as_u64() > Some(0))),
+        "{list}"
+    );
+}
+
+#[test]
+fn the_demo_prints_lines_that_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = Command::new(PROGRAM)
+        .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut reader = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let mut script = String::new();
+    while !script.contains("Ctrl-C ends it.") {
+        assert!(std::io::BufRead::read_line(&mut reader, &mut script).expect("text") > 0, "{script}");
+    }
+    let value = |name: &str| script.lines().find_map(|line| line.strip_prefix(name)).expect(name).to_owned();
+    let address = script.split("gateway http://").nth(1).and_then(|rest| rest.split(',').next()).expect("an address");
+    let mut client = crate::support::Client::connect(address.parse().expect("an address"));
+    let answer = client.send(get("/orders/42", Some(&value("HONG="))));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["headers"]["x-user-name"], "%ED%99%8D%EA%B8%B8%EB%8F%99");
+    assert!(script.contains("wrk -t1 -c64") && script.contains("/revocations"));
+    crate::support::gateway::signal(child.id(), "INT");
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}

@@ -1,1 +1,191 @@
+//! Starting, limits of connections, and ending without losing a request.
 
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::gateway::{PROGRAM, get, with_store};
+use crate::support::{Client, Gateway, Upstream, config, until};
+
+fn limited(upstream: &Upstream, limits: &str) -> Gateway {
+    let yaml =
+        config(upstream.address, "").replace("realm: test }", &format!("realm: test, limits: {{ {limits} }} }}"));
+    Gateway::start(&yaml)
+}
+
+#[test]
+fn a_head_that_takes_too_long_is_408_and_an_idle_connection_is_closed() {
+    let upstream = Upstream::echo();
+    let gateway = limited(&upstream, "header_timeout: 300ms, keep_alive_timeout: 1500ms");
+    for beginning in ["", "G", "GET /open/x HTTP/1.1\r\n", "GET /open/x HTTP/1.1\r\nhost: gw.test\r\nx: "] {
+        let mut client = gateway.client();
+        client.write(beginning);
+        let started = Instant::now();
+        let answer = client.try_read(false).expect("an answer");
+        assert_eq!((answer.status, answer.header("connection")), (408, Some("close")), "{beginning:?}");
+        assert!(client.is_closed() && started.elapsed() < Duration::from_secs(5));
+    }
+    // Drop by drop is no faster.
+    let mut client = gateway.client();
+    let started = Instant::now();
+    for byte in get("/open/x", None).bytes().cycle() {
+        if std::io::Write::write_all(&mut client.stream, &[byte]).is_err()
+            || started.elapsed() > Duration::from_secs(10)
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "slow loris lives on");
+    // Between two requests a connection may wait longer than a head may take, but not for ever.
+    let mut client = gateway.client();
+    assert_eq!(client.send(get("/open/x", None)).status, 200);
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!(client.send(get("/open/x", None)).status, 200);
+    let started = Instant::now();
+    assert!(client.try_read(false).is_none());
+    assert!(started.elapsed() > Duration::from_millis(1000) && started.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn a_long_answer_is_not_cut_by_the_limits_of_waiting_connections() {
+    let upstream = Upstream::scripted(|_, stream| {
+        use std::io::Write;
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"));
+        (0..10).all(|_| {
+            std::thread::sleep(Duration::from_millis(150));
+            stream.write_all(b"x").is_ok()
+        })
+    });
+    let gateway = limited(&upstream, "header_timeout: 300ms, keep_alive_timeout: 300ms");
+    let mut client = gateway.client();
+    assert_eq!(client.send(get("/open/x", None)).text(), "xxxxxxxxxx");
+}
+
+#[test]
+fn connections_over_the_limit_are_closed_and_the_others_live_on() {
+    let upstream = Upstream::echo();
+    let gateway = limited(&upstream, "connections: 10");
+    let mut held: Vec<Client> = (0..10).map(|_| gateway.client()).collect();
+    for client in &mut held {
+        assert_eq!(client.send(get("/open/x", None)).status, 200);
+    }
+    let mut refused = gateway.client();
+    drop(std::io::Write::write_all(&mut refused.stream, get("/open/x", None).as_bytes()));
+    assert!(refused.try_read(false).is_none());
+    for client in &mut held {
+        assert_eq!(client.send(get("/open/x", None)).status, 200);
+    }
+    held.truncate(5);
+    until("there is room again", || {
+        let mut client = gateway.client();
+        std::io::Write::write_all(&mut client.stream, get("/open/x", None).as_bytes()).is_ok()
+            && client.try_read(false).is_some()
+    });
+    assert!(gateway.admin("GET", "/metrics", "").text().contains("bearward_connections 5"));
+}
+
+#[test]
+fn term_answers_what_is_under_way_and_exits_0() {
+    for signal in ["TERM", "INT"] {
+        let go_on = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&go_on);
+        let upstream = Upstream::scripted(move |seen, stream| {
+            while seen.line().contains("slow") && !flag.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok()
+        });
+        let mut gateway = Gateway::start(&config(upstream.address, ""));
+        let mut idle = gateway.client();
+        assert_eq!(idle.send(get("/open/x", None)).status, 200);
+        let mut busy: Vec<Client> = (0..5).map(|_| gateway.client()).collect();
+        busy.iter_mut().for_each(|client| client.write(get("/open/slow", None)));
+        until("all are under way", || upstream.seen().len() == 6);
+        gateway.signal(signal);
+        assert!(idle.try_read(false).is_none(), "a connection that waits is closed");
+        until("nothing new is taken", || std::net::TcpStream::connect(gateway.address).is_err());
+        let ready = gateway.admin("GET", "/readyz", "");
+        assert!(ready.status == 503 && ready.text().contains("draining"));
+        go_on.store(true, Ordering::SeqCst);
+        for client in &mut busy {
+            let answer = client.read();
+            assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        }
+        assert_eq!(gateway.wait().code(), Some(0));
+        until("the last lines are written", || {
+            gateway.lines().iter().any(|line| line.contains("\"message\":\"drained\""))
+        });
+    }
+}
+
+#[test]
+fn a_drain_ends_at_its_limit_and_a_second_int_at_once() {
+    let upstream = Upstream::scripted(|_, _| {
+        std::thread::park();
+        false
+    });
+    let mut gateway = limited(&upstream, "drain_timeout: 300ms");
+    let mut client = gateway.client();
+    client.write(get("/open/x", None));
+    until("it is under way", || !upstream.seen().is_empty());
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().code(), Some(0));
+
+    let mut gateway = limited(&upstream, "drain_timeout: 1h");
+    upstream.clear();
+    let mut client = gateway.client();
+    client.write(get("/open/x", None));
+    until("it is under way", || !upstream.seen().is_empty());
+    gateway.signal("INT");
+    until("it drains", || gateway.lines().iter().any(|line| line.contains("draining")));
+    gateway.signal("INT");
+    assert_eq!(gateway.wait().code(), Some(1));
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error_and_not_shared() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let second =
+        with_store(upstream.address, "memory:", "", "").replacen("127.0.0.1:0", &gateway.address.to_string(), 1);
+    let file = gateway.folder().join("second.yaml");
+    std::fs::write(&file, second).expect("a file");
+    let out = Command::new(PROGRAM).args(["run", "--config"]).arg(&file).output().expect("runs");
+    assert_eq!(out.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains(&gateway.address.to_string()) && said.contains("cannot listen"), "{said}");
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_their_order() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let mut client = gateway.client();
+    client.write(format!("{}{}{}", get("/open/1", None), get("/me/2", None), get("/open/3", None)));
+    assert!(client.read().text().starts_with("GET /open/1"));
+    assert_eq!(client.read().status, 401);
+    assert!(client.read().text().starts_with("GET /open/3"));
+}
+
+#[test]
+fn file_descriptors_that_run_out_stop_nobody_who_is_there() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let mut there = gateway.client();
+    assert_eq!(there.send(get("/open/x", None)).status, 200);
+    let limit =
+        Command::new("prlimit").args(["--pid", &gateway.id().to_string(), "--nofile=48:48"]).status().expect("prlimit");
+    assert!(limit.success());
+    let crowd: Vec<std::net::TcpStream> =
+        (0..80).map(|_| std::net::TcpStream::connect(gateway.address).expect("queued")).collect();
+    until("it runs out", || gateway.lines().iter().any(|line| line.contains("a connection cannot be accepted")));
+    assert_eq!(there.send(get("/open/x", None)).status, 200);
+    drop(crowd);
+    until("it takes connections again", || {
+        let mut client = gateway.client();
+        std::io::Write::write_all(&mut client.stream, get("/open/x", None).as_bytes()).is_ok()
+            && client.try_read(false).is_some_and(|answer| answer.status == 200)
+    });
+}

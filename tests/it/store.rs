@@ -1,1 +1,130 @@
+//! One suite for every store: what holds of one holds of the other.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bearward::store::{Asker, Link, Memory, NotBefore, RedisUrl, Standing, StandingKeys, Store};
+
+use crate::support::now;
+use crate::support::redis::Redis;
+
+/// Runs the suite on a store of each kind.
+fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let memory = Store::Memory(Arc::new(Memory::default()));
+        let (asker, none) = memory.asker();
+        assert!(none.is_none());
+        suite(&memory, &asker).await;
+
+        let redis = Redis::start();
+        let url = RedisUrl::parse(&redis.url()).expect("a URL");
+        let (link, driver) = Link::new(url, Duration::from_secs(5));
+        tokio::spawn(driver.run());
+        let store = Store::Redis(Box::new(link));
+        let (asker, driver) = store.asker();
+        tokio::spawn(driver.expect("a driver").run());
+        let probe = Arc::new(keys(&["probe"], None));
+        for _ in 0..1000 {
+            if store.is_available() && asker.standing(&probe).await == Standing::Clear {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        suite(&store, &asker).await;
+    });
+}
+
+fn keys(present: &[&str], not_before: Option<(&str, i64)>) -> StandingKeys {
+    StandingKeys {
+        present: present.iter().map(|&key| key.into()).collect(),
+        not_before: not_before.map(|(key, issued_at)| NotBefore { key: key.into(), issued_at }),
+    }
+}
+
+fn in_millis(millis: i64) -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    u64::try_from(i128::try_from(since).expect("small") + i128::from(millis)).expect("positive")
+}
+
+#[test]
+fn what_is_written_is_seen_by_the_next_look_up() {
+    on_each_store(async |store, asker| {
+        let token = Arc::new(keys(&["jti:a", "sid:s"], Some(("sub:kim", 100))));
+        assert_eq!(asker.standing(&token).await, Standing::Clear);
+        for key in ["jti:a", "sid:s"] {
+            store.put(key, "1", in_millis(200)).await.expect("written");
+            assert_eq!(asker.standing(&token).await, Standing::Revoked, "{key}");
+            // It leaves by itself when its time is over.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(asker.standing(&token).await, Standing::Clear, "{key}");
+        }
+    });
+}
+
+#[test]
+fn a_time_ends_what_was_issued_at_or_before_it() {
+    on_each_store(async |store, asker| {
+        for (written, expected) in [
+            ("99", Standing::Clear),
+            ("100", Standing::Revoked),
+            ("101", Standing::Revoked),
+            ("soon", Standing::Unknown),
+            ("", Standing::Unknown),
+        ] {
+            store.put("sub:kim", written, in_millis(60_000)).await.expect("written");
+            assert_eq!(asker.standing(&Arc::new(keys(&[], Some(("sub:kim", 100))))).await, expected, "{written}");
+            // Revoked by one key is revoked, whatever another key cannot say.
+            store.put("jti:x", "1", in_millis(60_000)).await.expect("written");
+            assert_eq!(asker.standing(&Arc::new(keys(&["jti:x"], Some(("sub:kim", 100))))).await, Standing::Revoked);
+        }
+        assert_eq!(asker.standing(&Arc::new(keys(&[], None))).await, Standing::Clear);
+    });
+}
+
+#[test]
+fn what_was_written_can_be_read_with_its_remaining_life() {
+    on_each_store(async |store, _| {
+        assert_eq!(store.read("k").await, Ok(None));
+        store.put("k", &now().to_string(), in_millis(60_000)).await.expect("written");
+        let entry = store.read("k").await.expect("an answer").expect("an entry");
+        assert_eq!(entry.value.parse::<i64>().map(|at| (now() - at).abs() < 5), Ok(true));
+        assert!(entry.remaining.is_some_and(|left| (50_000..=60_000).contains(&left)), "{entry:?}");
+        store.put("k", "2", in_millis(-1000)).await.expect("written");
+        assert_eq!(store.read("k").await, Ok(None), "already over");
+    });
+}
+
+#[test]
+fn many_look_ups_at_once_each_get_their_own_answer() {
+    on_each_store(async |store, asker| {
+        for number in (0..1000).step_by(3) {
+            store.put(&format!("n:{number}"), "1", in_millis(60_000)).await.expect("written");
+        }
+        let look_ups: Vec<Arc<StandingKeys>> =
+            (0..1000).map(|number| Arc::new(keys(&[&format!("n:{number}")], None))).collect();
+        let answers = join_all(look_ups.iter().map(|keys| asker.standing(keys))).await;
+        for (number, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer, if number % 3 == 0 { Standing::Revoked } else { Standing::Clear }, "{number}");
+        }
+    });
+}
+
+/// All of them at once, in their order.
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(move |cx| {
+        let mut is_done = true;
+        for (future, output) in pending.iter_mut().filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(cx) {
+                std::task::Poll::Ready(value) => *output = Some(value),
+                std::task::Poll::Pending => is_done = false,
+            }
+        }
+        if !is_done {
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(pending.drain(..).filter_map(|(_, output)| output).collect())
+    })
+    .await
+}

@@ -104,8 +104,22 @@ fn threat_05_a_key_without_alg_is_used_for_pinned_algorithms_only() {
 fn threats_06_and_07_unknown_algorithms_and_none_are_refused() {
     let (upstream, gateway) = start();
     let odd = [
-        json!("RS256 "), json!("rs256"), json!("Rs256"), json!("XX"), json!(256), json!(["RS256"]), json!(null), json!({}),
-        json!(true), json!(""), json!("none"), json!("None"), json!("nOnE"), json!("NONE"), json!("none "), json!("RS256\u{0}"),
+        json!("RS256 "),
+        json!("rs256"),
+        json!("Rs256"),
+        json!("XX"),
+        json!(256),
+        json!(["RS256"]),
+        json!(null),
+        json!({}),
+        json!(true),
+        json!(""),
+        json!("none"),
+        json!("None"),
+        json!("nOnE"),
+        json!("NONE"),
+        json!("none "),
+        json!("RS256\u{0}"),
     ];
     for alg in odd {
         let header = json!({ "alg": alg, "kid": "rsa-1" }).to_string();
@@ -137,8 +151,8 @@ fn threat_08_an_empty_or_missing_signature_is_refused() {
 fn threat_09_psychic_ecdsa_signatures_are_refused() {
     let (upstream, gateway) = start();
     let order: [u8; 32] = [
-        0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xBC, 0xE6, 0xFA, 0xAD,
-        0xA7, 0x17, 0x9E, 0x84, 0xF3, 0xB9, 0xCA, 0xC2, 0xFC, 0x63, 0x25, 0x51,
+        0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xBC, 0xE6,
+        0xFA, 0xAD, 0xA7, 0x17, 0x9E, 0x84, 0xF3, 0xB9, 0xCA, 0xC2, 0xFC, 0x63, 0x25, 0x51,
     ];
     let (zero, mut one, mut below) = ([0_u8; 32], [0_u8; 32], order);
     one[31] = 1;
@@ -181,8 +195,19 @@ fn threats_12_and_13_a_kid_is_only_a_name_and_an_unknown_one_has_no_key() {
     let (upstream, gateway) = start();
     let long = "k".repeat(4096);
     let kids = [
-        json!("../../dev/null"), json!("/dev/null"), json!("' OR '1'='1"), json!("\"; cat /etc/passwd"), json!("a\r\nSET x y"),
-        json!("\u{0}"), json!(long), json!(1), json!(["rsa-1"]), json!({ "kid": "rsa-1" }), json!(null), json!("RSA-1"), json!("rsa-1 "),
+        json!("../../dev/null"),
+        json!("/dev/null"),
+        json!("' OR '1'='1"),
+        json!("\"; cat /etc/passwd"),
+        json!("a\r\nSET x y"),
+        json!("\u{0}"),
+        json!(long),
+        json!(1),
+        json!(["rsa-1"]),
+        json!({ "kid": "rsa-1" }),
+        json!(null),
+        json!("RSA-1"),
+        json!("rsa-1 "),
         json!(""),
     ];
     let expected = ["unknown_key", "malformed_token", "algorithm_not_allowed"];
@@ -200,9 +225,17 @@ fn threats_12_and_13_a_kid_is_only_a_name_and_an_unknown_one_has_no_key() {
 fn threats_14_and_15_what_the_header_demands_and_is_not_understood_refuses_the_token() {
     let (upstream, gateway) = start();
     for more in [
-        json!({ "crit": ["exp"] }), json!({ "crit": ["x"], "x": 1 }), json!({ "crit": [] }), json!({ "crit": "b64" }),
-        json!({ "crit": null }), json!({ "b64": false }), json!({ "b64": false, "crit": ["b64"] }), json!({ "b64": true }),
-        json!({ "typ": "logout+jwt" }), json!({ "typ": ["JWT"] }), json!({ "zip": "DEF" }),
+        json!({ "crit": ["exp"] }),
+        json!({ "crit": ["x"], "x": 1 }),
+        json!({ "crit": [] }),
+        json!({ "crit": "b64" }),
+        json!({ "crit": null }),
+        json!({ "b64": false }),
+        json!({ "b64": false, "crit": ["b64"] }),
+        json!({ "b64": true }),
+        json!({ "typ": "logout+jwt" }),
+        json!({ "typ": ["JWT"] }),
+        json!({ "zip": "DEF" }),
     ] {
         let mut header = json!({ "alg": "RS256", "kid": "rsa-1" });
         header.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -233,7 +266,9 @@ fn threat_17_an_audience_has_to_be_named_in_a_form_of_the_rfc() {
     gateway.takes(&token(&json!({ "aud": ["x", "api"] })));
     gateway.takes(&token(&json!({ "aud": "other" })));
     gateway.refuses(&upstream, &token(&json!({ "aud": null })), &["missing_claim"]);
-    for odd in [json!("API"), json!("api "), json!("apis"), json!("ap"), json!(""), json!([]), json!(["x"]), json!("api,x")] {
+    for odd in
+        [json!("API"), json!("api "), json!("apis"), json!("ap"), json!(""), json!([]), json!(["x"]), json!("api,x")]
+    {
         gateway.refuses(&upstream, &token(&json!({ "aud": odd })), &["wrong_audience"]);
     }
     for odd in [json!(1), json!(true), json!({ "api": true }), json!(["api", 1]), json!([["api"]]), json!([null])] {
@@ -245,8 +280,14 @@ fn threat_17_an_audience_has_to_be_named_in_a_form_of_the_rfc() {
 fn threat_18_an_issuer_is_equal_to_the_byte_or_another() {
     let (upstream, gateway) = start();
     let odd = [
-        "https://rsa.tes", "https://rsa.test/", "https://rsa.test.evil", "xhttps://rsa.test", "HTTPS://RSA.TEST", "https://rsa.test ",
-        "rsa", "https://ec.test@https://rsa.test",
+        "https://rsa.tes",
+        "https://rsa.test/",
+        "https://rsa.test.evil",
+        "xhttps://rsa.test",
+        "HTTPS://RSA.TEST",
+        "https://rsa.test ",
+        "rsa",
+        "https://ec.test@https://rsa.test",
     ];
     for iss in odd {
         gateway.refuses(&upstream, &token(&json!({ "iss": iss })), &["wrong_issuer"]);
@@ -262,9 +303,17 @@ fn threat_19_only_the_compact_form_is_a_token() {
     let token = sign::rsa(&claims());
     let parts: Vec<&str> = token.split('.').collect();
     let flattened = json!({ "protected": parts[0], "payload": parts[1], "signature": parts[2] }).to_string();
-    let general = json!({ "payload": parts[1], "signatures": [{ "protected": parts[0], "signature": parts[2] }] }).to_string();
+    let general =
+        json!({ "payload": parts[1], "signatures": [{ "protected": parts[0], "signature": parts[2] }] }).to_string();
     let polyglot = format!("{{\"a\":\"{token}\",\"protected\":\"{}\"}}", parts[0]);
-    for form in [flattened, general, polyglot, format!("{token}.{token}"), format!("{token}.x"), format!("{}..{}", parts[0], parts[2])] {
+    for form in [
+        flattened,
+        general,
+        polyglot,
+        format!("{token}.{token}"),
+        format!("{token}.x"),
+        format!("{}..{}", parts[0], parts[2]),
+    ] {
         gateway.refuses(&upstream, &form, &["malformed_token"]);
         gateway.refuses(&upstream, &base64url(&form), &["malformed_token"]);
     }
@@ -277,7 +326,13 @@ fn threats_20_and_21_dots_and_length_cost_nothing() {
     let yaml = config(upstream.address, "").replace("defaults: { auth: [rsa, ec, hmac], realm: test }", roomy);
     let gateway = Gateway::start(&yaml);
     let good = sign::rsa(&claims());
-    for text in [".".repeat(64 * 1024), "a.".repeat(32 * 1024), "a".repeat(64 * 1024), "a".repeat(900 * 1024), format!("{good}{}", "A".repeat(9000))] {
+    for text in [
+        ".".repeat(64 * 1024),
+        "a.".repeat(32 * 1024),
+        "a".repeat(64 * 1024),
+        "a".repeat(900 * 1024),
+        format!("{good}{}", "A".repeat(9000)),
+    ] {
         let started = Instant::now();
         gateway.refuses(&upstream, &text, &["malformed_token"]);
         assert!(started.elapsed() < Duration::from_secs(2));
@@ -323,11 +378,15 @@ fn threat_28_a_wrong_issuer_is_never_taken_for_a_missing_token() {
 #[test]
 fn threat_29_malformed_tokens_on_open_routes_are_not_looked_at_and_do_no_harm() {
     let (upstream, gateway) = start();
-    for text in ["", ".", "..", "...", "a.b.c", "e30.e30.e30", "eyJhbGciOiJSUzI1NiJ9..", &"x".repeat(9000), "=", "\u{1}"] {
+    for text in
+        ["", ".", "..", "...", "a.b.c", "e30.e30.e30", "eyJhbGciOiJSUzI1NiJ9..", &"x".repeat(9000), "=", "\u{1}"]
+    {
         let answer = gateway.send(get("/open/x", Some(text)));
         assert!(answer.status == 200 || answer.status == 400, "{text}: {}", answer.status);
     }
-    assert!(upstream.seen().iter().all(|seen| seen.value("authorization").is_none() && seen.value("x-user-id").is_none()));
+    assert!(
+        upstream.seen().iter().all(|seen| seen.value("authorization").is_none() && seen.value("x-user-id").is_none())
+    );
     gateway.takes(&sign::rsa(&claims()));
 }
 
@@ -430,7 +489,8 @@ fn refused_at_load(issuer: &str, set: &Value, reason: &str) {
     std::fs::write(folder.path().join(format!("{issuer}.jwks.json")), set.to_string()).expect("a file");
     let file = folder.path().join("gateway.yaml");
     std::fs::write(&file, config("127.0.0.1:1".parse().expect("an address"), "")).expect("a file");
-    let out = std::process::Command::new(crate::support::gateway::PROGRAM).arg("check").arg(&file).output().expect("runs");
+    let out =
+        std::process::Command::new(crate::support::gateway::PROGRAM).arg("check").arg(&file).output().expect("runs");
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(78), "{set}");
     assert!(said.contains(reason) && said.contains(&format!("issuers.{issuer}.jwks_file")), "{reason}: {said}");
@@ -440,10 +500,14 @@ fn refused_at_load(issuer: &str, set: &Value, reason: &str) {
 fn threat_35_a_name_that_stands_twice_refuses_the_token() {
     let (upstream, gateway) = start();
     let good = claims();
-    for twice in [r#""sub":"root","#, r#""\u0073ub":"root","#, r#""exp":1,"#, r#""o":{"x":1,"x":2},"#, r#""l":[{"x":1,"x":2}],"#] {
+    for twice in
+        [r#""sub":"root","#, r#""\u0073ub":"root","#, r#""exp":1,"#, r#""o":{"x":1,"x":2},"#, r#""l":[{"x":1,"x":2}],"#]
+    {
         gateway.refuses(&upstream, &sign::rsa(&good.replacen('{', &format!("{{{twice}"), 1)), &["malformed_token"]);
     }
-    for header in [r#"{"alg":"RS256","kid":"rsa-1","alg":"RS256"}"#, r#"{"alg":"RS256","\u0061lg":"HS256","kid":"rsa-1"}"#] {
+    for header in
+        [r#"{"alg":"RS256","kid":"rsa-1","alg":"RS256"}"#, r#"{"alg":"RS256","\u0061lg":"HS256","kid":"rsa-1"}"#]
+    {
         gateway.refuses(&upstream, &sign::rsa_as(header, &good), &["malformed_token"]);
     }
 }
@@ -478,7 +542,14 @@ fn claims_that_every_token_needs() {
     for name in ["sub", "jti", "iat"] {
         gateway.refuses(&upstream, &token(&json!({ name: null })), &["missing_claim"]);
     }
-    for (name, odd) in [("sub", json!("")), ("sub", json!(7)), ("jti", json!(["a"])), ("sid", json!(1)), ("roles", json!({ "a": 1 })), ("scope", json!(7))] {
+    for (name, odd) in [
+        ("sub", json!("")),
+        ("sub", json!(7)),
+        ("jti", json!(["a"])),
+        ("sid", json!(1)),
+        ("roles", json!({ "a": 1 })),
+        ("scope", json!(7)),
+    ] {
         gateway.refuses(&upstream, &token(&json!({ name: odd })), &["malformed_token"]);
     }
     // Without a login there is nothing to end by `sid`.

@@ -29,10 +29,13 @@ impl Upstream {
     pub fn echo() -> Self {
         Self::scripted(|seen, stream| {
             let (head, connection) = (&seen.head, "x-service: echo");
-            let answer =
-                format!("HTTP/1.1 200 OK\r\n{connection}\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+            let answer = format!("HTTP/1.1 200 OK\r\n{connection}\r\ncontent-length: {}\r\n\r\n{head}", head.len());
             // A HEAD has no body to read.
-            let answer = if seen.head.starts_with("HEAD") { answer.split_inclusive("\r\n\r\n").next().expect("a head") } else { &answer };
+            let answer = if seen.head.starts_with("HEAD") {
+                answer.split_inclusive("\r\n\r\n").next().expect("a head")
+            } else {
+                &answer
+            };
             stream.write_all(answer.as_bytes()).is_ok()
         })
     }
@@ -42,7 +45,8 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let upstream = Self { address, seen: Arc::default(), connections: Arc::default() };
-        let (seen, connections, script) = (Arc::clone(&upstream.seen), Arc::clone(&upstream.connections), Arc::new(script));
+        let (seen, connections, script) =
+            (Arc::clone(&upstream.seen), Arc::clone(&upstream.connections), Arc::new(script));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let number = connections.fetch_add(1, Ordering::SeqCst);
