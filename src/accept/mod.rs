@@ -23,10 +23,11 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use self::connection::Watch;
 pub use self::peer::Peer;
+use crate::clock;
 use crate::forward::Connections;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::metrics::Counters;
@@ -171,12 +172,12 @@ impl Seat {
                 }
             }
         }
-        let end = Instant::now() + seat.limits.drain_timeout;
+        let end = clock::monotonic() + seat.limits.drain_timeout;
         // Connections that were accepted in the last moment are told as well.
         while Rc::strong_count(&seat) > 1 || watch.len() > 0 {
             watch.finish();
             tokio::select! {
-                () = sleep_until(end) => break,
+                () = sleep_until(end.into()) => break,
                 () = sleep(Duration::from_millis(5)) => {}
             }
         }

@@ -168,7 +168,7 @@ impl Mistake {
 
 fn excerpt(text: &mut String, place: Place, label: &str, lines: &[&str], margin: usize) {
     let Some(line) = place.line.checked_sub(1).and_then(|number| lines.get(number)) else { return };
-    let shown: String = line.chars().take(MAX_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: String = masked(line).chars().take(MAX_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let column = place.column.saturating_sub(1);
     let width = shown.chars().count().saturating_sub(column);
     let carets = "^".repeat(place.length.clamp(1, width.max(1)));
@@ -176,6 +176,29 @@ fn excerpt(text: &mut String, place: Place, label: &str, lines: &[&str], margin:
     if column < MAX_SHOWN {
         let _ = writeln!(text, "{}", format!("{:margin$} | {:column$}{carets} {label}", "", "").trim_end());
     }
+}
+
+/// A text in which the credentials of a URL (`://user:password@`) are stars, as many as letters.
+pub fn masked(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '/' | ',')).unwrap_or(after.len());
+        let (authority, tail) = after.split_at(end);
+        match authority.rsplit_once('@') {
+            Some((credentials, host)) => {
+                out.push_str(&"*".repeat(credentials.chars().count()));
+                out.push('@');
+                out.push_str(host);
+            }
+            None => out.push_str(authority),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The one name that is near: a third of its letters may be wrong, and no other may be as near.
@@ -225,6 +248,7 @@ mod tests {
         assert_eq!(nearest("inventory", known), None);
         assert_eq!(nearest("a", ["b", "c"]), None);
         assert_eq!(nearest("rol", ["role", "roll"]), None);
+        assert_eq!(masked("a: redis://u:p@h, 'x://y' z://k@"), "a: redis://***@h, 'x://y' z://*@");
         assert_eq!(distance("abcd", "abdc"), 1);
         assert_eq!(distance("", "abc"), 3);
     }

@@ -11,6 +11,7 @@ pub mod node;
 pub mod place;
 pub mod schema;
 pub mod section;
+pub mod unit;
 pub mod value;
 
 use std::path::{Path, PathBuf};

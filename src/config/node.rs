@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 48;
 /// Most nodes after aliases have been followed.
 const MAX_NODES: usize = 500_000;
 /// Most aliases, and most nodes that all of them together may stand for.
-const MAX_ALIASES: (usize, usize) = (1_000, 100_000);
+const MAX_ALIASES: (usize, usize) = (1_000, 20_000);
 
 /// A value and its place.
 #[derive(Clone, Debug)]
@@ -99,7 +99,8 @@ pub fn parse(source: &str, env: &dyn Fn(&str) -> Option<String>, mistakes: &mut 
         Err(error) => {
             let place = error.location().map_or(Place { line: 1, column: 1, length: 1 }, |at| place_of(&at, &lines));
             let text = error.without_snippet().to_string();
-            let found = text.split(" at line ").next().unwrap_or(&text).lines().next().unwrap_or_default();
+            let found =
+                text.split([';', '\n']).next().unwrap_or_default().split(" at line ").next().unwrap_or_default();
             mistakes.add(Mistake::new(place, "", format!("not readable as YAML: {found}")));
             None
         }

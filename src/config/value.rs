@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
@@ -33,7 +32,7 @@ pub fn text<'n>(node: &'n Node, path: &str, allowed: &str, mistakes: &mut Mistak
 }
 
 /// Reads a text by `parse`; `allowed` says what would have been right.
-fn parsed<T>(
+pub fn parsed<T>(
     node: &Node,
     path: &str,
     allowed: &str,
@@ -134,54 +133,6 @@ impl Read for Version {
     }
 }
 
-const DURATIONS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-
-/// A length of time: `250ms`, `30s`, `5m`, `1h`, `14d`.
-impl Read for Duration {
-    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let allowed = "a whole number with its unit: `250ms`, `30s`, `5m`, `1h`, `14d`";
-        if let Value::Whole(number) = node.value {
-            let mistake = Mistake::new(node.place, path, format!("`{number}` has no unit")).allowed(allowed);
-            mistakes.add(mistake.remedy(format!("`{number}s` for seconds")));
-            return None;
-        }
-        parsed(node, path, allowed, mistakes, |text| with_unit(text, &DURATIONS).map(Self::from_millis))
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d)|.*\\$\\{.*)$" })
-    }
-}
-
-const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
-
-/// A number of bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Size(pub u64);
-
-impl Read for Size {
-    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let allowed = "a whole number with its unit: `512B`, `64KiB`, `1MiB`, `2GiB`";
-        if let Value::Whole(number) = node.value {
-            let mistake = Mistake::new(node.place, path, format!("`{number}` has no unit")).allowed(allowed);
-            mistakes.add(mistake.remedy(format!("`{number}B` for bytes")));
-            return None;
-        }
-        parsed(node, path, allowed, mistakes, |text| with_unit(text, &SIZES).map(Self))
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^([0-9]+(B|KiB|MiB|GiB)|.*\\$\\{.*)$" })
-    }
-}
-
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
-    number.parse::<u64>().ok()?.checked_mul(*factor)
-}
-
 /// An address to listen on: `0.0.0.0:8080`, `[::]:8080`.
 impl Read for SocketAddr {
     fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
@@ -250,15 +201,35 @@ impl Read for ClaimPath {
     }
 }
 
-/// Methods as RFC 9110 §9 and RFC 5789 name them; others are taken if they are upper-case tokens.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+/// Methods that can be routed: RFC 9110 §9, RFC 5789, RFC 4918. `CONNECT` is not offered.
+const METHODS: [&str; 19] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "QUERY",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+    "PURGE",
+];
 
 impl Read for Method {
     fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let allowed = "a method in upper case: `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`, `OPTIONS`, ...";
-        let value = text(node, path, allowed, mistakes)?;
-        let fits = value.text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') && value.text != "CONNECT";
-        let method = fits.then(|| Self::from_bytes(value.text.as_bytes()).ok()).flatten();
+        let allowed = METHODS.map(|name| format!("`{name}`")).join(", ");
+        let value = text(node, path, &allowed, mistakes)?;
+        let known = METHODS.contains(&value.text.as_str());
+        let method = known.then(|| Self::from_bytes(value.text.as_bytes()).ok()).flatten();
         if method.is_none() {
             let mistake = Mistake::new(node.place, path, format!("unknown method {}", node.value.shown()));
             mistakes.add(mistake.allowed(allowed).near(&value.text, METHODS));
@@ -267,7 +238,7 @@ impl Read for Method {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^[A-Z-]+$" })
+        json!({ "enum": METHODS })
     }
 }
 

@@ -105,6 +105,9 @@ fn keys(
         return None;
     }
     let is_hmac = algorithms.iter().any(|algorithm| family(*algorithm) == AlgorithmFamily::Hmac);
+    if mistakes.is_known(&section.algorithms) {
+        return None;
+    }
     if is_hmac != section.secret_file.is_some() {
         let mistake = Mistake::at(&section.algorithms, "the algorithms do not go with the source of the keys");
         mistakes.add(mistake.allowed("`HS*` with `secret_file`, the others with a public key"));

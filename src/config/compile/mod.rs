@@ -235,7 +235,7 @@ fn head_limits(config: &Config, mistakes: &mut Mistakes) -> HeadLimits {
         let mistake = Mistake::at(&limits.header_count, format!("`{}` header fields", *limits.header_count));
         mistakes.add(mistake.allowed("a whole number from 1 to 100"));
     }
-    let mut bytes = |size: &At<super::value::Size>| {
+    let mut bytes = |size: &At<super::unit::Size>| {
         let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
         if !(1024..=1024 * 1024).contains(&bytes) {
             mistakes.add(Mistake::at(size, format!("`{bytes}` bytes")).allowed("from `1KiB` to `1MiB`"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Uri;
 
 use crate::config::file::Config;
-use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::mistake::{Mistake, Mistakes, masked};
 use crate::config::place::At;
 use crate::forward::Upstream;
 use crate::forward::pool::Target;
@@ -42,7 +42,7 @@ pub fn not_zero(limit: &At<Duration>, mistakes: &mut Mistakes) {
 
 fn address(target: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
     let allowed = "`http://host:port` without a path";
-    let fault = |found: &str| Some(Mistake::at(target, format!("`{}` {found}", target.value)).allowed(allowed));
+    let fault = |found: &str| Some(Mistake::at(target, format!("`{}` {found}", masked(target))).allowed(allowed));
     let uri = target.parse::<Uri>().ok();
     let mistake = match &uri {
         None => fault("is no URL"),

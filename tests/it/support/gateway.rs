@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -115,10 +115,6 @@ impl Gateway {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
-    }
-
-    pub fn config_file(&self) -> PathBuf {
-        self.folder.path().join("gateway.yaml")
     }
 
     pub fn client(&self) -> Client {

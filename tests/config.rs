@@ -1,0 +1,304 @@
+//! Configuration files: those that are shipped load, those that are wrong say so in golden words.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test config` writes the words anew; read the difference.
+
+#![allow(
+    clippy::pedantic,
+    clippy::excessive_nesting,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    reason = "a test says what is wrong by panicking, and has clocks of its own"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bearward::config::{self, schema};
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join(folder))
+        .expect(folder)
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|known| known == ending))
+        .collect();
+    files.sort();
+    files
+}
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn every_bad_file_is_told_all_its_mistakes_in_golden_words() {
+    let cases = files("tests/invalid", "yaml");
+    assert!(cases.len() >= 40, "{}", cases.len());
+    let mut wrong = Vec::new();
+    for path in &cases {
+        let source = fs::read_to_string(path).expect("text");
+        let started = Instant::now();
+        let errors = match config::load_text("gateway.yaml", source, path.parent().expect("a folder"), &no_env) {
+            Ok(_) => panic!("{} was taken", path.display()),
+            Err(errors) => errors,
+        };
+        assert!(started.elapsed() < Duration::from_secs(1), "{}", path.display());
+        // What is found from where differs from machine to machine.
+        let said = errors.to_string().replace(&*path.parent().expect("a folder").to_string_lossy(), "FOLDER");
+        let golden = path.with_extension("stderr");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&golden, &said).expect("written");
+        } else if fs::read_to_string(&golden).unwrap_or_default() != said {
+            wrong.push(format!("{}:\n{said}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_mistake_shows_a_secret() {
+    for path in files("tests/invalid", "stderr") {
+        let said = fs::read_to_string(&path).expect("text");
+        let from_line = said.lines().filter(|line| !line.contains(" | "));
+        let words: String = from_line.collect();
+        assert!(!words.contains("hunter2") && !words.contains("0123456789abcdef"), "{}", path.display());
+    }
+}
+
+/// A folder with the key files that shipped configurations name.
+fn with_keys() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let make = |arguments: &[&str]| {
+        let made = std::process::Command::new(env!("CARGO_BIN_EXE_bearward"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .output();
+        assert!(made.expect("runs").status.success(), "{arguments:?}");
+    };
+    let generate = |algorithm: &str, kid: &str, out: &str| {
+        make(&["keys", "generate", "--alg", algorithm, "--kid", kid, "--out", out])
+    };
+    generate("HS256", "batch", "secrets");
+    generate("EdDSA", "partner", "keys");
+    generate("PS256", "legacy", "keys");
+    generate("ES256", "shop", "keys");
+    generate("ES256", "demo", ".");
+    let rename = |from: &str, to: &str| fs::copy(folder.path().join(from), folder.path().join(to)).expect(from);
+    rename("secrets/batch.secret", "secrets/batch-hs256");
+    rename("keys/partner.public.pem", "keys/partner.pem");
+    folder
+}
+
+/// The blocks of a Markdown file that are whole configurations.
+fn blocks(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).expect("text");
+    let mut blocks = Vec::new();
+    for block in text.split("```yaml\n").skip(1) {
+        blocks.push(block.split("```").next().unwrap_or_default().to_owned());
+    }
+    blocks
+}
+
+/// Every configuration that is shipped or shown.
+fn shown() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for name in ["gateway.yaml", "examples/minimal.yaml", "examples/shop/gateway.yaml", "examples/demo/gateway.yaml"] {
+        all.push((name.to_owned(), fs::read_to_string(root().join(name)).expect(name)));
+    }
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "README.ko.md", "SECURITY.md"].iter().map(|name| root().join(name)).collect();
+    pages.extend(files("docs", "md"));
+    for page in pages {
+        for (number, block) in blocks(&page).into_iter().enumerate() {
+            all.push((format!("{} block {number}", page.display()), block));
+        }
+    }
+    all
+}
+
+fn demo_env(name: &str) -> Option<String> {
+    let value = match name {
+        "DEMO_LISTEN" | "DEMO_ADMIN" => "127.0.0.1:0",
+        "DEMO_KEYS" => ".",
+        "DEMO_ORDER" | "DEMO_PAYMENT" | "DEMO_MEMBER" => "127.0.0.1:9000",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+#[test]
+fn every_configuration_that_is_shipped_or_shown_loads() {
+    // `https://` sources of keys need root certificates; a machine without any is not the point here.
+    let roots = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    assert!(roots.exists(), "ca-certificates is installed (tests/run.sh installs it)");
+    let folder = with_keys();
+    let all = shown();
+    assert!(all.len() >= 6, "{}", all.len());
+    for (name, text) in all {
+        if let Err(errors) = config::load_text(&name, text, folder.path(), &demo_env) {
+            panic!("{errors}");
+        }
+    }
+}
+
+/// A YAML text as JSON, by another reader than the gateway's own.
+fn as_json(text: &str) -> Value {
+    serde_yaml::from_str::<Value>(text).expect("YAML")
+}
+
+#[test]
+fn every_configuration_that_is_shown_fits_the_schema_and_bad_ones_do_not() {
+    let schema = jsonschema::validator_for(&schema::schema()).expect("a schema");
+    for (name, text) in shown() {
+        let errors: Vec<String> =
+            schema.iter_errors(&as_json(&text)).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+    }
+    for name in [
+        "unknown-key",
+        "missing-access",
+        "empty-roles",
+        "access-word",
+        "bad-duration",
+        "bad-size",
+        "unknown-algorithm",
+        "bad-version",
+    ] {
+        let text = fs::read_to_string(root().join(format!("tests/invalid/{name}.yaml"))).expect(name);
+        assert!(!schema.is_valid(&as_json(&text)), "{name}");
+    }
+}
+
+/// Every key path of a value, lists and chosen names folded.
+fn keys(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
+    for group in ["anyOf", "allOf"] {
+        for part in schema[group].as_array().into_iter().flatten() {
+            keys(part, at, found);
+        }
+    }
+    keys_of_list(schema, at, found);
+    for (name, member) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{at}.{name}");
+        found.insert(path.clone());
+        keys(member, &path, found);
+    }
+    if schema["additionalProperties"].is_object() {
+        keys(&schema["additionalProperties"], &format!("{at}.*"), found);
+    }
+}
+
+fn keys_of_list(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
+    if schema["items"].is_object() {
+        keys(&schema["items"], at, found);
+    }
+}
+
+/// Whether a document has something at a key path.
+fn has(document: &Value, path: &[&str]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return true };
+    match document {
+        Value::Array(list) => list.iter().any(|element| has(element, path)),
+        Value::Object(members) if *first == "*" => members.values().any(|member| has(member, rest)),
+        Value::Object(members) => members.get(*first).is_some_and(|member| has(member, rest)),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_reference_shows_every_key_and_its_default() {
+    let schema = schema::schema();
+    let text = fs::read_to_string(root().join("gateway.yaml")).expect("text");
+    let document = as_json(&text);
+    let mut found = BTreeSet::new();
+    keys(&schema, "", &mut found);
+    assert!(found.len() > 60, "{}", found.len());
+    for path in &found {
+        let parts: Vec<&str> = path.split('.').skip(1).collect();
+        assert!(has(&document, &parts), "gateway.yaml does not show `{path}`");
+    }
+    for demand in ["roles:", "scopes:", "any_scope:", "claims:", "any:", "all:", "not:"] {
+        assert!(text.contains(demand), "gateway.yaml does not show `{demand}`");
+    }
+    // A default that a comment names is the one that the reader uses.
+    let limits = &schema["properties"]["defaults"]["properties"]["limits"]["properties"];
+    for (name, limit) in limits.as_object().expect("limits") {
+        let default = limit["default"].as_str().map_or_else(|| limit["default"].to_string(), str::to_owned);
+        let shown = text.lines().find(|line| line.trim_start().starts_with(&format!("{name}: {default} ")));
+        assert!(shown.is_some_and(|line| line.contains("# default")), "{name}: {default}");
+    }
+}
+
+#[test]
+fn the_schema_file_that_editors_read_is_the_schema_of_the_program() {
+    let path = root().join("gateway.schema.json");
+    let now = format!("{:#}\n", schema::schema());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, &now).expect("written");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("text"), now, "bearward schema > gateway.schema.json");
+}
+
+#[test]
+fn ten_thousand_routes_load_in_a_moment() {
+    let mut text = fs::read_to_string(root().join("examples/demo/gateway.yaml")).expect("text");
+    for number in 0..10_000 {
+        let path =
+            if number % 2 == 0 { format!("/r{number}/{{id}}") } else { format!("/p{}/r{number}/**", number % 50) };
+        text.push_str(&format!(
+            "  - {{ id: r{number}, match: {{ path: \"{path}\" }}, upstream: order, access: authenticated }}\n"
+        ));
+    }
+    let folder = with_keys();
+    let started = Instant::now();
+    let loaded = config::load_text("gateway.yaml", text, folder.path(), &demo_env);
+    assert_eq!(
+        loaded.map(|compiled| compiled.gateway.routes.all().len()).map_err(|errors| errors.to_string()),
+        Ok(10_005)
+    );
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+// Row 65: what is made to be too much is refused at once and in little memory.
+#[test]
+fn alias_bombs_and_deep_nesting_are_refused_at_once() {
+    for (text, word) in [
+        (format!("a: {}", "[".repeat(100_000)), "recursion"),
+        (format!("{}x", "a:\n ".repeat(5_000)), ""),
+        ("? ".repeat(50_000), ""),
+        (format!("a: {}", "{a: ".repeat(50_000)), ""),
+        (fs::read_to_string(root().join("tests/invalid/alias-bomb.yaml")).expect("text"), ""),
+        ("a: &a [*a]".to_owned(), ""),
+        (format!("a: \"{}\"", "x".repeat(9 * 1024 * 1024)), "longer than"),
+    ] {
+        let started = Instant::now();
+        let errors = config::load_text("gateway.yaml", text, root(), &no_env).expect_err("refused");
+        assert!(started.elapsed() < Duration::from_secs(1) && errors.to_string().contains(word), "{errors}");
+    }
+}
+
+#[test]
+fn a_value_from_the_environment_is_never_shown() {
+    let text = fs::read_to_string(root().join("examples/minimal.yaml")).expect("text");
+    let secret = |name: &str| (name == "REDIS_URL").then(|| "redis://user:hunter2@host:notaport".to_owned());
+    let errors = config::load_text("gateway.yaml", text, root(), &secret).expect_err("refused").to_string();
+    assert!(errors.contains("store.url") && !errors.contains("hunter2") && !errors.contains("notaport"), "{errors}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(version|routes|access|- |: |\\{|\\}|\\[|\\]|\"|'|\\$\\{|\\}|&a|\\*a|<<|\n| |~|1|#|%|!|\\||>|é|\u{0}|\t){0,60}") {
+        drop(config::load_text("gateway.yaml", text, root(), &no_env));
+    }
+}

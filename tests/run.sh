@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Everything that has to hold: format, lints, tests, doc tests, documentation.
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, root certificates.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+# What is missing is installed from Debian's packages; a machine without apt is told what to install.
+missing=()
+command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
+command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+command -v cc >/dev/null || missing+=(build-essential)
+command -v cmake >/dev/null || missing+=(cmake)
+command -v prlimit >/dev/null || missing+=(util-linux)
+[ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "installing: ${missing[*]}"
+    if ! command -v apt-get >/dev/null || ! as_root apt-get update -qq \
+        || ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+        echo "install these and run this again: ${missing[*]}" >&2
+        exit 1
+    fi
+fi
+
+# Tokens signed by another library than the gateway's own.
+python="target/test-python"
+if ! "$python/bin/python3" -c 'import jwt, cryptography' 2>/dev/null; then
+    python3 -m venv "$python"
+    "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3'
+fi
+
+step() {
+    echo
+    echo "== $*"
+    "$@"
+}
+
+export RUSTFLAGS="${RUSTFLAGS:--D warnings}"
+step cargo fmt --check
+step cargo clippy --locked --all-targets -- -D warnings
+step cargo test --locked
+step env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+echo
+echo "all of it holds"
