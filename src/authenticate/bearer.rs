@@ -3,9 +3,10 @@
 //! 1. No `Authorization`, or one of another scheme: no credential.
 //! 2. Two `Authorization` fields, or an `access_token` in the query: refused, whatever they hold. A
 //!    client must use one method (RFC 6750 §2), and the query is one that is never configured here.
-//! 3. `Bearer` in any case, one or more spaces, a `b64token` (RFC 6750 §2.1).
+//! 3. `Bearer` in any case, one or more spaces, a text that is not too long (RFC 6750 §2.1).
 //!
-//! Nothing is decoded here; the length is checked before anything else looks at the text.
+//! Nothing is decoded here; the length is checked before anything else looks at the text. Whether it
+//! is a token is seen when it is taken apart (`token`).
 
 use std::fmt;
 
@@ -39,7 +40,9 @@ impl<'r> Bearer<'r> {
             return Err(Denial::MissingToken);
         }
         let token = rest.trim_ascii_start();
-        if token.is_empty() || token.len() > MAX_TOKEN || !is_b64token(token) {
+        // Why: whether each letter is one of a token is seen when it is taken apart, and a text that
+        // is remembered has been; looking here again would read the whole text once more.
+        if token.is_empty() || token.len() > MAX_TOKEN {
             return Err(Denial::MalformedToken);
         }
         std::str::from_utf8(token).map(Self).map_err(|_| Denial::MalformedToken)
@@ -105,6 +108,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_token_is_none_wherever_it_comes_from() {
+        for text in ["=", "a=b", "a b", "a,b", "\"a\"", "a.b.c\n", "é", ""] {
+            assert_eq!(Bearer::from_text(text), Err(Denial::MalformedToken), "{text}");
+        }
+        assert!(Bearer::from_text("a.b.c~+/==").is_ok());
+    }
+
+    #[test]
     fn exactly_one_credential_is_taken() {
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN + 1));
         let cases: &[(&str, &[&str], Result<&str, Denial>)] = &[
@@ -118,11 +129,6 @@ mod tests {
             ("/", &["Bearera.b.c"], Err(Denial::MissingToken)),
             ("/", &["Bearer"], Err(Denial::MalformedToken)),
             ("/", &["Bearer "], Err(Denial::MalformedToken)),
-            ("/", &["Bearer ="], Err(Denial::MalformedToken)),
-            ("/", &["Bearer a=b"], Err(Denial::MalformedToken)),
-            ("/", &["Bearer a b"], Err(Denial::MalformedToken)),
-            ("/", &["Bearer a,b"], Err(Denial::MalformedToken)),
-            ("/", &["Bearer \"a\""], Err(Denial::MalformedToken)),
             ("/", &[&long], Err(Denial::MalformedToken)),
             ("/", &["Bearer a", "Bearer a"], Err(Denial::DuplicateCredentials)),
             ("/", &["Bearer a", "Basic b"], Err(Denial::DuplicateCredentials)),

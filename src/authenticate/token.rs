@@ -150,6 +150,8 @@ mod tests {
             (r#"{"alg":"RS256"}"#, ".e30.c2ln.c2ln", Err(Denial::MalformedToken)),
             (r#"{"alg":"RS256"}"#, ".e30=.c2ln", Err(Denial::MalformedToken)),
             (r#"{"alg":"RS256"}"#, ".W10.c2ln", Err(Denial::MalformedToken)),
+            (r#"{"alg":"RS256"}"#, ".e3 0.c2ln", Err(Denial::MalformedToken)),
+            (r#"{"alg":"RS256"}"#, ".e30,e30.c2ln", Err(Denial::MalformedToken)),
         ];
         for (header, rest, expected) in cases {
             assert_eq!(parse(header, rest), expected, "{header} {rest}");

@@ -56,7 +56,9 @@ fn a_bad_token_is_401_with_invalid_token_and_two_credentials_are_400() {
     let (upstream, gateway) = start();
     let invalid = Some(r#"Bearer realm="test", error="invalid_token""#);
     refused(&gateway, &upstream, get("/me/x", Some("a.b.c")), 401, invalid, "malformed_token");
-    refused(&gateway, &upstream, get("/me/x", Some("")), 401, invalid, "malformed_token");
+    for text in ["", "=", "a=b", "a b", "a,b", "\"a.b.c\"", "a.b.c d", "a.b.c, Bearer a.b.c"] {
+        refused(&gateway, &upstream, get("/me/x", Some(text)), 401, invalid, "malformed_token");
+    }
     let request = Some(r#"Bearer realm="test", error="invalid_request""#);
     for path in ["/me/x?access_token=x", "/me/x?a=1&access%5ftoken=x"] {
         refused(&gateway, &upstream, get(path, None), 400, request, "duplicate_credentials");
