@@ -153,8 +153,9 @@ fn a_silent_redis_is_503_within_its_deadline_and_heals_by_itself() {
     redis.thaw();
     settled(&gateway, &good);
     until("ready", || gateway.admin("GET", "/readyz", "").status == 200);
-    let told = gateway.lines().iter().filter(|line| line.contains("store away")).count();
-    assert_eq!(told, 1, "one line for one change of state");
+    let told = |what: &str| gateway.lines().iter().filter(|line| line.contains(what)).count();
+    until("both changes of state are written", || told("store connected") == 2);
+    assert_eq!(told("store away"), 1, "one line for one change of state");
 }
 
 #[test]
