@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
-use crate::accept::Peer;
+use crate::accept::{Busy, Peer};
 use crate::admit::Routes;
 use crate::authenticate::Authenticator;
 use crate::authorize;
@@ -64,14 +64,14 @@ impl Gateway {
     }
 
     /// Serves one request and records what happened.
-    pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<Recorded> {
+    pub async fn handle(worker: &Worker, peer: &Peer, busy: Busy, request: Request<Incoming>) -> Response<Recorded> {
         let gateway = &*worker.gateway;
         let (started, now) = (clock::monotonic(), clock::unix_seconds(clock::wall()));
         let request_id = Self::request_id(peer, &request);
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
         let mut seen = Exchange::begin(&request, client, &request_id, started, &worker.counters);
         let (head, body) = request.into_parts();
-        let request = Exchanged { head, body, peer, request_id: &request_id, started };
+        let request = Exchanged { head, body, peer, request_id: &request_id, started, busy };
         let arrived = Arrived { request, now, store: &worker.store, connections: &worker.connections };
         let outcome = gateway.serve(arrived, &mut seen).await;
         seen.ended(outcome.as_ref().err());

@@ -138,13 +138,13 @@ impl State {
 pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<Watch>, limits: Limits) {
     let entry = watch.enter();
     let state = Rc::clone(&entry.state);
-    let io = Watched { stream, state: Rc::clone(&state) };
+    let io = Watched { stream, state: Rc::clone(&entry.state) };
     let service = service_fn(|request| {
-        state.enter(Phase::Busy);
-        let (worker, peer, state) = (&worker, &peer, &state);
+        let busy = Busy::begin(&state);
+        let (worker, peer) = (&worker, &peer);
         async move {
-            let answer = Gateway::handle(worker, peer, request).await;
-            Ok::<_, Infallible>(answer.map(|body| Sending { body, state: Rc::clone(state) }))
+            let answer = Gateway::handle(worker, peer, busy.clone(), request).await;
+            Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy }))
         }
     });
     let mut connection = http1::Builder::new()
@@ -164,7 +164,9 @@ pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<
                 match entry.state.order.get() {
                     Order::GoOn => {}
                     Order::Finish => Pin::new(&mut connection).graceful_shutdown(),
-                    Order::TimeOut => break,
+                    // The head may have come to its end in this very turn.
+                    Order::TimeOut if entry.state.phase.get() == Phase::Head => break,
+                    Order::TimeOut => entry.state.order.set(Order::GoOn),
                 }
             }
         }
@@ -177,16 +179,30 @@ pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<
 /// hyper's read buffer is not allowed to be smaller.
 const MIN_BUFFER: usize = 16 * 1024;
 
-/// An answer's body; when it has gone, the connection waits for the next request.
-struct Sending {
-    body: Recorded,
-    state: Rc<State>,
+/// Keeps a connection busy. When the last clone has gone, with the answer's body and with what was
+/// still read of the request's, the connection waits for the next request.
+#[derive(Clone)]
+pub struct Busy(#[expect(dead_code, reason = "held for what its end does")] Rc<Request>);
+
+struct Request(Rc<State>);
+
+impl Busy {
+    fn begin(state: &Rc<State>) -> Self {
+        state.enter(Phase::Busy);
+        Self(Rc::new(Request(Rc::clone(state))))
+    }
 }
 
-impl Drop for Sending {
+impl Drop for Request {
     fn drop(&mut self) {
-        self.state.enter(Phase::Waiting);
+        self.0.enter(Phase::Waiting);
     }
+}
+
+/// An answer's body with what it keeps busy.
+struct Sending {
+    body: Recorded,
+    _busy: Busy,
 }
 
 impl Body for Sending {

@@ -25,6 +25,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
+pub use self::connection::Busy;
 use self::connection::Watch;
 pub use self::peer::Peer;
 use crate::clock;

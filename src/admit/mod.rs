@@ -1,6 +1,6 @@
 //! A request becomes one canonical path on one route.
 //!
-//! 1. Target and header sizes within the limits: 414, 431.
+//! 1. No `CONNECT` and no `TRACE`: 400. Target and header sizes within the limits: 414, 431.
 //! 2. Exactly one `Host`, well formed: 400.
 //! 3. A canonical path: 400.
 //! 4. One route: 404, 405.
@@ -16,9 +16,9 @@ pub mod path;
 pub mod pattern;
 pub mod router;
 
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use self::path::CanonicalPath;
 use self::router::{Parameters, Router};
@@ -84,6 +84,10 @@ impl Routes {
     /// `TargetTooLong`, `HeadersTooLarge`, `MalformedRequest`, `AmbiguousPath`, `NoRoute`,
     /// `MethodNotAllowed`, `BodyTooLarge`: see the list above.
     pub fn admit(&self, request: &Parts) -> Result<Admitted<'_>, Denial> {
+        // A tunnel is not offered, and an echo would show the client what only upstreams are told.
+        if matches!(request.method, Method::CONNECT | Method::TRACE) {
+            return Err(Denial::MalformedRequest);
+        }
         let target = request.uri.path_and_query().ok_or(Denial::MalformedRequest)?;
         if target.as_str().len() > self.limits.target {
             return Err(Denial::TargetTooLong);

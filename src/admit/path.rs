@@ -35,6 +35,10 @@ impl CanonicalPath {
     /// [`Denial::AmbiguousPath`] by the rules above.
     pub fn of(target: &PathAndQuery) -> Result<Self, Denial> {
         let raw = target.path();
+        if raw == "/" && target.query().is_none() {
+            // Why: of `http://host#x` the library keeps a target that says `/` and writes nothing.
+            return Ok(Self { target: PathAndQuery::from_static("/"), has_encoded_slash: false });
+        }
         if is_plain(raw.as_bytes()) {
             return Ok(Self { target: target.clone(), has_encoded_slash: false });
         }

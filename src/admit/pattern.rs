@@ -6,6 +6,7 @@
 use http::uri::PathAndQuery;
 
 use super::path::CanonicalPath;
+use crate::percent;
 
 /// Longest pattern, in segments.
 pub const MAX_SEGMENTS: usize = 64;
@@ -23,7 +24,7 @@ pub struct Pattern {
 /// One segment of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Exactly this text, in canonical form; empty after a final `/`.
+    /// Exactly this text, decoded, so that `@all` and `%40all` are one; empty after a final `/`.
     Literal(String),
     /// Any one segment that is not empty.
     Parameter(String),
@@ -68,8 +69,10 @@ impl Pattern {
         if segments.len() > MAX_SEGMENTS {
             return Err(PatternFault::TooLong);
         }
-        let pattern = Self { text: text.to_owned(), segments, takes_rest };
-        pattern.is_canonical().then_some(pattern).ok_or(PatternFault::NotCanonical)
+        if !path.is_none_or(is_canonical) {
+            return Err(PatternFault::NotCanonical);
+        }
+        Ok(Self { text: text.to_owned(), segments, takes_rest })
     }
 
     /// The pattern as it was written.
@@ -128,22 +131,16 @@ impl Pattern {
         let reaches = long.segments.len() == short.segments.len() || short.takes_rest;
         reaches && long.segments.iter().zip(&short.segments).all(|(a, b)| a.contains(b) || b.contains(a))
     }
+}
 
-    fn is_canonical(&self) -> bool {
-        let mut path = String::new();
-        for segment in &self.segments {
-            path.push('/');
-            path.push_str(match segment {
-                Segment::Literal(text) => text,
-                Segment::Parameter(_) => "x",
-            });
-        }
-        if path.is_empty() {
-            return self.takes_rest;
-        }
-        let Ok(target) = PathAndQuery::try_from(path.as_str()) else { return false };
-        CanonicalPath::of(&target).is_ok_and(|canonical| canonical.as_str() == path && target.query().is_none())
-    }
+/// Whether what stands between the parameters is written as it is matched.
+fn is_canonical(path: &str) -> bool {
+    let sample: String = path
+        .split('/')
+        .map(|segment| if segment.starts_with('{') { "/x".to_owned() } else { format!("/{segment}") })
+        .collect();
+    let Ok(target) = PathAndQuery::try_from(sample.as_str()) else { return false };
+    CanonicalPath::of(&target).is_ok_and(|canonical| canonical.as_str() == sample && target.query().is_none())
 }
 
 impl Segment {
@@ -166,7 +163,7 @@ impl Segment {
         if text.contains('*') {
             return Err(PatternFault::MisplacedWildcard);
         }
-        Ok(Self::Literal(text.to_owned()))
+        Ok(Self::Literal(percent::decode(text)))
     }
 
     fn contains(&self, other: &Self) -> bool {

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::pattern::Segment;
 use crate::denial::Denial;
+use crate::percent;
 use crate::route::Route;
 
 /// Where path parameters stand in the canonical path: byte offsets, start and end.
@@ -131,7 +132,14 @@ impl Tree {
         let Some(rest) = path.get(start..) else { return node.end.as_ref().or(node.rest.as_ref()) };
         let end = rest.find('/').map_or(path.len(), |slash| start + slash);
         let segment = path.get(start..end)?;
-        if let Some(leaf) = node.literals.get(segment).and_then(|child| self.find(*child, path, end + 1, parameters)) {
+        // SECURITY: `%24batch` is `$batch` to whoever decodes it, so a literal is held against what
+        // the segment stands for, not against one spelling of it (row 56).
+        let literal = if segment.contains('%') {
+            node.literals.get(&percent::decode(segment))
+        } else {
+            node.literals.get(segment)
+        };
+        if let Some(leaf) = literal.and_then(|child| self.find(*child, path, end + 1, parameters)) {
             return Some(leaf);
         }
         if let Some(child) = node.parameter

@@ -26,9 +26,8 @@ pub struct TokenCache(Cache<Box<str>, Arc<VerifiedCaller>, Bytes>);
 struct Bytes;
 
 impl Weighter<Box<str>, Arc<VerifiedCaller>> for Bytes {
-    fn weight(&self, token: &Box<str>, _: &Arc<VerifiedCaller>) -> u64 {
-        // The claims are about as long as the token that held them, and are kept beside it.
-        token.len() as u64 * 2 + 512
+    fn weight(&self, token: &Box<str>, caller: &Arc<VerifiedCaller>) -> u64 {
+        token.len() as u64 + caller.weight
     }
 }
 

@@ -56,6 +56,8 @@ struct VerifiedCaller {
     expires_at: i64,
     has_jti: bool,
     has_iat: bool,
+    /// About how many bytes of memory it takes.
+    weight: u64,
     identity: Arc<Identity>,
     standing_keys: Arc<StandingKeys>,
 }
@@ -156,6 +158,8 @@ impl Authenticator {
             expires_at: token.expires_at,
             has_jti: token.claims.member("jti").is_some(),
             has_iat: token.issued_at.is_some(),
+            // Roles, scopes, headers and keys repeat what the claims hold.
+            weight: 1024 + token.claims.weight() * 2,
             identity: Arc::new(Identity::new(token.subject, roles, scopes, token.claims, headers)),
             standing_keys,
         })
@@ -184,8 +188,12 @@ impl Authenticator {
         if self.patterns.jti.is_some() && !caller.has_jti {
             return Err(Denial::MissingClaim("jti".into()));
         }
-        if self.patterns.sub.is_some() && !caller.has_iat {
+        // Without `iat` nobody knows how long it lives, and so how long its revocation has to.
+        if !caller.has_iat {
             return Err(Denial::MissingClaim("iat".into()));
+        }
+        if caller.standing_keys.is_empty() {
+            return Err(Denial::MissingClaim("sid".into()));
         }
         match (store.standing(&caller.standing_keys).await, route.revocation.when_unavailable) {
             (Standing::Clear, _) | (Standing::Unknown, WhenUnavailable::Allow) => Ok(()),

@@ -201,8 +201,8 @@ impl Read for ClaimPath {
     }
 }
 
-/// Methods that can be routed: RFC 9110 §9, RFC 5789, RFC 4918. `CONNECT` is not offered.
-const METHODS: [&str; 19] = [
+/// Methods that can be routed: RFC 9110 §9, RFC 5789, RFC 4918. `CONNECT` and `TRACE` are not offered.
+const METHODS: [&str; 18] = [
     "GET",
     "HEAD",
     "POST",
@@ -210,7 +210,6 @@ const METHODS: [&str; 19] = [
     "PATCH",
     "DELETE",
     "OPTIONS",
-    "TRACE",
     "QUERY",
     "PROPFIND",
     "PROPPATCH",

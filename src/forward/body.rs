@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 use super::pool::Lease;
+use crate::accept::Busy;
 use crate::clock;
 
 /// What became of a request body, seen by the one who waits for the answer.
@@ -72,16 +73,19 @@ pub struct Stream {
     silence: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     progress: Rc<Progress>,
+    /// Held until the body has ended or was given up.
+    _busy: Busy,
 }
 
 impl Upload {
     /// Wraps a client's body: at most `limit` bytes, never silent for longer than `silence`.
-    pub fn new(incoming: Incoming, limit: u64, silence: Duration, now: Instant) -> (Self, Rc<Progress>) {
+    pub fn new(incoming: Incoming, limit: u64, silence: Duration, now: Instant, busy: Busy) -> (Self, Rc<Progress>) {
         let progress = Progress::new(now);
         if incoming.is_end_stream() {
             return (Self::Empty, progress);
         }
-        let stream = Stream { incoming, left: limit, silence, timer: None, progress: Rc::clone(&progress) };
+        let stream =
+            Stream { incoming, left: limit, silence, timer: None, progress: Rc::clone(&progress), _busy: busy };
         (Self::Streaming(Box::new(stream)), progress)
     }
 }

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
@@ -130,8 +130,8 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|field| field.to_str().ok())
             .flat_map(|field| field.split(','))
             .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            // Why: these say whose the message is and how long; dropping them would change it.
-            .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+            // Why: these say whose the message is, from whom and how long; dropping them changes it.
+            .filter(|name| ![HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE].contains(name))
             .collect();
         for name in named {
             headers.remove(name);

@@ -21,6 +21,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -30,7 +31,7 @@ use self::body::{Answer, Progress, Upload, UploadFault};
 pub use self::error::{ForwardError, Phase};
 use self::headers::HeaderPlan;
 use self::pool::{Lease, Pool, Target};
-use crate::accept::Peer;
+use crate::accept::{Busy, Peer};
 use crate::authorize::Permit;
 
 /// A named service with one or more targets.
@@ -76,6 +77,8 @@ pub struct Exchanged<'r> {
     pub request_id: &'r HeaderValue,
     /// When it began.
     pub started: Instant,
+    /// Keeps the client's connection busy while its body is on the way.
+    pub busy: Busy,
 }
 
 impl Connections {
@@ -117,17 +120,37 @@ impl Forwarder {
     ) -> Result<Response<Answer>, ForwardError> {
         let route = permit.admitted().route;
         let upstream = self.upstreams.get(route.upstream).ok_or(ForwardError::Unreachable)?;
-        let Exchanged { mut head, body, peer, request_id, started } = exchanged;
+        let Exchanged { mut head, body, peer, request_id, started, busy } = exchanged;
         self.plan.rewrite(&mut head.headers, permit.caller(), peer, request_id);
         head.uri = Uri::from(permit.admitted().path.target().clone());
         head.version = Version::HTTP_11;
-        let (upload, progress) = Upload::new(body, route.limits.body, route.limits.body_timeout, started);
+        let (upload, progress) = Upload::new(body, route.limits.body, route.limits.body_timeout, started, busy);
+        if matches!(upload, Upload::Streaming(_)) && !head.headers.contains_key(CONTENT_LENGTH) {
+            // Why: without it the library sends a GET's body of unknown length as no body at all.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let limit = upstream.timeout.min(route.limits.request_timeout);
         let attempt = Attempt { upstream, connections, progress: &progress, limit };
         let answer = attempt.send(Request::from_parts(head, upload)).await;
         let (response, lease) = answer.map_err(|error| attempt.blame(error))?;
         Ok(finish(response, lease, upstream.idle_timeout))
     }
+}
+
+/// An exchange that gave no answer, and whether the request may go out again.
+struct Broken {
+    error: ForwardError,
+    retry: Retry,
+}
+
+/// Whether a request may go out again.
+enum Retry {
+    /// It may have been acted upon.
+    Never,
+    /// It never went out; here it is.
+    Unsent(Box<Request<Upload>>),
+    /// It went out, and the connection ended without a byte of an answer.
+    Unanswered,
 }
 
 /// The tries that one request has.
@@ -142,18 +165,21 @@ impl Attempt<'_> {
     async fn send(&self, request: Request<Upload>) -> Result<(Response<Incoming>, Lease), ForwardError> {
         let lease = self.lease().await?;
         if !lease.is_reused {
-            return self.exchange(lease, request).await.map_err(|(error, _)| error);
+            return self.exchange(lease, request).await.map_err(|broken| broken.error);
         }
         let copy = replayable(&request);
-        match self.exchange(lease, request).await {
-            Ok(answered) => Ok(answered),
-            Err((ForwardError::Broken, unsent)) => {
-                let Some(request) = unsent.or(copy) else { return Err(ForwardError::Broken) };
-                let fresh = self.connect(self.connections.next_turn()).await?;
-                self.exchange(fresh, request).await.map_err(|(error, _)| error)
-            }
-            Err((error, _)) => Err(error),
-        }
+        let broken = match self.exchange(lease, request).await {
+            Ok(answered) => return Ok(answered),
+            Err(broken) => broken,
+        };
+        let again = match broken.retry {
+            Retry::Never => None,
+            Retry::Unsent(request) => Some(*request),
+            Retry::Unanswered => copy,
+        };
+        let request = again.ok_or(broken.error)?;
+        let fresh = self.connect(self.connections.next_turn()).await?;
+        self.exchange(fresh, request).await.map_err(|broken| broken.error)
     }
 
     /// A connection to one of the targets, in turn: an idle one, or a new one.
@@ -184,12 +210,12 @@ impl Attempt<'_> {
         self.upstream.targets.get(turn.checked_rem(self.upstream.targets.len())?)
     }
 
-    /// One exchange on one connection; a request that never went out comes back with the error.
+    /// One exchange on one connection.
     async fn exchange(
         &self,
         mut lease: Lease,
         request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Lease), (ForwardError, Option<Request<Upload>>)> {
+    ) -> Result<(Response<Incoming>, Lease), Broken> {
         let sending = lease.sender().try_send_request(request);
         tokio::pin!(sending);
         let mut deadline = crate::clock::monotonic() + self.limit;
@@ -203,7 +229,7 @@ impl Attempt<'_> {
                     // The clock stands while the client's body moves.
                     let moved = self.progress.moved_at() + self.limit;
                     if moved <= deadline {
-                        return Err((ForwardError::TimedOut(Phase::Response), None));
+                        return Err(Broken { error: ForwardError::TimedOut(Phase::Response), retry: Retry::Never });
                     }
                     deadline = moved;
                     alarm.as_mut().reset(deadline.into());
@@ -212,9 +238,20 @@ impl Attempt<'_> {
         };
         match answered {
             // Nobody asked for another protocol: `Upgrade` never goes upstream.
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => Err((ForwardError::Broken, None)),
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(Broken { error: ForwardError::Broken, retry: Retry::Never })
+            }
             Ok(response) => Ok((response, lease)),
-            Err(mut failed) => Err((ForwardError::Broken, failed.take_message())),
+            Err(mut failed) => {
+                // Something came back, though not an answer: it may have been acted upon.
+                let was_answered = failed.error().is_parse();
+                let retry = match failed.take_message() {
+                    Some(request) => Retry::Unsent(Box::new(request)),
+                    None if was_answered => Retry::Never,
+                    None => Retry::Unanswered,
+                };
+                Err(Broken { error: ForwardError::Broken, retry })
+            }
         }
     }
 

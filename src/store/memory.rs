@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Entry, Standing, StandingKeys, judge_not_before};
+use super::{Entry, Mark, Standing, StandingKeys, judge_not_before};
 use crate::clock;
 
 /// Expired entries are looked for after this many writes.
@@ -30,6 +30,9 @@ struct Stored {
 impl Memory {
     /// What the entries say of a token.
     pub(super) fn standing(&self, keys: &StandingKeys) -> Standing {
+        if keys.is_empty() {
+            return Standing::Unknown;
+        }
         let now = clock::unix_millis(clock::wall());
         let entries = self.read_lock();
         if keys.present.iter().any(|key| entries.live(key, now).is_some()) {
@@ -41,15 +44,19 @@ impl Memory {
             .unwrap_or(Standing::Clear)
     }
 
-    /// Writes one entry.
-    pub(super) fn put(&self, key: &str, value: &str, expires_at: u64) {
+    /// Writes one entry, or strengthens the one that is there.
+    pub(super) fn mark(&self, key: &str, mark: Mark, expires_at: u64) {
+        let now = clock::unix_millis(clock::wall());
         let mut entries = self.write_lock();
         entries.writes += 1;
         if entries.writes.is_multiple_of(SWEEP_EVERY) {
-            let now = clock::unix_millis(clock::wall());
             entries.by_key.retain(|_, stored| stored.expires_at > now);
         }
-        entries.by_key.insert(key.to_owned(), Stored { value: value.to_owned(), expires_at });
+        let there = entries.live(key, now);
+        let expires_at = there.map_or(expires_at, |stored| stored.expires_at.max(expires_at));
+        let kept = there.filter(|stored| mark.is_said_by(&stored.value)).map(|stored| stored.value.clone());
+        let value = kept.unwrap_or_else(|| mark.value());
+        entries.by_key.insert(key.to_owned(), Stored { value, expires_at });
     }
 
     /// Reads one entry.

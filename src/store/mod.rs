@@ -60,6 +60,33 @@ impl Asker {
     }
 }
 
+/// What a revocation leaves in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The key is there, and that says it all.
+    Presence,
+    /// Tokens issued at or before this unix time, in seconds, are dead.
+    NotBefore(i64),
+}
+
+impl Mark {
+    /// The value that is written.
+    fn value(self) -> String {
+        match self {
+            Self::Presence => "1".to_owned(),
+            Self::NotBefore(time) => time.to_string(),
+        }
+    }
+
+    /// Whether a value that is there already says at least as much.
+    fn is_said_by(self, value: &str) -> bool {
+        match self {
+            Self::Presence => true,
+            Self::NotBefore(time) => value.trim().parse::<i64>().is_ok_and(|there| there >= time),
+        }
+    }
+}
+
 /// One key as it is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -105,17 +132,18 @@ impl Store {
         }
     }
 
-    /// Writes `value` at `key`, to be forgotten at `expires_at` (unix milliseconds).
+    /// Writes a mark at `key`, to be forgotten at `expires_at` (unix milliseconds). It only ever
+    /// strengthens what is there: a later time stays, a longer life stays, no end of life stays.
     ///
     /// # Errors
     /// [`StoreError`]; after `TimedOut` the write may or may not have taken effect.
-    pub async fn put(&self, key: &str, value: &str, expires_at: u64) -> Result<(), StoreError> {
+    pub async fn mark(&self, key: &str, mark: Mark, expires_at: u64) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => {
-                memory.put(key, value, expires_at);
+                memory.mark(key, mark, expires_at);
                 Ok(())
             }
-            Self::Redis(redis) => redis.put(key, value, expires_at).await,
+            Self::Redis(redis) => redis.mark(key, mark, expires_at).await,
         }
     }
 

@@ -279,3 +279,42 @@ fn request_trailers_go_no_further_and_head_has_no_body() {
     assert_eq!((head.status, head.header("content-length").is_some()), (200, true));
     assert_eq!(client.send(get("/open/next", None)).status, 200);
 }
+
+#[test]
+fn a_body_of_a_get_reaches_the_upstream_whole() {
+    let (upstream, gateway) = start();
+    let chunked = "GET /open/x HTTP/1.1\r\nhost: gw.test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    assert_eq!(gateway.send(chunked).status, 200);
+    assert_eq!(upstream.last().body, b"hello");
+    assert_eq!(gateway.send("GET /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 5\r\n\r\nhello").status, 200);
+    assert_eq!(upstream.last().body, b"hello");
+}
+
+// An upload that goes on after an early answer is no slow head: no 408 is written into the stream.
+#[test]
+fn an_upload_after_an_early_answer_is_not_taken_for_a_head() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; CHUNK];
+                drop(stream.read(&mut buffer));
+                drop(stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\nok"));
+                while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    let yaml = config(address, "").replace("realm: test }", "realm: test, limits: { header_timeout: 300ms } }");
+    let gateway = Gateway::start(&yaml);
+    let mut client = gateway.client();
+    client.write("POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 20\r\n\r\n");
+    assert_eq!(client.read().status, 202);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(60));
+        if std::io::Write::write_all(&mut client.stream, b"x").is_err() {
+            break;
+        }
+    }
+    assert!(client.try_read(false).is_none_or(|answer| answer.status != 408), "no 408 after a complete answer");
+}

@@ -181,3 +181,27 @@ fn an_early_answer_reaches_the_client_and_its_connection_is_not_reused() {
         assert_eq!((answer.status, answer.text().as_str()), (403, "no"));
     }
 }
+
+#[test]
+fn what_was_answered_in_any_way_is_not_sent_twice() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::scripted(move |seen, stream| {
+        let answer: &[u8] = match seen.line() {
+            "DELETE /open/upgrade HTTP/1.1" => {
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
+            }
+            "DELETE /open/garbage HTTP/1.1" => b"garbage\r\n\r\n",
+            _ => OK,
+        };
+        turn.fetch_add(1, Ordering::SeqCst);
+        stream.write_all(answer).is_ok()
+    });
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let mut client = gateway.client();
+    for path in ["upgrade", "garbage"] {
+        assert_eq!(client.send(get("/open/first", None)).status, 200);
+        upstream.clear();
+        assert_eq!(client.send(format!("DELETE /open/{path} HTTP/1.1\r\nhost: gw.test\r\n\r\n")).status, 502);
+        assert_eq!(upstream.seen().len(), 1, "{path}");
+    }
+}

@@ -42,6 +42,7 @@ fn threat_37_connection_cannot_name_what_the_gateway_sets() {
         "Host",
         "Content-Length",
         "close, X-User-Id",
+        "Cookie, X-User-Id",
     ] {
         let answer = gateway.send(with("/me/x", Some(&token), &format!("connection: {named}")));
         assert_eq!(answer.status, 200, "{named}");
@@ -306,4 +307,18 @@ fn a_trace_goes_on_or_begins() {
     let seen = upstream.last();
     assert_eq!(seen.value("traceparent").map(str::len), Some(55));
     assert_eq!(seen.value("x-request-id"), answer.header("x-request-id"));
+}
+
+#[test]
+fn connection_cannot_take_the_credential_or_the_cookies_away() {
+    let upstream = Upstream::echo();
+    let yaml = config(upstream.address, "").replace("identity:\n", "identity:\n  forward_token: true\n");
+    let gateway = Gateway::start(&yaml);
+    let token = customer();
+    assert_eq!(
+        gateway.send(with("/me/x", Some(&token), "cookie: a=b\r\nconnection: Authorization, Cookie")).status,
+        200
+    );
+    assert_eq!(upstream.last().values("authorization"), [format!("Bearer {token}")]);
+    assert_eq!(upstream.last().values("cookie"), ["a=b"]);
 }

@@ -277,3 +277,61 @@ fn an_equivalent_spelling_reaches_the_upstream_in_canonical_form() {
     assert_eq!(gateway.get("/plain/a%2fb", None).status, 400);
     assert_eq!(gateway.get("/files/..%2fb", None).status, 400);
 }
+
+// Row 56: an encoded spelling of a literal segment slipped past its rule into a wider one, and the
+// upstream decoded it back.
+#[test]
+fn threat_56_a_literal_is_held_against_what_a_segment_stands_for() {
+    let routes = r#"
+  - { id: batch, match: { path: "/odata/$batch" }, upstream: echo, access: { roles: [admin] } }
+  - { id: all, match: { path: "/users/@all" }, upstream: echo, access: { roles: [admin] } }
+  - { id: purge, match: { path: "/orders:purge" }, upstream: echo, access: { roles: [admin] } }
+  - { id: set, match: { path: "/odata/{set}" }, upstream: echo, access: authenticated }
+  - { id: user, match: { path: "/users/{user}" }, upstream: echo, access: authenticated }
+  - { id: top, match: { path: "/{top}" }, upstream: echo, access: authenticated }
+  - { id: korean, match: { path: "/odata/%ED%99%8D" }, upstream: echo, access: { roles: [admin] } }
+"#;
+    let (upstream, gateway) = start(routes);
+    let token = customer();
+    for path in [
+        "/odata/$batch",
+        "/odata/%24batch",
+        "/odata/%24%62atch",
+        "/users/@all",
+        "/users/%40all",
+        "/orders:purge",
+        "/orders%3Apurge",
+        "/orders%3apurge",
+        "/odata/%ED%99%8D",
+        "/odata/%ed%99%8d",
+    ] {
+        assert_eq!(gateway.get(path, Some(&token)).status, 403, "{path}");
+    }
+    assert!(upstream.seen().is_empty());
+    assert_eq!(gateway.get("/users/%40kim", Some(&token)).status, 200);
+    assert_eq!(upstream.last().line(), "GET /users/%40kim HTTP/1.1");
+}
+
+// The library keeps of `http://host#x` a target that reads `/` and writes nothing.
+#[test]
+fn a_fragment_never_makes_an_empty_request_line() {
+    let routes = "  - { id: all, match: { path: \"/**\" }, upstream: echo, access: public }";
+    let (upstream, gateway) = start(routes);
+    for target in ["http://gw.test#x", "http://gw.test/#x", "/#x", "http://gw.test"] {
+        let answer = gateway.send(format!("GET {target} HTTP/1.1\r\nhost: gw.test\r\n\r\n"));
+        if answer.status == 200 {
+            assert_eq!(upstream.last().line(), "GET / HTTP/1.1", "{target}");
+        } else {
+            assert_eq!(answer.status, 400, "{target}");
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_and_an_echo_are_not_offered() {
+    let (upstream, gateway) = start(ADMIN);
+    for method in ["CONNECT", "TRACE"] {
+        assert_eq!(gateway.send(format!("{method} /public/x HTTP/1.1\r\nhost: gw.test\r\n\r\n")).status, 400);
+    }
+    assert!(upstream.seen().is_empty());
+}

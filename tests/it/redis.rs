@@ -268,3 +268,44 @@ fn several_issuers_share_a_key_space_only_where_keys_name_the_issuer() {
     assert_eq!(gateway.admin("POST", "/revocations", r#"{"jti":"same","issuer":"ec"}"#).status, 200);
     assert_eq!(status(&gateway, "/me/x", &ec), 401);
 }
+
+#[test]
+fn a_token_that_no_configured_key_can_name_is_refused() {
+    let redis = Redis::start();
+    let upstream = Upstream::echo();
+    let keys = "revocation: { keys: { sid: \"session:{sid}\" } }";
+    let yaml = with_store(upstream.address, &redis.url(), "", ROUTES).replace(
+        "revocation: { keys: { jti: \"blacklist:{jti}\", sub: \"logout:{sub}\", sid: \"session:{sid}\" } }",
+        keys,
+    );
+    assert!(yaml.contains(keys));
+    let gateway = Gateway::start(&yaml);
+    let of_login = token(&json!({ "sid": "s" }));
+    settled(&gateway, &of_login);
+    gateway.refuses(&upstream, &token(&json!({})), &["missing_claim"]);
+    gateway.refuses(&upstream, &token(&json!({ "sid": "s", "iat": null })), &["missing_claim"]);
+    assert_eq!(status(&gateway, "/off", &token(&json!({}))), 200);
+}
+
+#[test]
+fn revoking_never_weakens_what_a_service_wrote() {
+    let redis = Redis::start();
+    let (upstream, gateway) = start(&redis);
+    // Banned for ever, and as of the far future.
+    redis.command(&["SET", "logout:hong", "4102444800"]);
+    redis.command(&["SET", "session:s-9", "banned"]);
+    let order = |body: &str| assert_eq!(gateway.admin("POST", "/revocations", body).status, 200, "{body}");
+    order(r#"{"sub":"hong"}"#);
+    order(r#"{"sub":"hong","before":5}"#);
+    order(r#"{"sid":"s-9"}"#);
+    assert_eq!(redis.command(&["GET", "logout:hong"]), "4102444800");
+    assert_eq!(
+        (redis.command(&["TTL", "logout:hong"]), redis.command(&["TTL", "session:s-9"])),
+        ("-1".into(), "-1".into())
+    );
+    gateway.refuses(&upstream, &token(&json!({ "sub": "hong" })), &["revoked"]);
+    // What could not be read is replaced by what can.
+    redis.command(&["HSET", "logout:lee", "x", "1"]);
+    order(r#"{"sub":"lee"}"#);
+    gateway.refuses(&upstream, &token(&json!({ "sub": "lee" })), &["revoked"]);
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bearward::store::{Asker, Link, Memory, NotBefore, RedisUrl, Standing, StandingKeys, Store};
+use bearward::store::{Asker, Link, Mark, Memory, NotBefore, RedisUrl, Standing, StandingKeys, Store};
 
 use crate::support::now;
 use crate::support::redis::Redis;
@@ -47,16 +47,23 @@ fn in_millis(millis: i64) -> u64 {
     u64::try_from(i128::try_from(since).expect("small") + i128::from(millis)).expect("positive")
 }
 
+const HOUR: i64 = 3_600_000;
+
 #[test]
 fn what_is_written_is_seen_by_the_next_look_up() {
     on_each_store(async |store, asker| {
         let token = Arc::new(keys(&["jti:a", "sid:s"], Some(("sub:kim", 100))));
         assert_eq!(asker.standing(&token).await, Standing::Clear);
         for key in ["jti:a", "sid:s"] {
-            store.put(key, "1", in_millis(200)).await.expect("written");
+            store.mark(key, Mark::Presence, in_millis(200)).await.expect("written");
             assert_eq!(asker.standing(&token).await, Standing::Revoked, "{key}");
             // It leaves by itself when its time is over.
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            for _ in 0..1000 {
+                if asker.standing(&token).await == Standing::Clear {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             assert_eq!(asker.standing(&token).await, Standing::Clear, "{key}");
         }
     });
@@ -65,20 +72,36 @@ fn what_is_written_is_seen_by_the_next_look_up() {
 #[test]
 fn a_time_ends_what_was_issued_at_or_before_it() {
     on_each_store(async |store, asker| {
-        for (written, expected) in [
-            ("99", Standing::Clear),
-            ("100", Standing::Revoked),
-            ("101", Standing::Revoked),
-            ("soon", Standing::Unknown),
-            ("", Standing::Unknown),
-        ] {
-            store.put("sub:kim", written, in_millis(60_000)).await.expect("written");
-            assert_eq!(asker.standing(&Arc::new(keys(&[], Some(("sub:kim", 100))))).await, expected, "{written}");
-            // Revoked by one key is revoked, whatever another key cannot say.
-            store.put("jti:x", "1", in_millis(60_000)).await.expect("written");
-            assert_eq!(asker.standing(&Arc::new(keys(&["jti:x"], Some(("sub:kim", 100))))).await, Standing::Revoked);
+        for (written, expected) in [(99, Standing::Clear), (100, Standing::Revoked), (101, Standing::Revoked)] {
+            let key = format!("sub:{written}");
+            store.mark(&key, Mark::NotBefore(written), in_millis(HOUR)).await.expect("written");
+            assert_eq!(asker.standing(&Arc::new(keys(&[], Some((&key, 100))))).await, expected, "{written}");
+            // Revoked by one key is revoked, whatever another key says.
+            store.mark("jti:x", Mark::Presence, in_millis(HOUR)).await.expect("written");
+            assert_eq!(asker.standing(&Arc::new(keys(&["jti:x"], Some((&key, 100))))).await, Standing::Revoked);
         }
-        assert_eq!(asker.standing(&Arc::new(keys(&[], None))).await, Standing::Clear);
+        // Nothing to ask is nothing known.
+        assert_eq!(asker.standing(&Arc::new(keys(&[], None))).await, Standing::Unknown);
+    });
+}
+
+// A revocation that was there must not be weakened by a later one: a ban without end stays one.
+#[test]
+fn a_mark_only_ever_strengthens_what_is_there() {
+    on_each_store(async |store, _| {
+        let life = async |key: &str| store.read(key).await.expect("an answer").expect("an entry").remaining;
+        store.mark("sub:k", Mark::NotBefore(200), in_millis(2 * HOUR)).await.expect("written");
+        store.mark("sub:k", Mark::NotBefore(100), in_millis(HOUR)).await.expect("written");
+        assert_eq!(store.read("sub:k").await.expect("an answer").expect("an entry").value, "200");
+        assert!(life("sub:k").await > Some(5_000_000));
+        store.mark("sub:k", Mark::NotBefore(300), in_millis(HOUR)).await.expect("written");
+        assert_eq!(store.read("sub:k").await.expect("an answer").expect("an entry").value, "300");
+        assert!(life("sub:k").await > Some(5_000_000));
+        store.mark("jti:k", Mark::Presence, in_millis(HOUR)).await.expect("written");
+        store.mark("jti:k", Mark::Presence, in_millis(2 * HOUR)).await.expect("written");
+        assert!(life("jti:k").await > Some(5_000_000));
+        store.mark("jti:k", Mark::Presence, in_millis(1000)).await.expect("written");
+        assert!(life("jti:k").await > Some(5_000_000));
     });
 }
 
@@ -86,12 +109,12 @@ fn a_time_ends_what_was_issued_at_or_before_it() {
 fn what_was_written_can_be_read_with_its_remaining_life() {
     on_each_store(async |store, _| {
         assert_eq!(store.read("k").await, Ok(None));
-        store.put("k", &now().to_string(), in_millis(60_000)).await.expect("written");
+        store.mark("k", Mark::NotBefore(now()), in_millis(60_000)).await.expect("written");
         let entry = store.read("k").await.expect("an answer").expect("an entry");
         assert_eq!(entry.value.parse::<i64>().map(|at| (now() - at).abs() < 5), Ok(true));
         assert!(entry.remaining.is_some_and(|left| (50_000..=60_000).contains(&left)), "{entry:?}");
-        store.put("k", "2", in_millis(-1000)).await.expect("written");
-        assert_eq!(store.read("k").await, Ok(None), "already over");
+        store.mark("past", Mark::Presence, in_millis(-1000)).await.expect("written");
+        assert_eq!(store.read("past").await, Ok(None), "already over");
     });
 }
 
@@ -99,7 +122,7 @@ fn what_was_written_can_be_read_with_its_remaining_life() {
 fn many_look_ups_at_once_each_get_their_own_answer() {
     on_each_store(async |store, asker| {
         for number in (0..1000).step_by(3) {
-            store.put(&format!("n:{number}"), "1", in_millis(60_000)).await.expect("written");
+            store.mark(&format!("n:{number}"), Mark::Presence, in_millis(HOUR)).await.expect("written");
         }
         let look_ups: Vec<Arc<StandingKeys>> =
             (0..1000).map(|number| Arc::new(keys(&[&format!("n:{number}")], None))).collect();

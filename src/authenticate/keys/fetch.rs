@@ -42,6 +42,12 @@ impl Source {
             Some("http") => return Err("`http://` is taken only for a loopback address; use `https://`".to_owned()),
             _ => return Err("the scheme is neither `https://` nor `http://`".to_owned()),
         };
+        let after_host = uri.authority().map_or("", |authority| authority.as_str());
+        let after_host = after_host.rsplit_once(']').map_or(after_host, |(_, rest)| rest);
+        // The library passes over a port that is none.
+        if uri.port_u16().is_none() && after_host.contains(':') {
+            return Err("its port is no port".to_owned());
+        }
         let port = uri.port_u16().unwrap_or(port);
         Ok(Self { uri, host, port, tls })
     }

@@ -157,8 +157,10 @@ pub fn check_rsa(jwk: &Value) -> Result<(Vec<u8>, Vec<u8>), String> {
     if !(2048..=8192).contains(&bits) {
         return Err(format!("the RSA modulus has {bits} bits, 2048 to 8192 are taken"));
     }
-    let exponent =
-        e.iter().skip_while(|&&byte| byte == 0).fold(0_u64, |sum, &byte| sum.saturating_mul(256) + u64::from(byte));
+    let exponent = e
+        .iter()
+        .skip_while(|&&byte| byte == 0)
+        .fold(0_u64, |sum, &byte| sum.saturating_mul(256).saturating_add(u64::from(byte)));
     if n.last().is_none_or(|last| last % 2 == 0) || !(3..1 << 33).contains(&exponent) || exponent.is_multiple_of(2) {
         return Err("the RSA modulus or exponent is weak (even, 1, or out of range)".to_owned());
     }

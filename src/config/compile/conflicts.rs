@@ -161,14 +161,14 @@ fn by_shape(entries: &[Entry<'_>]) -> Shapes {
     shapes
 }
 
-/// The pattern without the names of its parameters.
+/// The pattern without the names of its parameters; a `/` inside a segment stays `%2F`.
 fn shape(pattern: &Pattern) -> String {
     let mut shape = String::new();
     for segment in pattern.segments() {
         shape.push('/');
-        shape.push_str(match segment {
-            Segment::Literal(text) => text,
-            Segment::Parameter(_) => "{}",
+        shape.push_str(&match segment {
+            Segment::Literal(text) => text.replace('/', "%2F"),
+            Segment::Parameter(_) => "{}".to_owned(),
         });
     }
     if pattern.takes_rest() {

@@ -15,6 +15,11 @@ use crate::route::{Expected, Match, Requirement, RevocationPolicy, Route, RouteL
 pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let mut ids = std::collections::HashMap::new();
+    for name in config.defaults.auth.iter() {
+        if !config.issuers.declared.iter().any(|known| known.value == name.value) {
+            unknown_issuer(config, name, mistakes);
+        }
+    }
     if config.routes.is_empty() && !mistakes.is_known(&config.routes) {
         mistakes.add(Mistake::at(&config.routes, "the list is empty").allowed("at least one route"));
     }
@@ -64,6 +69,12 @@ fn check_id(id: &At<String>, mistakes: &mut Mistakes) {
 }
 
 fn check_methods(section: &Section, mistakes: &mut Mistakes) {
+    if let Some(hosts) = section.r#match.hosts.as_ref().filter(|hosts| hosts.is_empty())
+        && !mistakes.is_known(hosts)
+    {
+        let mistake = Mistake::at(hosts, "the list is empty: no request could match");
+        mistakes.add(mistake.allowed("at least one host").remedy("leave `hosts` out for any host"));
+    }
     let Some(methods) = &section.r#match.methods else { return };
     if methods.is_empty() && !mistakes.is_known(methods) {
         let mistake = Mistake::at(methods, "the list is empty: no request could match");
@@ -107,16 +118,18 @@ fn issuers(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Optio
         match declared.iter().position(|known| known.value == name.value) {
             Some(place) => places.push(place),
             // A default that is wrong is wrong once, not once a route.
-            None if section.auth.is_none()
-                && config.routes.first().is_some_and(|first| first.id.place != section.id.place) => {}
-            None => {
-                let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
-                let mistake = mistake.allowed(format!("declared issuers: {}", config.issuers.names()));
-                mistakes.add(mistake.near(name, declared.iter().map(|known| known.as_str())));
-            }
+            None if section.auth.is_none() => {}
+            None => unknown_issuer(config, name, mistakes),
         }
     }
     Some(places)
+}
+
+/// A name in `auth` that no issuer has.
+fn unknown_issuer(config: &Config, name: &At<String>, mistakes: &mut Mistakes) {
+    let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
+    let mistake = mistake.allowed(format!("declared issuers: {}", config.issuers.names()));
+    mistakes.add(mistake.near(name, config.issuers.declared.iter().map(|known| known.as_str())));
 }
 
 fn revocation(config: &Config, section: &Section) -> RevocationPolicy {

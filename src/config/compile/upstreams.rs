@@ -40,6 +40,11 @@ pub fn not_zero(limit: &At<Duration>, mistakes: &mut Mistakes) {
     }
 }
 
+/// Whether something stands where a port would: the library passes over what is no port.
+fn has_port(authority: &str) -> bool {
+    authority.rsplit_once(']').map_or(authority, |(_, rest)| rest).contains(':')
+}
+
 fn address(target: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
     let allowed = "`http://host:port` without a path";
     let fault = |found: &str| Some(Mistake::at(target, format!("`{}` {found}", masked(target))).allowed(allowed));
@@ -54,6 +59,11 @@ fn address(target: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
             fault("holds credentials")
         }
         Some(uri) if uri.path() != "/" || uri.query().is_some() || target.ends_with('/') => fault("has a path"),
+        Some(uri)
+            if uri.port_u16().is_none() && uri.authority().is_some_and(|authority| has_port(authority.as_str())) =>
+        {
+            fault("has a port that is none")
+        }
         Some(_) => None,
     };
     if let Some(mistake) = mistake {

@@ -20,11 +20,13 @@ use super::{answer, problem};
 use crate::authenticate::bearer::Bearer;
 use crate::authenticate::issuer::Issuer;
 use crate::authenticate::json;
+use crate::authenticate::keys::KeySource;
 use crate::authenticate::token::UnverifiedToken;
 use crate::clock;
+use crate::denial::Denial;
 use crate::gateway::Gateway;
 use crate::percent;
-use crate::store::{KeyPattern, Kind, Store};
+use crate::store::{KeyPattern, Kind, Mark, Store};
 
 /// How much longer than the token a revocation is kept, in seconds: clocks differ.
 const MARGIN: i64 = 60;
@@ -33,7 +35,7 @@ const MARGIN: i64 = 60;
 struct Order {
     kind: Kind,
     key: String,
-    value: String,
+    mark: Mark,
     expires_at: i64,
 }
 
@@ -56,7 +58,7 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
         Err(Fault(status, text)) => return problem(status, &text),
     };
     let until = u64::try_from(order.expires_at).unwrap_or(0).saturating_mul(1000);
-    if let Err(error) = store.put(&order.key, &order.value, until).await {
+    if let Err(error) = store.mark(&order.key, order.mark, until).await {
         return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not revoked: {error}"));
     }
     let took = clock::monotonic().saturating_duration_since(started);
@@ -123,11 +125,15 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
             before.as_i64().filter(|before| *before > 0).ok_or_else(|| fault("`before` is no unix time in seconds"))?
         }
     };
-    let value = if kind == Kind::Sub { before.to_string() } else { "1".to_owned() };
-    let longest =
-        gateway.authenticator.issuers().iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway)).max();
+    let mark = if kind == Kind::Sub { Mark::NotBefore(before) } else { Mark::Presence };
+    let longest = gateway
+        .authenticator
+        .issuers()
+        .iter()
+        .map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)))
+        .max();
     let expires_at = now.max(before).saturating_add(longest.unwrap_or(0)).saturating_add(MARGIN);
-    Ok(Order { kind, key, value, expires_at })
+    Ok(Order { kind, key, mark, expires_at })
 }
 
 /// A token has to be a real one: what is revoked must be what would be accepted.
@@ -141,9 +147,15 @@ fn by_token(gateway: &Gateway, text: &str, now: i64) -> Result<Order, Fault> {
         .iter()
         .find(|issuer| *issuer.issuer == *iss)
         .ok_or_else(|| fault("the token is of no configured issuer, so it is not accepted anyway"))?;
-    let (_, token) = issuer
-        .check_signature(token)
-        .map_err(|denial| fault(format!("the token is not accepted anyway ({})", denial.label())))?;
+    let (_, token) = issuer.check_signature(token).map_err(|denial| {
+        let is_late = matches!(denial, Denial::KeysUnavailable | Denial::UnknownKey);
+        if is_late && matches!(issuer.keys, KeySource::Remote(_)) {
+            // The keys may arrive a moment later, and the token would pass then.
+            let text = "not revoked: the issuer's keys are away; use the token's `jti`, `sid` or `sub`";
+            return Fault(StatusCode::SERVICE_UNAVAILABLE, text.to_owned());
+        }
+        fault(format!("the token is not accepted anyway ({})", denial.label()))
+    })?;
     let expires = token
         .claims
         .date("exp")
@@ -157,7 +169,7 @@ fn by_token(gateway: &Gateway, text: &str, now: i64) -> Result<Order, Fault> {
     let jti = token.claims.text("jti").ok().flatten();
     let jti = jti.ok_or_else(|| fault("the token has no `jti` to revoke it by; revoke its `sub` or `sid`"))?;
     let key = pattern(gateway, Kind::Jti)?.key(jti, &issuer.issuer);
-    Ok(Order { kind: Kind::Jti, key, value: "1".to_owned(), expires_at: ends.saturating_add(MARGIN) })
+    Ok(Order { kind: Kind::Jti, key, mark: Mark::Presence, expires_at: ends.saturating_add(MARGIN) })
 }
 
 /// The one of `jti`, `sid`, `sub` that is named.

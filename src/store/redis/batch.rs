@@ -1,0 +1,70 @@
+//! Look-ups become one pipeline, and its replies their answers.
+//!
+//! What is not clearly an answer is `Unknown`: an error, a reply of another type, a reply too few.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{Pipeline, Value};
+use tokio::time::timeout;
+
+use super::{Ask, Connected, Shared, reason};
+use crate::store::{Standing, judge_not_before};
+
+/// Sends one batch as one pipeline and hands out the answers.
+pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch: Vec<Ask>, deadline: Duration) {
+    let mut pipeline = Pipeline::with_capacity(batch.len() * 2);
+    let mut count = 0;
+    for ask in &batch {
+        if !ask.keys.present.is_empty() {
+            pipeline.cmd("EXISTS").arg(ask.keys.present.iter().map(|key| &**key).collect::<Vec<_>>());
+            count += 1;
+        }
+        if let Some(rule) = &ask.keys.not_before {
+            pipeline.cmd("GET").arg(&*rule.key);
+            count += 1;
+        }
+    }
+    let replies = match timeout(deadline, connected.connection.send_packed_commands(&pipeline, 0, count)).await {
+        Ok(Ok(replies)) if replies.len() == count => replies,
+        Ok(Err(error)) if error.code().is_some() => {
+            tracing::warn!(reason = reason(&error), "store refuses look-ups");
+            Vec::new()
+        }
+        Ok(_) | Err(_) => {
+            shared.give_up(connected.generation);
+            Vec::new()
+        }
+    };
+    let mut replies = replies.into_iter();
+    for ask in batch {
+        let present =
+            if ask.keys.present.is_empty() { Standing::Clear } else { judge_presence(replies.next().as_ref()) };
+        let not_before = ask.keys.not_before.as_ref().map_or(Standing::Clear, |rule| match replies.next() {
+            Some(Value::Nil) => Standing::Clear,
+            Some(Value::BulkString(bytes)) => {
+                std::str::from_utf8(&bytes).map_or(Standing::Unknown, |text| judge_not_before(text, rule.issued_at))
+            }
+            _ => Standing::Unknown,
+        });
+        // A caller that has gone away does not want the answer any more.
+        let _gone = ask.answer.send(worse(present, not_before));
+    }
+}
+
+fn judge_presence(reply: Option<&Value>) -> Standing {
+    match reply {
+        Some(Value::Int(0)) => Standing::Clear,
+        Some(Value::Int(_)) => Standing::Revoked,
+        _ => Standing::Unknown,
+    }
+}
+
+/// Revoked by either is revoked; clear only if clear by both.
+const fn worse(one: Standing, other: Standing) -> Standing {
+    match (one, other) {
+        (Standing::Revoked, _) | (_, Standing::Revoked) => Standing::Revoked,
+        (Standing::Unknown, _) | (_, Standing::Unknown) => Standing::Unknown,
+        (Standing::Clear, Standing::Clear) => Standing::Clear,
+    }
+}

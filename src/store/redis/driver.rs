@@ -1,0 +1,131 @@
+//! Keeps a link alive: connects, hands look-ups on, notices silence, connects again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, Value};
+use tokio::time::timeout;
+
+use super::batch::answer;
+use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, Shared, reason};
+use crate::store::Standing;
+
+impl Driver {
+    /// Keeps the link alive until every user of it is gone.
+    pub async fn run(mut self) {
+        let mut announced_away = false;
+        let mut pause = BACKOFF.0;
+        let mut generation = 0;
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    if self.is_speaker {
+                        tracing::info!(store = %self.url, "store connected");
+                    }
+                    (announced_away, pause) = (false, BACKOFF.0);
+                    generation += 1;
+                    let connected = Connected { generation, connection };
+                    self.shared.connection.store(Some(Arc::new(connected.clone())));
+                    let users_left = self.serve(connected).await;
+                    self.shared.connection.store(None);
+                    // What was still waiting has waited long enough.
+                    while let Ok(ask) = self.inbox.try_recv() {
+                        let _gone = ask.answer.send(Standing::Unknown);
+                    }
+                    if !users_left {
+                        return;
+                    }
+                    self.announce(&mut announced_away, "the connection broke, or an answer did not come in time");
+                }
+                Err(reason) => {
+                    self.announce(&mut announced_away, &reason);
+                    if !self.refuse_for(pause.mul_f64(0.5 + fastrand::f64())).await {
+                        return;
+                    }
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Says once that the store is away.
+    fn announce(&self, was_announced: &mut bool, reason: &str) {
+        if self.is_speaker && !*was_announced {
+            tracing::error!(store = %self.url, reason, "store away: protected routes answer 503 until it is back");
+        }
+        *was_announced = true;
+    }
+
+    /// A connection that has answered `PING` in time.
+    async fn connect(&mut self) -> Result<MultiplexedConnection, String> {
+        let client = Client::open(self.url.0.clone()).map_err(|error| reason(&error))?;
+        let limit = self.deadline.max(Duration::from_millis(500));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(limit))
+            .set_response_timeout(Some(limit))
+            .set_pipeline_buffer_size(QUEUE);
+        let attempt = async {
+            let mut connection =
+                client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| reason(&error))?;
+            connection
+                .send_packed_command(&::redis::cmd("PING"))
+                .await
+                .map_err(|error| reason(&error))
+                .and_then(usable)?;
+            Ok(connection)
+        };
+        timeout(limit * 2, attempt).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+
+    /// Sends what arrives until the connection breaks; `false` when nobody is left to ask.
+    async fn serve(&mut self, connected: Connected) -> bool {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut asks = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                () = self.shared.broken.notified() => return true,
+                count = self.inbox.recv_many(&mut asks, BATCH) => {
+                    if count == 0 {
+                        return false;
+                    }
+                    let batch = std::mem::replace(&mut asks, Vec::with_capacity(BATCH));
+                    tokio::spawn(answer(Arc::clone(&self.shared), connected.clone(), batch, self.deadline));
+                }
+                _ = heartbeat.tick() => {
+                    tokio::spawn(ping(Arc::clone(&self.shared), connected.clone(), self.deadline));
+                }
+            }
+        }
+    }
+
+    /// Answers `Unknown` to whatever still arrives, for a while; `false` when nobody is left.
+    async fn refuse_for(&mut self, pause: Duration) -> bool {
+        let over = tokio::time::sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return true,
+                ask = self.inbox.recv() => match ask {
+                    Some(ask) => {
+                        let _gone = ask.answer.send(Standing::Unknown);
+                    }
+                    None => return false,
+                }
+            }
+        }
+    }
+}
+
+async fn ping(shared: Arc<Shared>, mut connected: Connected, deadline: Duration) {
+    let answer = timeout(deadline, connected.connection.send_packed_command(&::redis::cmd("PING"))).await;
+    let alive = answer.is_ok_and(|reply| reply.map_err(|error| reason(&error)).and_then(usable).is_ok());
+    if !alive {
+        shared.give_up(connected.generation);
+    }
+}
+
+/// `LOADING`, `NOAUTH`, `MASTERDOWN` and kin are answers too, but not ones to build on.
+fn usable(reply: Value) -> Result<(), String> {
+    if let Value::ServerError(error) = reply { Err(error.code().to_owned()) } else { Ok(()) }
+}

@@ -1,0 +1,235 @@
+//! The store in Redis: one pipelined connection for each worker, one for the control runtime.
+//!
+//! 1. A look-up is handed to a task of the same worker that owns the connection, so that it crosses
+//!    no thread; what arrives while that is busy goes out as one pipeline, and many requests share a
+//!    round trip.
+//! 2. Every look-up has a deadline. A batch that misses it is answered `Unknown` and its connection
+//!    is dropped: a late reply must never be taken for the reply to a later question.
+//! 3. While there is no connection every look-up is answered `Unknown` at once, without waiting.
+//! 4. It reconnects for ever, with jitter. A connection counts only once it has answered `PING`:
+//!    a stopped Redis still accepts connections.
+//!
+//! What it does not do: cache an answer, or guess one. `EXISTS` is asked, not `GET`, where presence
+//! is the question, so that a key of any type counts; a not-before key of another type is an error
+//! and so `Unknown`.
+
+mod batch;
+mod driver;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{IntoConnectionInfo, RedisError, Value};
+use arc_swap::ArcSwapOption;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{Entry, Mark, Standing, StandingKeys, StoreError};
+
+/// Look-ups that may wait for the connection's task; one more is answered `Unknown`.
+const QUEUE: usize = 16_384;
+/// Look-ups in one pipeline at the most.
+const BATCH: usize = 256;
+/// How often an idle connection is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// First and longest pause between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
+
+/// SECURITY: a plain `SET` would shorten a ban that a service wrote without an end, or put a later
+/// logout time back, and so revive tokens. A value of another type than text is replaced where a time
+/// is needed: it could not be read anyway. Needs Redis 6.2 (`PXAT`).
+const STRENGTHEN: &str = r"
+local key, value, at, kind = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local there = redis.call('TYPE', key).ok
+if there == 'none' or (kind == 'not-before' and there ~= 'string') then
+  redis.call('SET', key, value, 'PXAT', ARGV[2])
+  return 1
+end
+if kind == 'not-before' then
+  local old = tonumber(redis.call('GET', key))
+  if old == nil or old < tonumber(value) then redis.call('SET', key, value, 'KEEPTTL') end
+end
+local left = redis.call('PTTL', key)
+local time = redis.call('TIME')
+if left >= 0 and time[1] * 1000 + left < at then redis.call('PEXPIREAT', key, ARGV[2]) end
+return 1";
+
+/// Where Redis is; `Debug` and `Display` leave the password out.
+#[derive(Clone)]
+pub struct RedisUrl(::redis::ConnectionInfo);
+
+impl RedisUrl {
+    /// Reads `redis://[user:password@]host[:port][/db]` or the same with `rediss://`.
+    ///
+    /// # Errors
+    /// What is wrong, without the password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if !(url.starts_with("redis://") || url.starts_with("rediss://")) {
+            return Err("the scheme is neither `redis://` nor `rediss://`".to_owned());
+        }
+        let info =
+            url.into_connection_info().map_err(|error| error.detail().unwrap_or("it cannot be read").to_owned())?;
+        let settings = ::redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        Ok(Self(info.set_tcp_settings(settings)))
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.addr())
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One way to Redis; the connection itself is held by its [`Driver`].
+#[derive(Debug)]
+pub struct Link {
+    url: RedisUrl,
+    deadline: Duration,
+    asks: mpsc::Sender<Ask>,
+    shared: Arc<Shared>,
+}
+
+/// Connects, reconnects and sends; one for each [`Link`], run where the link is used.
+#[derive(Debug)]
+pub struct Driver {
+    url: RedisUrl,
+    deadline: Duration,
+    inbox: mpsc::Receiver<Ask>,
+    shared: Arc<Shared>,
+    /// Whether this link tells the log about the store; the others would only repeat it.
+    is_speaker: bool,
+}
+
+/// What the driver and the users of a link share. `connection` is empty while Redis is away.
+#[derive(Default)]
+struct Shared {
+    connection: ArcSwapOption<Connected>,
+    broken: Notify,
+}
+
+/// One connection, and which one it is: a late failure of an earlier one must not end a later one.
+#[derive(Clone)]
+struct Connected {
+    generation: u64,
+    connection: MultiplexedConnection,
+}
+
+/// One look-up on its way.
+#[derive(Debug)]
+struct Ask {
+    keys: Arc<StandingKeys>,
+    answer: oneshot::Sender<Standing>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("connected", &self.connection.load().is_some()).finish()
+    }
+}
+
+impl Link {
+    /// A link and the driver that connects it. `deadline` bounds every answer.
+    #[must_use]
+    pub fn new(url: RedisUrl, deadline: Duration) -> (Self, Driver) {
+        let (asks, inbox) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared::default());
+        let link = Self { url: url.clone(), deadline, asks, shared: Arc::clone(&shared) };
+        (link, Driver { url, deadline, inbox, shared, is_speaker: true })
+    }
+
+    /// Another link to the same store.
+    pub(super) fn sibling(&self) -> (Self, Driver) {
+        let (link, driver) = Self::new(self.url.clone(), self.deadline);
+        (link, Driver { is_speaker: false, ..driver })
+    }
+
+    /// Whether there is a connection that has proved itself.
+    pub(super) fn is_available(&self) -> bool {
+        self.shared.connection.load().is_some()
+    }
+
+    /// Asks for a token's standing. Waits no longer than the deadline, and not at all while there
+    /// is no connection. Dropping the future abandons the answer, never the connection's order.
+    pub(super) async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
+        if keys.is_empty() || !self.is_available() {
+            return Standing::Unknown;
+        }
+        let (answer, wait) = oneshot::channel();
+        if self.asks.try_send(Ask { keys: Arc::clone(keys), answer }).is_err() {
+            return Standing::Unknown;
+        }
+        wait.await.unwrap_or(Standing::Unknown)
+    }
+
+    /// Writes a mark, or strengthens the one that is there, in one step.
+    pub(super) async fn mark(&self, key: &str, mark: Mark, expires_at: u64) -> Result<(), StoreError> {
+        let kind = match mark {
+            Mark::Presence => "presence",
+            Mark::NotBefore(_) => "not-before",
+        };
+        let mut command = ::redis::cmd("EVAL");
+        command.arg(STRENGTHEN).arg(1).arg(key).arg(mark.value()).arg(expires_at).arg(kind);
+        self.command(command).await.map(drop)
+    }
+
+    /// The value of one key (its type, where it is no text) and its remaining life.
+    pub(super) async fn read(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        let mut get = ::redis::cmd("GET");
+        get.arg(key);
+        let mut life = ::redis::cmd("PTTL");
+        life.arg(key);
+        let value = match self.command(get).await {
+            Ok(Value::Nil) => return Ok(None),
+            Ok(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+            Ok(other) => format!("{other:?}"),
+            Err(StoreError::Refused(code)) if code == "WRONGTYPE" => "(not a string)".to_owned(),
+            Err(error) => return Err(error),
+        };
+        let life = self.command(life).await?;
+        let remaining = if let Value::Int(millis) = life { u64::try_from(millis).ok() } else { None };
+        Ok(Some(Entry { value, remaining }))
+    }
+
+    async fn command(&self, command: ::redis::Cmd) -> Result<Value, StoreError> {
+        let connected = self.shared.connection.load_full().ok_or(StoreError::Away)?;
+        let mut connection = connected.connection.clone();
+        match timeout(self.deadline, connection.send_packed_command(&command)).await {
+            Err(_) => {
+                self.shared.give_up(connected.generation);
+                Err(StoreError::TimedOut)
+            }
+            Ok(Ok(Value::ServerError(error))) => Err(StoreError::Refused(error.code().to_owned())),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                let Some(code) = error.code() else {
+                    self.shared.give_up(connected.generation);
+                    return Err(StoreError::Away);
+                };
+                Err(StoreError::Refused(code.to_owned()))
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Drops the connection, so that no later answer can come from it.
+    fn give_up(&self, generation: u64) {
+        if self.connection.load().as_ref().is_some_and(|current| current.generation == generation) {
+            self.connection.store(None);
+            self.broken.notify_one();
+        }
+    }
+}
+
+/// An error's code, or its category: the full text may quote what was sent.
+fn reason(error: &RedisError) -> String {
+    error.code().unwrap_or_else(|| error.category()).to_owned()
+}
