@@ -16,28 +16,31 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
 };
+use smallvec::SmallVec;
 
 use super::trace;
 use crate::accept::Peer;
 use crate::authenticate::Caller;
 
-/// Fields that describe one connection and not the message.
-const HOP_BY_HOP: [HeaderName; 11] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    EXPECT,
-];
+/// Whether a field describes one connection and not the message.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Fields that would make an upstream act on another path or method than the one that was judged
 /// (row 44), or believe another client address.
@@ -76,11 +79,13 @@ impl HeaderPlan {
 
     /// Rewrites a request's fields for its upstream.
     pub fn rewrite(&self, headers: &mut HeaderMap, caller: &Caller, peer: &Peer, request_id: &HeaderValue) {
-        remove_hop_by_hop(headers);
-        self.remove_reserved(headers, peer.is_trusted);
-        if !self.forward_token {
-            headers.remove(AUTHORIZATION);
-        }
+        remove_named_by_connection(headers);
+        let is_doomed = |name: &HeaderName| {
+            is_hop_by_hop(name.as_str())
+                || self.is_reserved(name.as_str(), peer.is_trusted)
+                || (!self.forward_token && *name == AUTHORIZATION)
+        };
+        remove_if(headers, is_doomed);
         if let Caller::Known(identity) = caller {
             for (name, value) in identity.headers() {
                 headers.insert(name.clone(), value.clone());
@@ -89,14 +94,6 @@ impl HeaderPlan {
         set_forwarding(headers, peer);
         headers.insert(trace::REQUEST_ID, request_id.clone());
         trace::set_traceparent(headers);
-    }
-
-    fn remove_reserved(&self, headers: &mut HeaderMap, is_trusted: bool) {
-        let doomed: smallvec::SmallVec<[HeaderName; 8]> =
-            headers.keys().filter(|name| self.is_reserved(name.as_str(), is_trusted)).cloned().collect();
-        for name in doomed {
-            headers.remove(name);
-        }
     }
 
     fn is_reserved(&self, name: &str, is_trusted: bool) -> bool {
@@ -120,24 +117,37 @@ fn is_forwarding(folded: &str) -> bool {
     folded == "forwarded" || folded.starts_with("x-forwarded-") || folded == "x-forwarded"
 }
 
-/// Removes the fields of one hop; `Connection` cannot name a field that a gateway relies on, since
-/// ours are set afterwards.
+/// Removes the fields of one hop (RFC 9110 §7.6.1).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|field| field.to_str().ok())
-            .flat_map(|field| field.split(','))
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            // Why: these say whose the message is, from whom and how long; dropping them changes it.
-            .filter(|name| ![HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE].contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    remove_named_by_connection(headers);
+    remove_if(headers, |name| is_hop_by_hop(name.as_str()));
+}
+
+/// Removes what `Connection` names; it cannot name a field that a gateway relies on, since ours are
+/// set afterwards.
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
     }
-    for name in HOP_BY_HOP {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|field| field.to_str().ok())
+        .flat_map(|field| field.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // Why: these say whose the message is, from whom and how long; dropping them changes it.
+        .filter(|name| ![HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE].contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// One look at every field; a removal for each that goes, where asking for each by name would cost a
+/// hash for those that are not there.
+fn remove_if(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
+    let doomed: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| is_doomed(name)).cloned().collect();
+    for name in doomed {
         headers.remove(name);
     }
 }
