@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Chosen by measurement: see `docs/decisions/0004-allocator.md`.
+/// See `docs/decisions/0004-allocator.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
