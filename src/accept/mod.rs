@@ -34,8 +34,10 @@ use crate::gateway::{Gateway, Worker};
 use crate::observe::metrics::Counters;
 use crate::store::Asker;
 
-/// How often a worker looks after its connections.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a worker looks at its time limits.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How many of those looks pass before it looks after idle connections.
+const SWEEP_EVERY: u32 = 5;
 /// How long an accept that failed is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -164,12 +166,17 @@ impl Seat {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = seat.draining.clone();
+        let mut looks = 0_u32;
         loop {
             tokio::select! {
                 _ = draining.wait_for(|&draining| draining) => break,
                 _ = look.tick() => {
-                    watch.look(&seat.limits);
-                    worker.connections.sweep(&worker.gateway.forwarder);
+                    worker.connections.look(clock::monotonic());
+                    looks = looks.wrapping_add(1);
+                    if looks.is_multiple_of(SWEEP_EVERY) {
+                        watch.look(&seat.limits);
+                        worker.connections.sweep(&worker.gateway.forwarder);
+                    }
                 }
             }
         }
@@ -177,6 +184,7 @@ impl Seat {
         // Connections that were accepted in the last moment are told as well.
         while Rc::strong_count(&seat) > 1 || watch.len() > 0 {
             watch.finish();
+            worker.connections.look(clock::monotonic());
             tokio::select! {
                 () = sleep_until(end.into()) => break,
                 () = sleep(Duration::from_millis(5)) => {}

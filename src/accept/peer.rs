@@ -16,6 +16,8 @@ pub struct Peer {
     pub is_trusted: bool,
     /// Its address as a field value.
     pub forwarded_for: HeaderValue,
+    /// Its address as a node of `Forwarded` (RFC 7239 §6): an IPv6 address in brackets and quotes.
+    pub forwarded_node: String,
     /// `http`, or `https` where the listener speaks TLS.
     pub scheme: HeaderValue,
 }
@@ -30,6 +32,10 @@ impl Peer {
             is_trusted: trusted.iter().any(|network| network.contains(&address)),
             forwarded_for: HeaderValue::try_from(address.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            forwarded_node: match address {
+                IpAddr::V4(address) => address.to_string(),
+                IpAddr::V6(address) => format!("\"[{address}]\""),
+            },
             scheme: HeaderValue::from_static("http"),
         }
     }

@@ -1,30 +1,24 @@
 //! Bodies on their way: from the client to the upstream, and back.
 //!
-//! Both stream frame by frame; whoever reads slowly slows the other side down, nothing is gathered
-//! here. A request's trailers are dropped: they could carry header fields past every check.
+//! Both stream piece by piece; whoever reads slowly slows the other side down, nothing is gathered
+//! here. Trailers are dropped on both ways: they could carry header fields past every check.
 
-use std::cell::Cell;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
 
-use super::pool::Lease;
+use super::alarm::{Alarm, Alarms};
+use super::answer::{Framing, Piece};
+use super::error::ForwardError;
+use super::exchange::Exchange;
+use super::headers::BodyFraming;
+use super::pool::Pool;
 use crate::accept::Busy;
 use crate::clock;
-
-/// What became of a request body, seen by the one who waits for the answer.
-#[derive(Debug)]
-pub struct Progress {
-    fault: Cell<Option<UploadFault>>,
-    moved_at: Cell<Instant>,
-    touched: Cell<bool>,
-}
 
 /// Why a request body was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,27 +29,6 @@ pub enum UploadFault {
     TooSlow,
     /// The client went away or its framing is broken.
     Gone,
-}
-
-impl Progress {
-    fn new(now: Instant) -> Rc<Self> {
-        Rc::new(Self { fault: Cell::new(None), moved_at: Cell::new(now), touched: Cell::new(false) })
-    }
-
-    /// Why the body was cut off, if it was.
-    pub fn fault(&self) -> Option<UploadFault> {
-        self.fault.get()
-    }
-
-    /// When the last frame went through; at first, when the request began.
-    pub fn moved_at(&self) -> Instant {
-        self.moved_at.get()
-    }
-
-    /// Whether any of the body was taken from the client.
-    pub fn is_touched(&self) -> bool {
-        self.touched.get()
-    }
 }
 
 /// A request body on its way to the upstream.
@@ -71,99 +44,120 @@ pub struct Stream {
     incoming: Incoming,
     left: u64,
     silence: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-    progress: Rc<Progress>,
+    alarm: Alarm,
+    moved_at: Instant,
+    is_touched: bool,
     /// Held until the body has ended or was given up.
     _busy: Busy,
 }
 
+/// How much of a body is taken, and how slowly.
+#[derive(Clone, Copy)]
+pub struct UploadLimits {
+    /// Most bytes.
+    pub bytes: u64,
+    /// Longest silence.
+    pub silence: Duration,
+}
+
 impl Upload {
-    /// Wraps a client's body: at most `limit` bytes, never silent for longer than `silence`.
-    pub fn new(incoming: Incoming, limit: u64, silence: Duration, now: Instant, busy: Busy) -> (Self, Rc<Progress>) {
-        let progress = Progress::new(now);
+    /// Wraps a client's body.
+    #[must_use]
+    pub fn new(incoming: Incoming, limits: UploadLimits, now: Instant, busy: Busy, alarms: &Alarms) -> Self {
         if incoming.is_end_stream() {
-            return (Self::Empty, progress);
+            return Self::Empty;
         }
-        let stream =
-            Stream { incoming, left: limit, silence, timer: None, progress: Rc::clone(&progress), _busy: busy };
-        (Self::Streaming(Box::new(stream)), progress)
+        let UploadLimits { bytes, silence } = limits;
+        let alarm = alarms.alarm();
+        let stream = Stream { incoming, left: bytes, silence, alarm, moved_at: now, is_touched: false, _busy: busy };
+        Self::Streaming(Box::new(stream))
+    }
+
+    /// How it is framed upstream.
+    #[must_use]
+    pub fn framing(&self) -> BodyFraming {
+        match self {
+            Self::Empty => BodyFraming::Empty,
+            Self::Streaming(stream) => {
+                stream.incoming.size_hint().exact().map_or(BodyFraming::Chunked, BodyFraming::Length)
+            }
+        }
+    }
+
+    /// When the last piece went through, at first when the request began; `None` without a body.
+    #[must_use]
+    pub fn moved_at(&self) -> Option<Instant> {
+        match self {
+            Self::Empty => None,
+            Self::Streaming(stream) => Some(stream.moved_at),
+        }
+    }
+
+    /// Whether any of it was taken from the client.
+    #[must_use]
+    pub fn is_touched(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Streaming(stream) => stream.is_touched,
+        }
+    }
+
+    /// The next piece, never an empty one; `None` is the end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Streaming(stream) => stream.poll_next(cx).map(Result::transpose),
+        }
     }
 }
 
 impl Stream {
-    fn fail(&self, fault: UploadFault) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        self.progress.fault.set(Some(fault));
-        Poll::Ready(Some(Err(fault)))
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        self.progress.touched.set(true);
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending => {
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.silence)));
-                ready!(timer.as_mut().poll(cx));
-                return self.fail(UploadFault::TooSlow);
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadFault>> {
+        self.is_touched = true;
+        loop {
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Pending => return self.poll_silence(cx).map(|()| Err(UploadFault::TooSlow)),
+                Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Some(frame)) => frame.map_err(|_| UploadFault::Gone)?,
+            };
+            let Ok(data) = frame.into_data() else { return Poll::Ready(Ok(None)) };
+            if !data.is_empty() {
+                self.alarm.clear();
+                self.moved_at = clock::monotonic();
+                self.left = self.left.checked_sub(data.len() as u64).ok_or(UploadFault::TooLarge)?;
+                return Poll::Ready(Ok(Some(data)));
             }
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Ready(Some(Err(_))) => return self.fail(UploadFault::Gone),
-            Poll::Ready(Some(Ok(frame))) => frame,
-        };
-        self.timer = None;
-        self.progress.moved_at.set(clock::monotonic());
-        let Ok(data) = frame.into_data() else { return Poll::Ready(None) };
-        match self.left.checked_sub(data.len() as u64) {
-            Some(left) => self.left = left,
-            None => return self.fail(UploadFault::TooLarge),
         }
-        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn poll_silence(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.alarm.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if !self.alarm.is_set() {
+            self.alarm.set(clock::monotonic() + self.silence);
+        }
+        Poll::Pending
     }
 }
 
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = UploadFault;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Streaming(stream) => stream.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Streaming(stream) => stream.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming(stream) => stream.incoming.size_hint(),
-        }
-    }
+/// An upstream's body on its way to the client.
+pub enum Answer {
+    /// It was all there with its head; empty once it was taken.
+    Whole(Bytes),
+    /// It is still coming.
+    Streaming(Box<Streaming>),
 }
 
-impl std::fmt::Display for UploadFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::TooLarge => "the request body is longer than the limit",
-            Self::TooSlow => "the request body came too slowly",
-            Self::Gone => "the request body broke off",
-        })
-    }
-}
-
-impl std::error::Error for UploadFault {}
-
-/// An upstream's body on its way to the client. When it has come to its end the connection goes
-/// back to the pool; when it is dropped before, the connection is closed.
-pub struct Answer {
-    incoming: Incoming,
-    lease: Option<Lease>,
+/// A body that is still coming. When it has come to its end the connection goes back to the pool;
+/// when it is dropped before, the connection is closed.
+pub struct Streaming {
+    /// What came with the head.
+    first: Bytes,
+    framing: Framing,
+    exchange: Option<Exchange>,
+    goes_back_to: Option<Pool>,
     silence: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// The upstream broke off, or fell silent, inside its answer.
@@ -171,18 +165,80 @@ pub struct Answer {
 pub struct AnswerCut;
 
 impl Answer {
-    pub(super) fn new(incoming: Incoming, lease: Lease, silence: Duration) -> Self {
-        let mut answer = Self { incoming, lease: Some(lease), silence, timer: None };
-        answer.settle();
-        answer
+    /// The body that follows a head; `pool` is where the connection goes when it is through, `None`
+    /// where it ends with this answer.
+    ///
+    /// # Errors
+    /// `Broken` where the body's first bytes are not what the head said.
+    pub(super) fn new(
+        mut exchange: Exchange,
+        mut framing: Framing,
+        pool: Option<Pool>,
+        silence: Duration,
+    ) -> Result<Self, ForwardError> {
+        let piece = framing.next(&mut exchange.connection.buffer).map_err(|_| ForwardError::Broken)?;
+        let first = match piece {
+            Piece::Data(data) => data,
+            Piece::More | Piece::End => Bytes::new(),
+        };
+        let is_over = framing.is_over();
+        let mut streaming =
+            Streaming { first: Bytes::new(), framing, exchange: Some(exchange), goes_back_to: pool, silence };
+        if is_over {
+            streaming.settle();
+            return Ok(Self::Whole(first));
+        }
+        streaming.first = first;
+        Ok(Self::Streaming(Box::new(streaming)))
+    }
+}
+
+impl Streaming {
+    /// Gives the connection back, when nothing more is to be read from it.
+    fn settle(&mut self) {
+        let (Some(mut exchange), Some(pool)) = (self.exchange.take(), self.goes_back_to.take()) else { return };
+        if exchange.is_sent() {
+            pool.give_back(exchange.connection, clock::monotonic());
+            return;
+        }
+        // The answer came early, and the client is still sending.
+        let silence = self.silence;
+        tokio::task::spawn_local(async move {
+            exchange.finish_upload(silence).await;
+            if exchange.is_sent() {
+                pool.give_back(exchange.connection, clock::monotonic());
+            }
+        });
     }
 
-    /// Gives the connection back once nothing more is to be read from it.
-    fn settle(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, AnswerCut>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
+        }
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(None)) };
+        // A fault of the client's body ends the sending, not what is already being answered.
+        let _sent = exchange.poll_send(cx);
+        loop {
+            match self.framing.next(&mut exchange.connection.buffer).map_err(|_| AnswerCut)? {
+                Piece::End => return Poll::Ready(Ok(None)),
+                Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
+                Piece::More => {}
+            }
+            let connection = &mut exchange.connection;
+            match (connection.poll_fill(cx, self.framing.still_to_come()), &self.framing) {
+                (Poll::Ready(Ok(1..)), _) => connection.alarm.clear(),
+                (Poll::Ready(Ok(0)), Framing::Close) => return Poll::Ready(Ok(None)),
+                (Poll::Ready(Ok(0) | Err(_)), _) => return Poll::Ready(Err(AnswerCut)),
+                (Poll::Pending, _) => {
+                    if connection.alarm.poll(cx).is_ready() {
+                        return Poll::Ready(Err(AnswerCut));
+                    }
+                    if !connection.alarm.is_set() {
+                        connection.alarm.set(clock::monotonic() + self.silence);
+                    }
+                    return Poll::Pending;
+                }
+            }
         }
     }
 }
@@ -192,38 +248,36 @@ impl Body for Answer {
     type Error = AnswerCut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Pending => {
-                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(this.silence)));
-                ready!(timer.as_mut().poll(cx));
-                this.lease = None;
-                Poll::Ready(Some(Err(AnswerCut)))
-            }
-            Poll::Ready(None) => {
-                if let Some(lease) = this.lease.take() {
-                    lease.give_back();
+        match self.get_mut() {
+            Self::Whole(text) if text.is_empty() => Poll::Ready(None),
+            Self::Whole(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Self::Streaming(streaming) => {
+                let polled = streaming.poll_next(cx);
+                match &polled {
+                    Poll::Ready(Err(AnswerCut) | Ok(None)) if !streaming.framing.is_over() => streaming.exchange = None,
+                    Poll::Ready(_) if streaming.framing.is_over() => streaming.settle(),
+                    Poll::Ready(_) | Poll::Pending => {}
                 }
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(_))) => {
-                this.lease = None;
-                Poll::Ready(Some(Err(AnswerCut)))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                this.timer = None;
-                this.settle();
-                Poll::Ready(Some(Ok(frame)))
+                polled.map(|piece| piece.map(|data| data.map(Frame::data)).transpose())
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match self {
+            Self::Whole(text) => text.is_empty(),
+            Self::Streaming(streaming) => streaming.first.is_empty() && streaming.framing.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self {
+            Self::Whole(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Streaming(streaming) => match streaming.framing {
+                Framing::Length(left) => SizeHint::with_exact(left + streaming.first.len() as u64),
+                Framing::Chunked(_) | Framing::Close => SizeHint::default(),
+            },
+        }
     }
 }
 

@@ -13,34 +13,15 @@
 //! Sources: RFC 9110 §7.6, RFC 7239, DESIGN §4.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-};
+use http::Method;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
 use smallvec::SmallVec;
 
 use super::trace;
 use crate::accept::Peer;
 use crate::authenticate::Caller;
-
-/// Whether a field describes one connection and not the message.
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "expect"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
 
 /// Fields that would make an upstream act on another path or method than the one that was judged
 /// (row 44), or believe another client address.
@@ -57,16 +38,42 @@ const OVERRIDES: [&str; 10] = [
     "cf-connecting-ip",
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// What is removed and set, for all routes of one configuration.
+/// What goes on and what is set, for all routes of one configuration.
 #[derive(Debug)]
 pub struct HeaderPlan {
     /// Identity headers and overrides, folded by [`fold`].
     reserved: HashSet<String>,
+    /// Which lengths their names have: a bit each, so that most other names are not looked up.
+    lengths: u64,
     forward_token: bool,
+}
+
+/// What the head of one request upstream is made of.
+#[derive(Clone, Copy)]
+pub struct Sources<'r> {
+    /// The request's own head.
+    pub head: &'r Parts,
+    /// The path and query that were judged.
+    pub target: &'r str,
+    /// Whose identity goes with it.
+    pub caller: &'r Caller,
+    /// Who sent it.
+    pub peer: &'r Peer,
+    /// Its id.
+    pub request_id: &'r HeaderValue,
+    /// How its body is framed.
+    pub framing: BodyFraming,
+}
+
+/// How a request's body is framed upstream, whatever the client's fields said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// There is none.
+    Empty,
+    /// It has so many bytes.
+    Length(u64),
+    /// Its length is not known.
+    Chunked,
 }
 
 impl HeaderPlan {
@@ -74,38 +81,72 @@ impl HeaderPlan {
     #[must_use]
     pub fn new<'n>(identity: impl Iterator<Item = &'n HeaderName>, forward_token: bool) -> Self {
         let names = identity.map(HeaderName::as_str).chain(OVERRIDES);
-        Self { reserved: names.map(fold).collect(), forward_token }
+        let reserved: HashSet<String> = names.map(fold).collect();
+        let lengths = reserved.iter().fold(0, |lengths, name| lengths | length_bit(name));
+        Self { reserved, lengths, forward_token }
     }
 
-    /// Rewrites a request's fields for its upstream.
-    pub fn rewrite(&self, headers: &mut HeaderMap, caller: &Caller, peer: &Peer, request_id: &HeaderValue) {
-        remove_named_by_connection(headers);
-        let is_doomed = |name: &HeaderName| {
-            is_hop_by_hop(name.as_str())
-                || self.is_reserved(name.as_str(), peer.is_trusted)
-                || (!self.forward_token && *name == AUTHORIZATION)
-        };
-        remove_if(headers, is_doomed);
-        if let Caller::Known(identity) = caller {
-            for (name, value) in identity.headers() {
-                headers.insert(name.clone(), value.clone());
+    /// The head of the request to the upstream, to the empty line.
+    #[must_use]
+    pub fn write(&self, sources: Sources<'_>) -> Vec<u8> {
+        let Sources { head, target, caller, peer, request_id, framing } = sources;
+        let mut out = Vec::with_capacity(1024);
+        put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+        let named: SmallVec<[HeaderName; 4]> = head.headers.get_all(CONNECTION).iter().flat_map(named_by).collect();
+        for (name, value) in &head.headers {
+            if self.goes_on(name.as_str(), peer.is_trusted) && !named.contains(name) {
+                field(&mut out, name.as_str(), value.as_bytes());
             }
         }
-        set_forwarding(headers, peer);
-        headers.insert(trace::REQUEST_ID, request_id.clone());
-        trace::set_traceparent(headers);
+        if let Caller::Known(identity) = caller {
+            for (name, value) in identity.headers() {
+                field(&mut out, name.as_str(), value.as_bytes());
+            }
+        }
+        write_forwarding(&mut out, &head.headers, peer);
+        field(&mut out, "x-request-id", request_id.as_bytes());
+        field(&mut out, "traceparent", &trace::traceparent(&head.headers));
+        match framing {
+            BodyFraming::Chunked => field(&mut out, "transfer-encoding", b"chunked"),
+            BodyFraming::Length(length) => write_length(&mut out, length),
+            // Some servers want to be told that there is none (RFC 9110 §8.6).
+            BodyFraming::Empty if [Method::POST, Method::PUT, Method::PATCH].contains(&head.method) => {
+                write_length(&mut out, 0);
+            }
+            BodyFraming::Empty => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        out
     }
 
-    fn is_reserved(&self, name: &str, is_trusted: bool) -> bool {
-        let has_odd_spelling = name.bytes().any(|b| b == b'_' || b == b'.') || name.ends_with('-');
-        if !has_odd_spelling {
-            return self.reserved.contains(name) || (!is_trusted && is_forwarding(name));
+    /// Whether a client's field goes on as it is.
+    fn goes_on(&self, name: &str, is_trusted: bool) -> bool {
+        match name {
+            "authorization" => self.forward_token,
+            // Ours are set instead.
+            "content-length" | "x-request-id" | "traceparent" => false,
+            _ if is_hop_by_hop(name) => false,
+            _ => !self.is_reserved(name) && !is_forwarding(name, is_trusted),
+        }
+    }
+
+    fn is_reserved(&self, name: &str) -> bool {
+        if !has_odd_spelling(name) {
+            return self.lengths & length_bit(name) != 0 && self.reserved.contains(name);
         }
         // SECURITY: a server that turns fields into variables (CGI, WSGI) reads `x_user_id` as
         // `X-User-Id`. Of a trusted proxy too, only the true spelling of a forwarding field stays.
         let folded = fold(name);
-        self.reserved.contains(&folded) || is_forwarding(&folded)
+        self.reserved.contains(&folded) || is_forwarding(&folded, false)
     }
+}
+
+fn length_bit(name: &str) -> u64 {
+    1 << (name.len() % 64)
+}
+
+fn has_odd_spelling(name: &str) -> bool {
+    name.bytes().any(|b| b == b'_' || b == b'.') || name.ends_with('-')
 }
 
 /// Lower case, with every spelling of the separator as `-`.
@@ -113,85 +154,88 @@ fn fold(name: &str) -> String {
     name.trim_end_matches(['-', '_', '.']).to_ascii_lowercase().replace(['_', '.'], "-")
 }
 
-fn is_forwarding(folded: &str) -> bool {
-    folded == "forwarded" || folded.starts_with("x-forwarded-") || folded == "x-forwarded"
-}
-
-/// Removes the fields of one hop (RFC 9110 §7.6.1).
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    remove_named_by_connection(headers);
-    remove_if(headers, |name| is_hop_by_hop(name.as_str()));
-}
-
-/// Removes what `Connection` names; it cannot name a field that a gateway relies on, since ours are
-/// set afterwards.
-fn remove_named_by_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
+/// Whether a field says who came before; of a trusted proxy those that are written by
+/// [`write_forwarding`] are left to it, and others stay.
+fn is_forwarding(name: &str, is_trusted: bool) -> bool {
+    match name {
+        "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => true,
+        _ => !is_trusted && (name.starts_with("x-forwarded-") || name == "x-forwarded"),
     }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(','))
+}
+
+/// Whether a field describes one connection and not the message.
+pub fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// The fields that a `Connection` field names (RFC 9110 §7.6.1). It cannot name one that a gateway
+/// relies on, since ours are set after all removals.
+pub fn named_by(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    let names = connection.to_str().unwrap_or_default().split(',');
+    names
+        .filter(|name| !is_hop_by_hop(&name.trim().to_ascii_lowercase()))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
         // Why: these say whose the message is, from whom and how long; dropping them changes it.
         .filter(|name| ![HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE].contains(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
 }
 
-/// One look at every field; a removal for each that goes, where asking for each by name would cost a
-/// hash for those that are not there.
-fn remove_if(headers: &mut HeaderMap, is_doomed: impl Fn(&HeaderName) -> bool) {
-    let doomed: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| is_doomed(name)).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
-}
-
-/// Sets `X-Forwarded-For/-Proto/-Host` and `Forwarded`: what a trusted proxy said, and its own
+/// Writes `X-Forwarded-For/-Proto/-Host` and `Forwarded`: what a trusted proxy said, and its own
 /// address; of anybody else only the address that the connection has.
-fn set_forwarding(headers: &mut HeaderMap, peer: &Peer) {
-    let host = headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
-    let before = peer.is_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
-    let chain = match before {
-        Some(before) => HeaderValue::try_from(format!("{before}, {}", peer.address)).ok(),
-        None => None,
+fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, peer: &Peer) {
+    let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let said = |name: &'static str| -> SmallVec<[&[u8]; 2]> {
+        let fields = headers.get_all(name).iter().take(if peer.is_trusted { usize::MAX } else { 0 });
+        fields.map(HeaderValue::as_bytes).filter(|value| !value.is_empty()).collect()
     };
-    headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.forwarded_for.clone()));
-    for (name, value) in [(X_FORWARDED_PROTO, peer.scheme.clone()), (X_FORWARDED_HOST, host.clone())] {
-        let single = headers.get_all(&name).iter().count() == 1;
-        if !(peer.is_trusted && single) {
-            headers.insert(name, value);
+    begin(out, "x-forwarded-for");
+    for before in said("x-forwarded-for") {
+        put(out, &[before, b", "]);
+    }
+    put(out, &[peer.forwarded_for.as_bytes(), b"\r\n"]);
+    for (name, ours) in [("x-forwarded-proto", peer.scheme.as_bytes()), ("x-forwarded-host", host)] {
+        match said(name).as_slice() {
+            [theirs] => field(out, name, theirs),
+            _ => field(out, name, ours),
         }
     }
-    let element = forwarded_element(peer, &host);
-    let element = match peer.is_trusted.then(|| joined(headers, &FORWARDED)).flatten() {
-        Some(before) => format!("{before}, {element}"),
-        None => element,
-    };
-    match HeaderValue::try_from(element) {
-        Ok(value) => drop(headers.insert(FORWARDED, value)),
-        Err(_) => drop(headers.remove(FORWARDED)),
+    begin(out, "forwarded");
+    for before in said("forwarded") {
+        put(out, &[before, b", "]);
     }
+    // `for=192.0.2.60;host="shop.example.com";proto=http` (RFC 7239 §4). The host is within the
+    // grammar of a Host field, which has no quotation mark.
+    let node = peer.forwarded_node.as_bytes();
+    put(out, &[b"for=", node, b";host=\"", host, b"\";proto=", peer.scheme.as_bytes(), b"\r\n"]);
 }
 
-/// `for=192.0.2.60;host="shop.example.com";proto=http` (RFC 7239 §4).
-fn forwarded_element(peer: &Peer, host: &HeaderValue) -> String {
-    let node = match peer.address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let scheme = peer.scheme.to_str().unwrap_or("http");
-    // The host is within the grammar of a Host field, which has no quotation mark.
-    let host = host.to_str().unwrap_or_default();
-    format!("for={node};host=\"{host}\";proto={scheme}")
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    field(out, "content-length", length.to_string().as_bytes());
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let fields: Option<Vec<&str>> = headers.get_all(name).iter().map(|field| field.to_str().ok()).collect();
-    fields.filter(|fields| !fields.is_empty()).map(|fields| fields.join(", "))
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    begin(out, name);
+    put(out, &[value, b"\r\n"]);
+}
+
+fn begin(out: &mut Vec<u8>, name: &str) {
+    put(out, &[name.as_bytes(), b": "]);
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
 }

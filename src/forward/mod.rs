@@ -11,8 +11,12 @@
 //!
 //! What it does not do: follow redirects, cache, or decide anything about the caller.
 
+pub mod alarm;
+pub mod answer;
 pub mod body;
+pub mod connection;
 pub mod error;
+pub mod exchange;
 pub mod headers;
 pub mod pool;
 pub mod trace;
@@ -21,16 +25,18 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Response};
 use hyper::body::Incoming;
-use tokio::time::sleep_until;
 
-use self::body::{Answer, Progress, Upload, UploadFault};
+use self::answer::Head;
+use self::body::{Answer, Upload, UploadFault, UploadLimits};
+use self::connection::Connection;
 pub use self::error::{ForwardError, Phase};
-use self::headers::HeaderPlan;
-use self::pool::{Lease, Pool, Target};
+use self::exchange::{Exchange, Fault};
+use self::headers::{BodyFraming, HeaderPlan, Sources};
+use self::pool::{Pool, Target};
 use crate::accept::{Busy, Peer};
 use crate::authorize::Permit;
 
@@ -82,6 +88,11 @@ pub struct Exchanged<'r> {
 }
 
 impl Connections {
+    /// Ends what has taken too long; called a few times a second.
+    pub fn look(&self, now: Instant) {
+        self.pool.alarms().look(now);
+    }
+
     /// Closes idle connections that nobody will use any more.
     pub fn sweep(&self, forwarder: &Forwarder) {
         let longest = forwarder.upstreams.iter().map(|upstream| upstream.keep_alive).max();
@@ -120,86 +131,80 @@ impl Forwarder {
     ) -> Result<Response<Answer>, ForwardError> {
         let route = permit.admitted().route;
         let upstream = self.upstreams.get(route.upstream).ok_or(ForwardError::Unreachable)?;
-        let Exchanged { mut head, body, peer, request_id, started, busy } = exchanged;
-        self.plan.rewrite(&mut head.headers, permit.caller(), peer, request_id);
-        head.uri = Uri::from(permit.admitted().path.target().clone());
-        head.version = Version::HTTP_11;
-        let (upload, progress) = Upload::new(body, route.limits.body, route.limits.body_timeout, started, busy);
-        if matches!(upload, Upload::Streaming(_)) && !head.headers.contains_key(CONTENT_LENGTH) {
-            // Why: without it the library sends a GET's body of unknown length as no body at all.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let limit = upstream.timeout.min(route.limits.request_timeout);
-        let attempt = Attempt { upstream, connections, progress: &progress, limit };
-        let answer = attempt.send(Request::from_parts(head, upload)).await;
-        let (response, lease) = answer.map_err(|error| attempt.blame(error))?;
-        Ok(finish(response, lease, upstream.idle_timeout))
+        let Exchanged { head, body, peer, request_id, started, busy } = exchanged;
+        let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout };
+        let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
+        let framing = upload.framing();
+        let sources = Sources {
+            head: &head,
+            target: permit.admitted().path.target().as_str(),
+            caller: permit.caller(),
+            peer,
+            request_id,
+            framing,
+        };
+        let attempt = Attempt {
+            upstream,
+            connections,
+            method: &head.method,
+            bytes: self.plan.write(sources).into(),
+            framing,
+            limit: upstream.timeout.min(route.limits.request_timeout),
+        };
+        let (head, exchange) = attempt.send(upload, started).await?;
+        let pool = head.is_persistent.then(|| connections.pool.clone());
+        let answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
+        let mut response = Response::new(answer);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
     }
-}
-
-/// An exchange that gave no answer, and whether the request may go out again.
-struct Broken {
-    error: ForwardError,
-    retry: Retry,
-}
-
-/// Whether a request may go out again.
-enum Retry {
-    /// It may have been acted upon.
-    Never,
-    /// It never went out; here it is.
-    Unsent(Box<Request<Upload>>),
-    /// It went out, and the connection ended without a byte of an answer.
-    Unanswered,
 }
 
 /// The tries that one request has.
 struct Attempt<'a> {
     upstream: &'a Upstream,
     connections: &'a Connections,
-    progress: &'a Progress,
+    method: &'a Method,
+    bytes: Bytes,
+    framing: BodyFraming,
     limit: Duration,
 }
 
 impl Attempt<'_> {
-    async fn send(&self, request: Request<Upload>) -> Result<(Response<Incoming>, Lease), ForwardError> {
-        let lease = self.lease().await?;
-        if !lease.is_reused {
-            return self.exchange(lease, request).await.map_err(|broken| broken.error);
+    async fn send(&self, upload: Upload, started: Instant) -> Result<(Head, Exchange), ForwardError> {
+        let connection = self.lease(started).await?;
+        let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.framing);
+        let fault = match exchange.answer(self.method, self.limit).await {
+            Ok(head) => return Ok((head, exchange)),
+            Err(fault) => fault,
+        };
+        if !exchange.may_repeat(fault, self.method) {
+            return Err(fault.into());
         }
-        let copy = replayable(&request);
-        let broken = match self.exchange(lease, request).await {
-            Ok(answered) => return Ok(answered),
-            Err(broken) => broken,
-        };
-        let again = match broken.retry {
-            Retry::Never => None,
-            Retry::Unsent(request) => Some(*request),
-            Retry::Unanswered => copy,
-        };
-        let request = again.ok_or(broken.error)?;
-        let fresh = self.connect(self.connections.next_turn()).await?;
-        self.exchange(fresh, request).await.map_err(|broken| broken.error)
+        let connection = self.connect(self.connections.next_turn()).await?;
+        let mut exchange = Exchange::new(connection, self.bytes.clone(), exchange.upload, self.framing);
+        let head = exchange.answer(self.method, self.limit).await?;
+        Ok((head, exchange))
     }
 
     /// A connection to one of the targets, in turn: an idle one, or a new one.
-    async fn lease(&self) -> Result<Lease, ForwardError> {
+    async fn lease(&self, now: Instant) -> Result<Connection, ForwardError> {
         let turn = self.connections.next_turn();
-        let now = crate::clock::monotonic();
         let first = self.target(turn).ok_or(ForwardError::Unreachable)?;
         match self.connections.pool.take(first, self.upstream.keep_alive, now) {
-            Some(lease) => Ok(lease),
+            Some(connection) => Ok(connection),
             None => self.connect(turn).await,
         }
     }
 
     /// A new connection; a target that does not take one is passed over for the next.
-    async fn connect(&self, turn: usize) -> Result<Lease, ForwardError> {
+    async fn connect(&self, turn: usize) -> Result<Connection, ForwardError> {
         let mut failure = ForwardError::Unreachable;
         for step in 0..self.upstream.targets.len() {
             let target = self.target(turn.wrapping_add(step)).ok_or(ForwardError::Unreachable)?;
             match self.connections.pool.connect(target, self.upstream.connect_timeout).await {
-                Ok(lease) => return Ok(lease),
+                Ok(connection) => return Ok(connection),
                 Err(error) => failure = error,
             }
         }
@@ -209,82 +214,16 @@ impl Attempt<'_> {
     fn target(&self, turn: usize) -> Option<&Target> {
         self.upstream.targets.get(turn.checked_rem(self.upstream.targets.len())?)
     }
-
-    /// One exchange on one connection.
-    async fn exchange(
-        &self,
-        mut lease: Lease,
-        request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, Lease), Broken> {
-        let sending = lease.sender().try_send_request(request);
-        tokio::pin!(sending);
-        let mut deadline = crate::clock::monotonic() + self.limit;
-        let alarm = sleep_until(deadline.into());
-        tokio::pin!(alarm);
-        let answered = loop {
-            tokio::select! {
-                biased;
-                answered = &mut sending => break answered,
-                () = &mut alarm => {
-                    // The clock stands while the client's body moves.
-                    let moved = self.progress.moved_at() + self.limit;
-                    if moved <= deadline {
-                        return Err(Broken { error: ForwardError::TimedOut(Phase::Response), retry: Retry::Never });
-                    }
-                    deadline = moved;
-                    alarm.as_mut().reset(deadline.into());
-                }
-            }
-        };
-        match answered {
-            // Nobody asked for another protocol: `Upgrade` never goes upstream.
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Broken { error: ForwardError::Broken, retry: Retry::Never })
-            }
-            Ok(response) => Ok((response, lease)),
-            Err(mut failed) => {
-                // Something came back, though not an answer: it may have been acted upon.
-                let was_answered = failed.error().is_parse();
-                let retry = match failed.take_message() {
-                    Some(request) => Retry::Unsent(Box::new(request)),
-                    None if was_answered => Retry::Never,
-                    None => Retry::Unanswered,
-                };
-                Err(Broken { error: ForwardError::Broken, retry })
-            }
-        }
-    }
-
-    /// The upload's own fault, if it had one, is what broke the exchange.
-    fn blame(&self, error: ForwardError) -> ForwardError {
-        match self.progress.fault() {
-            Some(UploadFault::TooLarge) => ForwardError::BodyOverflow,
-            Some(UploadFault::TooSlow) => ForwardError::BodyTooSlow,
-            Some(UploadFault::Gone) => ForwardError::ClientGone,
-            None => error,
-        }
-    }
 }
 
-/// A copy of a request that may be sent twice: no body, and a method for which twice is once.
-fn replayable(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
-        .contains(request.method());
-    if !idempotent || !matches!(request.body(), Upload::Empty) {
-        return None;
+impl From<Fault> for ForwardError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Upload(UploadFault::TooLarge) => Self::BodyOverflow,
+            Fault::Upload(UploadFault::TooSlow) => Self::BodyTooSlow,
+            Fault::Upload(UploadFault::Gone) => Self::ClientGone,
+            Fault::TimedOut => Self::TimedOut(Phase::Response),
+            Fault::Unanswered | Fault::Malformed => Self::Broken,
+        }
     }
-    let mut copy = Request::new(Upload::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-fn finish(response: Response<Incoming>, lease: Lease, silence: Duration) -> Response<Answer> {
-    let (mut head, incoming) = response.into_parts();
-    headers::remove_hop_by_hop(&mut head.headers);
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    Response::from_parts(head, Answer::new(incoming, lease, silence))
 }

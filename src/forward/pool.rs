@@ -1,8 +1,9 @@
 //! A worker's connections to the upstreams: no lock, no other thread.
 //!
 //! 1. The connection that came back last goes out first, so that the rest grow old and are closed.
-//! 2. One that is closed, still busy, or older than `keep_alive` is not used again. `keep_alive` is
-//!    shorter than what servers usually grant (5 s), so that they rarely close first.
+//! 2. One that is closed, on which something came unasked, or that is older than `keep_alive` is not
+//!    used again. `keep_alive` is shorter than what servers usually grant (5 s), so that they rarely
+//!    close first.
 //! 3. Connections of one target never serve another.
 
 use std::cell::RefCell;
@@ -11,21 +12,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-use super::body::Upload;
-use super::error::{ForwardError, Phase};
+use super::alarm::Alarms;
+use super::connection::Connection;
+use super::error::ForwardError;
 use crate::clock;
 
 /// Idle connections that are kept for one target by one worker.
 const MAX_IDLE: usize = 512;
-/// Largest head of an answer, in bytes.
-const MAX_ANSWER_HEAD: usize = 64 * 1024;
-/// What one connection may hold back, in bytes, while its client reads slowly.
-const MAX_BUFFER: usize = 64 * 1024;
 
 /// One address of an upstream.
 #[derive(Debug)]
@@ -38,36 +31,28 @@ pub struct Target {
 #[derive(Clone, Default)]
 pub struct Pool {
     idle: Rc<RefCell<HashMap<Arc<str>, Vec<Idle>>>>,
+    alarms: Alarms,
 }
 
 struct Idle {
-    sender: SendRequest<Upload>,
+    connection: Connection,
     since: Instant,
-}
-
-/// One connection, out of the pool for one exchange.
-pub struct Lease {
-    sender: SendRequest<Upload>,
-    address: Arc<str>,
-    pool: Pool,
-    /// Whether it has served an exchange before.
-    pub is_reused: bool,
 }
 
 impl Pool {
     /// An idle connection to the target, if there is a usable one.
-    pub fn take(&self, target: &Target, keep_alive: Duration, now: Instant) -> Option<Lease> {
+    #[must_use]
+    pub fn take(&self, target: &Target, keep_alive: Duration, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&target.address)?;
-        while let Some(Idle { sender, since }) = stack.pop() {
+        while let Some(Idle { connection, since }) = stack.pop() {
             if now.saturating_duration_since(since) > keep_alive {
                 // Those below came back even earlier.
                 stack.clear();
                 return None;
             }
-            if sender.is_ready() {
-                let (address, pool) = (Arc::clone(&target.address), self.clone());
-                return Some(Lease { sender, address, pool, is_reused: true });
+            if connection.is_quiet() {
+                return Some(connection);
             }
         }
         None
@@ -77,50 +62,38 @@ impl Pool {
     ///
     /// # Errors
     /// `Unreachable`, or `TimedOut(Connect)`.
-    pub async fn connect(&self, target: &Target, limit: Duration) -> Result<Lease, ForwardError> {
-        let connecting = TcpStream::connect(&*target.address);
-        let stream = match timeout(limit, connecting).await {
-            Err(_) => return Err(ForwardError::TimedOut(Phase::Connect)),
-            Ok(Err(_)) => return Err(ForwardError::Unreachable),
-            Ok(Ok(stream)) => stream,
-        };
-        stream.set_nodelay(true).map_err(|_| ForwardError::Unreachable)?;
-        let handshake = hyper::client::conn::http1::Builder::new()
-            .max_header_size(MAX_ANSWER_HEAD)
-            .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (sender, connection) = handshake.map_err(|_| ForwardError::Broken)?;
-        // Its errors reach whoever waits for the answer.
-        tokio::task::spawn_local(async move { drop(connection.await) });
-        let (address, pool) = (Arc::clone(&target.address), self.clone());
-        Ok(Lease { sender, address, pool, is_reused: false })
+    pub async fn connect(&self, target: &Target, limit: Duration) -> Result<Connection, ForwardError> {
+        Connection::open(&target.address, limit, &self.alarms).await
+    }
+
+    /// Puts a connection back for the next exchange.
+    pub fn give_back(&self, mut connection: Connection, now: Instant) {
+        // What came after the answer belongs to nobody.
+        if !connection.buffer.is_empty() {
+            return;
+        }
+        connection.rest();
+        let mut idle = self.idle.borrow_mut();
+        if let Some(stack) = idle.get_mut(&connection.address) {
+            if stack.len() < MAX_IDLE {
+                stack.push(Idle { connection, since: now });
+            }
+        } else {
+            idle.insert(Arc::clone(&connection.address), vec![Idle { connection, since: now }]);
+        }
     }
 
     /// Closes what has been idle for longer than `keep_alive`.
     pub fn sweep(&self, keep_alive: Duration) {
         let now = clock::monotonic();
         for stack in self.idle.borrow_mut().values_mut() {
-            stack.retain(|idle| now.saturating_duration_since(idle.since) <= keep_alive && !idle.sender.is_closed());
+            stack.retain(|idle| now.saturating_duration_since(idle.since) <= keep_alive && idle.connection.is_quiet());
         }
     }
-}
 
-impl Lease {
-    /// The connection's sending side.
-    pub const fn sender(&mut self) -> &mut SendRequest<Upload> {
-        &mut self.sender
-    }
-
-    /// Puts the connection back for the next exchange.
-    pub(super) fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
-        }
-        let mut idle = self.pool.idle.borrow_mut();
-        let stack = idle.entry(self.address).or_default();
-        if stack.len() < MAX_IDLE {
-            stack.push(Idle { sender: self.sender, since: clock::monotonic() });
-        }
+    /// The time limits of this worker's exchanges.
+    #[must_use]
+    pub const fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 }

@@ -5,6 +5,7 @@
 //! trusted proxy goes on, any other is made new: it names lines in the log.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 /// `X-Request-Id`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,28 +32,29 @@ pub fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     fits.then(|| id.clone())
 }
 
-/// Keeps a well-formed `traceparent`, else makes one.
-pub fn set_traceparent(headers: &mut HeaderMap) {
+/// The well-formed `traceparent` of the client, else a new one.
+#[must_use]
+pub fn traceparent(headers: &HeaderMap) -> SmallVec<[u8; 64]> {
     let mut fields = headers.get_all(TRACEPARENT).iter();
-    let is_fit = matches!((fields.next(), fields.next()), (Some(field), None) if is_traceparent(field.as_bytes()));
-    if !is_fit {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
-        if let Some(trace) = text.get_mut(3..35) {
-            write_hex(fastrand::u128(1..), trace);
-        }
-        if let Some(span) = text.get_mut(36..52) {
-            write_hex(u128::from(fastrand::u64(1..)), span);
-        }
-        if let Ok(value) = HeaderValue::from_bytes(&text) {
-            headers.insert(TRACEPARENT, value);
-        }
+    if let (Some(field), None) = (fields.next(), fields.next())
+        && is_traceparent(field.as_bytes())
+    {
+        return SmallVec::from_slice(field.as_bytes());
     }
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    if let Some(trace) = text.get_mut(3..35) {
+        write_hex(fastrand::u128(1..), trace);
+    }
+    if let Some(span) = text.get_mut(36..52) {
+        write_hex(u128::from(fastrand::u64(1..)), span);
+    }
+    SmallVec::from_slice(&text)
 }
 
 fn write_hex(mut number: u128, text: &mut [u8]) {
     for digit in text.iter_mut().rev() {
-        let low = u32::try_from(number & 15).unwrap_or(0);
-        *digit = char::from_digit(low, 16).and_then(|c| u8::try_from(c).ok()).unwrap_or(b'0');
+        let low = usize::try_from(number & 15).unwrap_or(0);
+        *digit = b"0123456789abcdef".get(low).copied().unwrap_or(b'0');
         number >>= 4;
     }
 }
@@ -92,10 +94,9 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(TRACEPARENT, HeaderValue::from_static(text));
-            set_traceparent(&mut headers);
-            let made = headers.get(TRACEPARENT).expect("always there");
-            assert_eq!(made == text, stays, "{text}");
-            assert!(is_traceparent(made.as_bytes()));
+            let made = traceparent(&headers);
+            assert_eq!(&*made == text.as_bytes(), stays, "{text}");
+            assert!(is_traceparent(&made));
         }
         assert_eq!(new_id().len(), 32);
     }

@@ -1,0 +1,248 @@
+//! Bytes from an upstream become an answer: its head, and where its body ends.
+//!
+//! An upstream is believed in what it says, not in how it frames it: what two readers could read in
+//! two ways is no answer (RFC 9112 §6.3, stricter than it where said).
+//!
+//! 1. Heads of 1xx are passed over, but 101, which nobody asked for.
+//! 2. No body after HEAD, 204 and 304, whatever the fields say.
+//! 3. `Transfer-Encoding` is exactly `chunked`, in HTTP/1.1, and without `Content-Length`. Stricter:
+//!    the RFC lets a reader drop `Content-Length`.
+//! 4. `Content-Length` is digits; said twice it is said alike.
+//! 5. Else the body ends with the connection.
+
+pub mod chunked;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use smallvec::SmallVec;
+
+use self::chunked::Chunks;
+use super::headers::{is_hop_by_hop, named_by};
+
+/// Most fields of an answer.
+const MAX_FIELDS: usize = 100;
+/// Most heads of 1xx before the answer.
+const MAX_INFORMATIONAL: u8 = 16;
+
+/// What came is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// The head of an answer, without the fields of its one hop.
+#[derive(Debug)]
+pub struct Head {
+    /// Its status, never 1xx.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether the connection goes on after it.
+    pub is_persistent: bool,
+}
+
+/// Where a body ends.
+#[derive(Debug)]
+pub enum Framing {
+    /// So many bytes are left.
+    Length(u64),
+    /// With the last chunk.
+    Chunked(Chunks),
+    /// With the connection.
+    Close,
+}
+
+/// What the next bytes of a body are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Content.
+    Data(Bytes),
+    /// Not here yet.
+    More,
+    /// The body has ended.
+    End,
+}
+
+/// Reads heads for one exchange.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    passed: u8,
+}
+
+impl HeadReader {
+    /// Takes the head of the answer to a `method` request off the buffer, if it is all there.
+    ///
+    /// # Errors
+    /// [`Malformed`] for what is no answer.
+    pub fn read(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Malformed> {
+        loop {
+            let Some(parsed) = parse(buffer)? else { return Ok(None) };
+            match parsed.status {
+                StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed),
+                status if status.is_informational() => {
+                    self.passed += 1;
+                    if self.passed > MAX_INFORMATIONAL {
+                        return Err(Malformed);
+                    }
+                }
+                _ => return parsed.judge(method).map(Some),
+            }
+        }
+    }
+}
+
+impl Framing {
+    /// Takes what there is of the body off the buffer.
+    ///
+    /// # Errors
+    /// [`Malformed`] for chunks that are none.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
+        match self {
+            Self::Length(0) => Ok(Piece::End),
+            Self::Length(_) | Self::Close if buffer.is_empty() => Ok(Piece::More),
+            Self::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                *left -= here as u64;
+                Ok(Piece::Data(buffer.split_to(here).freeze()))
+            }
+            Self::Close => Ok(Piece::Data(buffer.split().freeze())),
+            Self::Chunked(chunks) => chunks.next(buffer),
+        }
+    }
+
+    /// How many bytes are still to come, at least or at a guess.
+    #[must_use]
+    pub const fn still_to_come(&self) -> u64 {
+        match self {
+            Self::Length(left) => *left,
+            Self::Chunked(chunks) => chunks.left_of_chunk(),
+            Self::Close => u64::MAX,
+        }
+    }
+
+    /// Whether the body has ended.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(chunks) => chunks.is_over(),
+            Self::Close => false,
+        }
+    }
+}
+
+/// A head as it was written.
+struct Parsed {
+    status: StatusCode,
+    is_http_11: bool,
+    headers: HeaderMap,
+    /// The values of the fields that say where the body ends, and whether the connection goes on.
+    lengths: SmallVec<[HeaderValue; 1]>,
+    codings: SmallVec<[HeaderValue; 1]>,
+    connection: SmallVec<[HeaderValue; 1]>,
+}
+
+fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
+    let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut response, buffer, &mut fields);
+    let length = match parsed.map_err(|_| Malformed)? {
+        httparse::Status::Partial => return Ok(None),
+        httparse::Status::Complete(length) => length,
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
+    let is_http_11 = response.version == Some(1);
+    let start = buffer.as_ptr() as usize;
+    let places: SmallVec<[(HeaderName, std::ops::Range<usize>); 16]> = response
+        .headers
+        .iter()
+        .map(|field| {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
+            let at = (field.value.as_ptr() as usize).checked_sub(start).ok_or(Malformed)?;
+            Ok((name, at..at + field.value.len()))
+        })
+        .collect::<Result<_, Malformed>>()?;
+    let head = buffer.split_to(length).freeze();
+    let mut parsed = Parsed {
+        status,
+        is_http_11,
+        headers: HeaderMap::with_capacity(places.len() + 2),
+        lengths: SmallVec::new(),
+        codings: SmallVec::new(),
+        connection: SmallVec::new(),
+    };
+    for (name, place) in places {
+        // A value shares the buffer that it came in.
+        let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| Malformed)?;
+        parsed.take(name, value);
+    }
+    Ok(Some(parsed))
+}
+
+impl Parsed {
+    fn take(&mut self, name: HeaderName, value: HeaderValue) {
+        match name.as_str() {
+            "content-length" => self.lengths.push(value),
+            "transfer-encoding" => self.codings.push(value),
+            "connection" => self.connection.push(value),
+            name if is_hop_by_hop(name) => {}
+            _ => drop(self.headers.append(name, value)),
+        }
+    }
+
+    fn judge(mut self, method: &Method) -> Result<Head, Malformed> {
+        let length = self.length()?;
+        let is_chunked = self.is_chunked()?;
+        let has_body = *method != Method::HEAD && !matches!(self.status.as_u16(), 204 | 304);
+        let framing = match (has_body, is_chunked, length) {
+            (_, true, Some(_)) => return Err(Malformed),
+            (false, _, _) => Framing::Length(0),
+            (true, true, None) => Framing::Chunked(Chunks::default()),
+            (true, false, Some(length)) => Framing::Length(length),
+            (true, false, None) => Framing::Close,
+        };
+        let is_persistent = self.is_persistent() && !matches!(framing, Framing::Close);
+        for name in self.connection.iter().flat_map(named_by) {
+            self.headers.remove(name);
+        }
+        // 204 has no length (RFC 9110 §8.6); of HEAD and 304 it says what there would have been.
+        if let (Some(value), true) = (self.lengths.pop(), self.status != StatusCode::NO_CONTENT) {
+            self.headers.insert(CONTENT_LENGTH, value);
+        }
+        Ok(Head { status: self.status, headers: self.headers, framing, is_persistent })
+    }
+
+    fn length(&self) -> Result<Option<u64>, Malformed> {
+        let Some(first) = self.lengths.first() else { return Ok(None) };
+        let is_digits = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+        if !is_digits || self.lengths.iter().any(|other| other != first) {
+            return Err(Malformed);
+        }
+        first.to_str().ok().and_then(|text| text.parse().ok()).map(Some).ok_or(Malformed)
+    }
+
+    fn is_chunked(&self) -> Result<bool, Malformed> {
+        match self.codings.as_slice() {
+            [] => Ok(false),
+            [coding] if self.is_http_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn is_persistent(&self) -> bool {
+        let says = |option: &str| {
+            let fields = self.connection.iter().filter_map(|field| field.to_str().ok());
+            fields.flat_map(|field| field.split(',')).any(|said| said.trim().eq_ignore_ascii_case(option))
+        };
+        if self.connection.is_empty() {
+            return self.is_http_11;
+        }
+        !says("close") && (self.is_http_11 || says("keep-alive"))
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,162 @@
+//! One connection to a target: bytes out, bytes in, and whether it may be used again.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::alarm::{Alarm, Alarms};
+use super::error::{ForwardError, Phase};
+
+/// What is read at once inside a head, and of a short body.
+const SMALL_READ: usize = 8 * 1024;
+/// What is read at once of a long body; also what one connection may hold back while its client
+/// reads slowly.
+const LARGE_READ: usize = 64 * 1024;
+
+/// One connection to a target.
+pub struct Connection {
+    stream: TcpStream,
+    /// What has come and was not taken.
+    pub buffer: BytesMut,
+    /// The time limit of what is waited for.
+    pub alarm: Alarm,
+    /// Whose connections this is one of.
+    pub address: Arc<str>,
+    /// Whether it has served an exchange before.
+    pub is_reused: bool,
+}
+
+impl Connection {
+    /// A new connection to `host:port`.
+    ///
+    /// # Errors
+    /// `Unreachable`, or `TimedOut(Connect)`.
+    pub async fn open(address: &Arc<str>, limit: Duration, alarms: &Alarms) -> Result<Self, ForwardError> {
+        let stream = match timeout(limit, TcpStream::connect(&**address)).await {
+            Err(_) => return Err(ForwardError::TimedOut(Phase::Connect)),
+            Ok(Err(_)) => return Err(ForwardError::Unreachable),
+            Ok(Ok(stream)) => stream,
+        };
+        stream.set_nodelay(true).map_err(|_| ForwardError::Unreachable)?;
+        let (address, alarm) = (Arc::clone(address), alarms.alarm());
+        Ok(Self { stream, buffer: BytesMut::new(), alarm, address, is_reused: false })
+    }
+
+    /// Whether nothing has come since the last answer: no byte, no end.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        if !self.buffer.is_empty() {
+            return false;
+        }
+        // Why: the runtime knows whether the kernel has announced anything; that costs no call.
+        match self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => true,
+            Poll::Ready(_) => {
+                self.stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+
+    /// Prepares the connection for its next exchange.
+    pub fn rest(&mut self) {
+        self.alarm.clear();
+        self.is_reused = true;
+        if self.buffer.capacity() > SMALL_READ {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Reads what there is; 0 bytes are the end. `more` is what is still to come, where that is known.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, more: u64) -> Poll<io::Result<usize>> {
+        let wanted = if more > SMALL_READ as u64 { LARGE_READ } else { SMALL_READ };
+        // Room for half of it will do: a buffer is only replaced when it has run low.
+        if self.buffer.capacity() - self.buffer.len() < wanted / 2 {
+            self.buffer.reserve(wanted);
+        }
+        pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)
+    }
+
+    /// Writes until nothing is left of `outgoing`.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, outgoing: &mut Outgoing) -> Poll<io::Result<()>> {
+        while !outgoing.is_empty() {
+            let slices = outgoing.slices();
+            let written = match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => written?,
+            };
+            outgoing.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What is on its way out: a head, and one piece of a body in its framing.
+#[derive(Default)]
+pub struct Outgoing {
+    head: Bytes,
+    size: Bytes,
+    data: Bytes,
+    tail: &'static [u8],
+    /// Whether any of it is out.
+    pub has_begun: bool,
+}
+
+impl Outgoing {
+    /// Begins with a head.
+    #[must_use]
+    pub fn new(head: Bytes) -> Self {
+        Self { head, ..Self::default() }
+    }
+
+    /// Whether all of it is out.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.has_room()
+    }
+
+    /// Whether there is room for a piece of the body.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.size.is_empty() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// Adds a piece of the body; as a chunk where the body is chunked (RFC 9112 §7.1).
+    pub fn push(&mut self, data: Bytes, is_chunked: bool) {
+        // A chunk of no bytes would be the last one.
+        if data.is_empty() {
+            return;
+        }
+        if is_chunked {
+            self.size = format!("{:x}\r\n", data.len()).into();
+            self.tail = b"\r\n";
+        }
+        self.data = data;
+    }
+
+    /// Adds the last chunk.
+    pub const fn end(&mut self) {
+        self.tail = b"0\r\n\r\n";
+    }
+
+    fn slices(&self) -> [IoSlice<'_>; 4] {
+        [&self.head, &self.size, &self.data, self.tail].map(IoSlice::new)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.has_begun |= written > 0;
+        for part in [&mut self.head, &mut self.size, &mut self.data] {
+            let here = written.min(part.len());
+            part.advance(here);
+            written -= here;
+        }
+        self.tail = self.tail.get(written..).unwrap_or_default();
+    }
+}

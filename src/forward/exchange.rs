@@ -1,0 +1,197 @@
+//! One exchange on one connection: a request goes out while its answer comes in.
+//!
+//! 1. The head and the first piece of the body leave in one write where both are there.
+//! 2. The answer is waited for no longer than its limit, counted from the last piece of the client's
+//!    body: the clock stands while a body moves.
+//! 3. An answer may come before the body is through; both then go on beside each other.
+//! 4. A connection that takes no more bytes may still have an answer to give.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+
+use super::answer::{Head, HeadReader, Malformed};
+use super::body::{Upload, UploadFault};
+use super::connection::{Connection, Outgoing};
+use super::headers::BodyFraming;
+use crate::clock;
+
+/// Largest head of an answer, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// One exchange on one connection.
+pub struct Exchange {
+    /// The connection; nobody else uses it before the answer's end.
+    pub connection: Connection,
+    /// The client's body, as far as it has not been sent.
+    pub upload: Upload,
+    outgoing: Outgoing,
+    sending: Sending,
+    is_chunked: bool,
+}
+
+/// How far the request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Body,
+    /// The body has ended; its last bytes are on their way.
+    Rest,
+    Done,
+    /// The connection takes no more.
+    Broken,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's body is to blame.
+    Upload(UploadFault),
+    /// It took too long.
+    TimedOut,
+    /// The connection ended without a byte of an answer.
+    Unanswered,
+    /// It ended inside a head, or what came is no answer.
+    Malformed,
+}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl Exchange {
+    /// An exchange that is about to begin.
+    #[must_use]
+    pub fn new(connection: Connection, head: Bytes, upload: Upload, framing: BodyFraming) -> Self {
+        let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
+        let is_chunked = framing == BodyFraming::Chunked;
+        Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked }
+    }
+
+    /// Sends the request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn answer(&mut self, method: &Method, limit: Duration) -> Result<Head, Fault> {
+        self.connection.alarm.set(clock::monotonic() + limit);
+        let mut reader = HeadReader::default();
+        let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
+        self.connection.alarm.clear();
+        Ok(head)
+    }
+
+    /// Whether the request may go out a second time, on another connection, after this fault: it
+    /// never went out, or it had no body, doing it twice is doing it once (RFC 9110 §9.2.2), and
+    /// nothing was answered.
+    #[must_use]
+    pub fn may_repeat(&self, fault: Fault, method: &Method) -> bool {
+        let is_idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method);
+        let is_unsent = !self.outgoing.has_begun && !self.upload.is_touched();
+        let has_no_body = matches!(self.upload, Upload::Empty);
+        self.connection.is_reused && fault == Fault::Unanswered && (is_unsent || (has_no_body && is_idempotent))
+    }
+
+    /// Whether all of the request is out.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.sending == Sending::Done
+    }
+
+    /// Sends the rest of the request, whose answer is through, unless it stands still for `limit`.
+    pub async fn finish_upload(&mut self, limit: Duration) {
+        self.connection.alarm.set(clock::monotonic() + limit);
+        poll_fn(|cx| match self.poll_send(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => self.poll_time_out(cx, limit),
+        })
+        .await;
+    }
+
+    /// Sends what can be sent now; ready when nothing more will be.
+    ///
+    /// # Errors
+    /// The fault of the client's body.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadFault>> {
+        loop {
+            if self.sending == Sending::Body && self.outgoing.has_room() {
+                self.poll_load(cx)?;
+            }
+            if matches!(self.sending, Sending::Done | Sending::Broken) {
+                return Poll::Ready(Ok(()));
+            }
+            let was_empty = self.outgoing.is_empty();
+            match self.connection.poll_write(cx, &mut self.outgoing) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => self.sending = Sending::Broken,
+                Poll::Ready(Ok(())) if self.sending == Sending::Rest => self.sending = Sending::Done,
+                // Nothing to write, and nothing has come from the client.
+                Poll::Ready(Ok(())) if was_empty => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+    }
+
+    /// Takes a piece of the client's body, if there is one.
+    fn poll_load(&mut self, cx: &mut Context<'_>) -> Result<(), UploadFault> {
+        match self.upload.poll_next(cx) {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(data))) => self.outgoing.push(data, self.is_chunked),
+            Poll::Ready(Some(Err(fault))) => return Err(fault),
+            Poll::Ready(None) => {
+                self.sending = Sending::Rest;
+                if self.is_chunked {
+                    self.outgoing.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut HeadReader,
+        method: &Method,
+        limit: Duration,
+    ) -> Poll<Result<Head, Fault>> {
+        if let Poll::Ready(Err(fault)) = self.poll_send(cx) {
+            return Poll::Ready(Err(Fault::Upload(fault)));
+        }
+        loop {
+            match self.connection.poll_fill(cx, 0) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) if self.connection.buffer.is_empty() => {
+                    return Poll::Ready(Err(Fault::Unanswered));
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Fault::Malformed)),
+            }
+            if let Some(head) = reader.read(&mut self.connection.buffer, method)? {
+                return Poll::Ready(Ok(head));
+            }
+            if self.connection.buffer.len() > MAX_HEAD {
+                return Poll::Ready(Err(Fault::Malformed));
+            }
+        }
+        self.poll_time_out(cx, limit).map(|()| Err(Fault::TimedOut))
+    }
+
+    /// Ready when nothing has happened for `limit`.
+    fn poll_time_out(&self, cx: &Context<'_>, limit: Duration) -> Poll<()> {
+        let alarm = &self.connection.alarm;
+        if alarm.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match self.upload.moved_at().map(|moved| moved + limit) {
+            Some(until) if until > clock::monotonic() => {
+                alarm.set(until);
+                alarm.poll(cx)
+            }
+            Some(_) | None => Poll::Ready(()),
+        }
+    }
+}
