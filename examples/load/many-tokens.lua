@@ -1,5 +1,6 @@
 -- wrk -t1 -c64 -d10s -s examples/load/many-tokens.lua http://127.0.0.1:8080/orders/42
 -- TOKENS names a file with one token a line; they are sent in turn.
+-- bearward token mint --count 10000 ... > tokens.txt makes one.
 local name = os.getenv("TOKENS")
 if not name then
   error("set TOKENS to a file with one token a line")

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value, json};
 
 use super::keys::{algorithm, encoding_key};
@@ -60,6 +60,9 @@ pub struct Mint {
     /// The token's id; otherwise a new one.
     #[arg(long)]
     jti: Option<String>,
+    /// How many, one a line, each with an id of its own: for load tests.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "jti")]
+    count: u32,
     /// Another claim, `name=value`; the value is JSON, or text if it is no JSON.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
@@ -87,8 +90,11 @@ impl Mint {
     fn run(self) -> Result<(), Failure> {
         let content =
             std::fs::read(&self.key).map_err(|error| Failure::Runtime(format!("{}: {error}", self.key.display())))?;
-        let token = sign(self.alg, self.kid.as_deref(), &content, &Value::Object(self.claims()))?;
-        print(&format!("{token}\n"))
+        let signer = Signer::new(self.alg, self.kid.as_deref(), &content)?;
+        for _ in 0..self.count {
+            print(&format!("{}\n", signer.sign(&Value::Object(self.claims()))?))?;
+        }
+        Ok(())
     }
 
     fn claims(&self) -> Map<String, Value> {
@@ -115,13 +121,31 @@ impl Mint {
 
 /// Signs claims.
 pub fn sign(algorithm: Algorithm, kid: Option<&str>, key: &[u8], claims: &Value) -> Result<String, Failure> {
-    let unfit =
-        |error: jsonwebtoken::errors::Error| Failure::Runtime(format!("the key cannot sign {algorithm:?}: {error}"));
-    let key = encoding_key(algorithm, key).map_err(unfit)?;
-    let mut header = Header::new(algorithm);
-    header.typ = Some("at+jwt".to_owned());
-    header.kid = kid.map(str::to_owned);
-    jsonwebtoken::encode(&header, claims, &key).map_err(unfit)
+    Signer::new(algorithm, kid, key)?.sign(claims)
+}
+
+/// A key that was read once, for many tokens.
+struct Signer {
+    header: Header,
+    key: EncodingKey,
+}
+
+impl Signer {
+    fn new(algorithm: Algorithm, kid: Option<&str>, key: &[u8]) -> Result<Self, Failure> {
+        let mut header = Header::new(algorithm);
+        header.typ = Some("at+jwt".to_owned());
+        header.kid = kid.map(str::to_owned);
+        let key = encoding_key(algorithm, key).map_err(|error| unfit(algorithm, &error))?;
+        Ok(Self { header, key })
+    }
+
+    fn sign(&self, claims: &Value) -> Result<String, Failure> {
+        jsonwebtoken::encode(&self.header, claims, &self.key).map_err(|error| unfit(self.header.alg, &error))
+    }
+}
+
+fn unfit(algorithm: Algorithm, error: &jsonwebtoken::errors::Error) -> Failure {
+    Failure::Runtime(format!("the key cannot sign {algorithm:?}: {error}"))
 }
 
 fn claim(text: &str) -> Result<(String, Value), String> {
