@@ -75,6 +75,28 @@ pub enum Requirement {
     Not(Box<Requirement>),
 }
 
+impl Rule {
+    /// The claims that it looks at, beyond roles and scopes.
+    #[must_use]
+    pub fn claims(&self) -> Vec<&ClaimPath> {
+        match self {
+            Self::Public | Self::Authenticated => Vec::new(),
+            Self::Require(requirement) => requirement.claims(),
+        }
+    }
+}
+
+impl Requirement {
+    fn claims(&self) -> Vec<&ClaimPath> {
+        match self {
+            Self::Authenticated | Self::AnyRole(_) | Self::AllScopes(..) | Self::AnyScope(..) => Vec::new(),
+            Self::Claim(path, _) => vec![path],
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::claims).collect(),
+            Self::Not(part) => part.claims(),
+        }
+    }
+}
+
 /// What a claim is compared with.
 #[derive(Clone, Debug)]
 pub enum Expected {

@@ -1,9 +1,10 @@
 //! One client connection, from its first byte to its last.
 //!
-//! It is always in one of three phases; a worker's watch looks at all of them a few times a second,
+//! It is always in one of these phases; a worker's watch looks at all of them a few times a second,
 //! so that no request sets or resets a timer of its own:
 //!
-//! 1. waiting for a request, no longer than `keep_alive_timeout`: then closed;
+//! 1. waiting for a request, no longer than `keep_alive_timeout`: then closed; after a second of it
+//!    the connection is parked, so that it holds a socket and no buffers;
 //! 2. inside a request's head, no longer than `header_timeout`: then 408 and closed (slow loris);
 //! 3. busy with a request, whose own limits apply.
 
@@ -35,6 +36,9 @@ use crate::observe::exchange::Recorded;
 /// What is sent to a client whose head takes too long (RFC 9110 §15.5.9).
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// How long a connection waits before it is parked.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
 /// The connections of one worker.
 #[derive(Default)]
 pub struct Watch {
@@ -47,12 +51,16 @@ struct State {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     order: Cell<Order>,
+    /// Whether all that was written is with the kernel.
+    is_flushed: Cell<bool>,
     woken: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Waiting,
+    /// Waiting, with its buffers given back.
+    Parked,
     Head,
     Busy,
 }
@@ -61,6 +69,8 @@ enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     GoOn,
+    /// Give the buffers back and wait for the socket alone.
+    Park,
     /// Answer what is under way, then close.
     Finish,
     /// Say 408 and close.
@@ -74,9 +84,10 @@ impl Watch {
         for state in self.connections.borrow().values() {
             let age = now.saturating_duration_since(state.since.get());
             match state.phase.get() {
-                Phase::Waiting if age > limits.keep_alive_timeout => state.tell(Order::Finish),
+                Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => state.tell(Order::Finish),
+                Phase::Waiting if age > PARK_AFTER => state.tell(Order::Park),
                 Phase::Head if age > limits.header_timeout => state.tell(Order::TimeOut),
-                Phase::Waiting | Phase::Head | Phase::Busy => {}
+                Phase::Waiting | Phase::Parked | Phase::Head | Phase::Busy => {}
             }
         }
     }
@@ -100,6 +111,7 @@ impl Watch {
             phase: Cell::new(Phase::Head),
             since: Cell::new(clock::monotonic()),
             order: Cell::new(Order::GoOn),
+            is_flushed: Cell::new(true),
             woken: Notify::new(),
         });
         self.connections.borrow_mut().insert(number, Rc::clone(&state));
@@ -137,11 +149,24 @@ impl State {
 /// Serves one connection until it ends.
 pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<Watch>, limits: Limits) {
     let entry = watch.enter();
-    let state = Rc::clone(&entry.state);
-    let io = Watched { stream, state: Rc::clone(&entry.state) };
+    let mut io = Watched { stream, before: Bytes::new(), state: Rc::clone(&entry.state) };
+    // Why boxed: what a conversation holds is given back while the connection is parked.
+    while let Some(parked) = Box::pin(converse(io, &peer, &worker, limits)).await {
+        worker.counters.connection_parked();
+        let goes_on = parked.wait().await;
+        worker.counters.connection_resumed();
+        if !goes_on {
+            return;
+        }
+        io = parked;
+    }
+}
+
+/// Serves requests until the connection ends, `None`, or is parked.
+async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> Option<Watched> {
+    let state = Rc::clone(&io.state);
     let service = service_fn(|request| {
         let busy = Busy::begin(&state);
-        let (worker, peer) = (&worker, &peer);
         async move {
             let answer = Gateway::handle(worker, peer, busy.clone(), request).await;
             Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy }))
@@ -152,28 +177,35 @@ pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<
         .max_header_size(limits.head)
         .max_buf_size(limits.head.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
-    let woken = entry.state.woken.notified();
+    let woken = state.woken.notified();
     tokio::pin!(woken);
-    loop {
+    let order = loop {
         tokio::select! {
             biased;
             // What went wrong with a connection is the client's affair; requests log themselves.
-            _ended = &mut connection => return,
+            _ended = &mut connection => return None,
             () = &mut woken => {
-                woken.set(entry.state.woken.notified());
-                match entry.state.order.get() {
-                    Order::GoOn => {}
-                    Order::Finish => Pin::new(&mut connection).graceful_shutdown(),
-                    // The head may have come to its end in this very turn.
-                    Order::TimeOut if entry.state.phase.get() == Phase::Head => break,
-                    Order::TimeOut => entry.state.order.set(Order::GoOn),
+                woken.set(state.woken.notified());
+                match (state.order.get(), state.phase.get()) {
+                    (Order::GoOn, _) => {}
+                    (Order::Finish, _) => Pin::new(&mut connection).graceful_shutdown(),
+                    (order @ Order::TimeOut, Phase::Head) => break order,
+                    (order @ Order::Park, Phase::Waiting) if state.is_flushed.get() => break order,
+                    // A head has come to its end, or begun, in this very turn.
+                    (Order::TimeOut | Order::Park, _) => state.order.set(Order::GoOn),
                 }
             }
         }
+    };
+    let parts = connection.into_parts();
+    let mut io = parts.io.into_inner();
+    if order == Order::Park {
+        // The beginning of a request may have come together with the one before it.
+        return Some(Watched { before: parts.read_buf, ..io });
     }
-    let mut stream = connection.into_parts().io.into_inner().stream;
-    drop(stream.write_all(TIMED_OUT).await);
-    drop(stream.shutdown().await);
+    drop(io.stream.write_all(TIMED_OUT).await);
+    drop(io.stream.shutdown().await);
+    None
 }
 
 /// hyper's read buffer is not allowed to be smaller.
@@ -222,14 +254,45 @@ impl Body for Sending {
     }
 }
 
-/// A socket that says when the first byte of a head has come.
+/// A socket that says when the first byte of a head has come, and when all is written.
 struct Watched {
     stream: TcpStream,
+    /// What came before the connection was parked and was not taken.
+    before: Bytes,
     state: Rc<State>,
+}
+
+impl Watched {
+    /// Waits, parked, for something to read; `false` is the order to close.
+    async fn wait(&self) -> bool {
+        let state = &self.state;
+        state.phase.set(Phase::Parked);
+        loop {
+            state.order.set(Order::GoOn);
+            tokio::select! {
+                biased;
+                ready = self.stream.readable() => {
+                    // It has been waiting all the time; its first byte makes it a head.
+                    state.phase.set(Phase::Waiting);
+                    return ready.is_ok();
+                }
+                () = state.woken.notified() => {
+                    if state.order.get() == Order::Finish {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.before.is_empty() {
+            let here = self.before.len().min(buf.remaining());
+            buf.put_slice(&self.before.split_to(here));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if self.state.phase.get() == Phase::Waiting && buf.filled().len() > before {
@@ -241,6 +304,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.state.is_flushed.set(false);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -249,6 +313,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.state.is_flushed.set(false);
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -257,7 +322,9 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.state.is_flushed.set(true);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -49,6 +49,23 @@ impl Claims {
         found.filter(|value| !value.is_null())
     }
 
+    /// Only what these paths find.
+    #[must_use]
+    pub fn keep(mut self, paths: &[ClaimPath]) -> Self {
+        let mut kept = Map::new();
+        for path in paths {
+            let whole = path.as_str();
+            let first = whole.split_once('.').map_or(whole, |(first, _)| first);
+            // A path that has been looked for before leaves nothing here, and has its claim there.
+            for name in [whole, first] {
+                if let Some(value) = self.0.remove(name) {
+                    kept.insert(name.to_owned(), value);
+                }
+            }
+        }
+        Self(kept)
+    }
+
     /// About how many bytes of memory they take. A map of JSON has nodes for eleven members each,
     /// whether it has one or eleven, so a short text can take much.
     #[must_use]
@@ -158,5 +175,20 @@ mod tests {
         assert_eq!(at("n"), None);
         assert_eq!(at("https://x.y/r"), Some("z".into()));
         assert_eq!(ClaimPath::parse("a..b"), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_found_as_before_and_the_rest_is_gone() {
+        let all = claims(r#"{"a.b":1,"a":{"b":2,"c":{"d":3}},"n":null,"https://x.y/r":"z","other":"secret"}"#);
+        let paths: Vec<ClaimPath> = ["a.b", "a.c.d", "a", "n", "https://x.y/r", "absent.x"]
+            .iter()
+            .filter_map(|text| ClaimPath::parse(text))
+            .collect();
+        let kept = all.clone().keep(&paths);
+        for path in &paths {
+            assert_eq!(kept.at(path), all.at(path), "{}", path.as_str());
+        }
+        assert_eq!(kept.member("other"), None);
+        assert_eq!(all.keep(&[]), claims("{}"));
     }
 }

@@ -60,7 +60,7 @@ impl Identity {
         &self.scopes
     }
 
-    /// All verified claims.
+    /// The verified claims that a rule of the configuration asks for; the others are not kept.
     #[must_use]
     pub const fn claims(&self) -> &Claims {
         &self.claims

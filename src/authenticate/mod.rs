@@ -28,6 +28,7 @@ use http::request::Parts;
 
 use self::bearer::Bearer;
 use self::cache::TokenCache;
+use self::claims::ClaimPath;
 use self::headers::IdentityHeader;
 pub use self::identity::{Caller, Identity};
 use self::issuer::{Issuer, VerifiedToken};
@@ -43,6 +44,8 @@ use crate::store::{Asker, KeyPatterns, NotBefore, Standing, StandingKeys, Store}
 pub struct Authenticator {
     issuers: Vec<Issuer>,
     headers: Vec<IdentityHeader>,
+    /// The claims that rules ask for; others are not remembered.
+    asked: Vec<ClaimPath>,
     patterns: KeyPatterns,
     store: Option<Arc<Store>>,
     cache: TokenCache,
@@ -68,10 +71,11 @@ impl Authenticator {
     pub fn new(
         issuers: Vec<Issuer>,
         headers: Vec<IdentityHeader>,
+        asked: Vec<ClaimPath>,
         patterns: KeyPatterns,
         store: Option<Arc<Store>>,
     ) -> Self {
-        Self { issuers, headers, patterns, store, cache: TokenCache::new() }
+        Self { issuers, headers, asked, patterns, store, cache: TokenCache::new() }
     }
 
     /// Who is calling, at `now` (unix seconds).
@@ -152,15 +156,18 @@ impl Authenticator {
         scopes.retain(|scope| !scope.is_empty());
         let headers = headers::encode(&self.headers, &token.claims)?;
         let standing_keys = Arc::new(self.standing_keys(issuer, &token)?);
+        let texts: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
+        let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
+        let (has_jti, has_iat) = (token.claims.member("jti").is_some(), token.issued_at.is_some());
+        let claims = token.claims.keep(&self.asked);
         Ok(VerifiedCaller {
             issuer: place,
             key: token.key,
             expires_at: token.expires_at,
-            has_jti: token.claims.member("jti").is_some(),
-            has_iat: token.issued_at.is_some(),
-            // Roles, scopes, headers and keys repeat what the claims hold.
-            weight: 1024 + token.claims.weight() * 2,
-            identity: Arc::new(Identity::new(token.subject, roles, scopes, token.claims, headers)),
+            has_jti,
+            has_iat,
+            weight: 1024 + claims.weight() + (texts + fields) as u64,
+            identity: Arc::new(Identity::new(token.subject, roles, scopes, claims, headers)),
             standing_keys,
         })
     }

@@ -25,6 +25,8 @@ pub struct Counters {
     connections: AtomicU64,
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
+    connections_parked: AtomicU64,
+    connections_resumed: AtomicU64,
 }
 
 /// The counters of one route; the last of a worker's is for requests that reached none.
@@ -46,6 +48,8 @@ impl Counters {
             connections: AtomicU64::new(0),
             connections_closed: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
+            connections_parked: AtomicU64::new(0),
+            connections_resumed: AtomicU64::new(0),
         }
     }
 
@@ -75,6 +79,16 @@ impl Counters {
     /// Counts a connection that ended.
     pub fn connection_closed(&self) {
         add(Some(&self.connections_closed), 1);
+    }
+
+    /// Counts a connection that gave its buffers back while it waits.
+    pub fn connection_parked(&self) {
+        add(Some(&self.connections_parked), 1);
+    }
+
+    /// Counts a parked connection that goes on, or ends.
+    pub fn connection_resumed(&self) {
+        add(Some(&self.connections_resumed), 1);
     }
 
     /// Counts a connection that was over the limit.
@@ -145,6 +159,9 @@ pub fn page(workers: &[Arc<Counters>], routes: &[&str], gauges: &[Gauge]) -> Str
     page.line("connections_refused_total", "", total(&|worker| Some(&worker.connections_refused)));
     page.head("connections", "gauge", "Client connections open now.");
     page.line("connections", "", opened.saturating_sub(total(&|worker| Some(&worker.connections_closed))));
+    let parked = total(&|worker| Some(&worker.connections_parked));
+    page.head("connections_parked", "gauge", "Of those, the ones that wait and hold no buffers.");
+    page.line("connections_parked", "", parked.saturating_sub(total(&|worker| Some(&worker.connections_resumed))));
     for gauge in gauges {
         page.head(gauge.name, if gauge.name.ends_with("_total") { "counter" } else { "gauge" }, gauge.help);
         page.line(gauge.name, "", gauge.value);

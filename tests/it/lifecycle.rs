@@ -191,3 +191,33 @@ fn file_descriptors_that_run_out_stop_nobody_who_is_there() {
             && client.try_read(false).is_some_and(|answer| answer.status == 200)
     });
 }
+
+// A connection that waits gives its buffers back, and goes on as if it had not.
+#[test]
+fn a_parked_connection_goes_on_where_it_was() {
+    let upstream = Upstream::echo();
+    let gateway = limited(&upstream, "keep_alive_timeout: 60s");
+    let parked = || {
+        let page = gateway.admin("GET", "/metrics", "").text();
+        let line = page.lines().find_map(|line| line.strip_prefix("bearward_connections_parked ").map(str::to_owned));
+        line.expect("the metric").parse::<usize>().expect("a number")
+    };
+    let (mut plain, mut half, mut gone) = (gateway.client(), gateway.client(), gateway.client());
+    for client in [&mut plain, &mut gone] {
+        assert_eq!(client.send(get("/open/first", None)).status, 200);
+    }
+    // The beginning of the second request comes together with the first one.
+    let (second, rest) = ("GET /open/second HTTP/1.1\r\nho", "st: gw.test\r\n\r\n");
+    assert_eq!(half.send(format!("{}{second}", get("/open/first", None))).status, 200);
+    until("all three are parked", || parked() == 3);
+    for _ in 0..3 {
+        assert_eq!(plain.send(get("/open/again", None)).status, 200);
+    }
+    let answer = half.send(rest);
+    assert!(answer.text().starts_with("GET /open/second HTTP/1.1"), "{}", answer.text());
+    drop(gone);
+    until("all go on or have ended", || parked() == 0);
+    until("two are parked again", || parked() == 2);
+    gateway.signal("TERM");
+    assert!(plain.is_closed() && half.is_closed(), "draining closes what is parked");
+}

@@ -14,7 +14,14 @@ pub mod remote;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 use self::remote::RemoteKeys;
 use crate::denial::Denial;
@@ -25,14 +32,73 @@ pub struct Key {
     kid: Option<String>,
     algorithms: Vec<Algorithm>,
     material: Vec<u8>,
-    decoding: DecodingKey,
+    /// In the order of `algorithms`.
+    verifiers: Vec<Verifier>,
     retired: AtomicBool,
 }
+
+/// What checks a signature of one algorithm.
+#[derive(Debug)]
+enum Verifier {
+    /// A public key that was read once; reading it again for each token is a third of the cost.
+    Parsed(ParsedPublicKey),
+    /// A secret, or a public key in a form that only the library reads.
+    Library(Algorithm, DecodingKey),
+}
+
+impl Verifier {
+    fn new(algorithm: Algorithm, key: &DecodingKey) -> Self {
+        let parsed = match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => parsed_as(algorithm, bytes),
+            DecodingKeyKind::RsaModulusExponent { n, e } => rsa_parameters(algorithm)
+                .and_then(|scheme| RsaPublicKeyComponents { n, e }.to_parsed_public_key(scheme).ok()),
+        };
+        parsed.map_or_else(|| Self::Library(algorithm, key.clone()), Self::Parsed)
+    }
+
+    fn verify(&self, signed: &str, signature: &str) -> bool {
+        match self {
+            Self::Parsed(key) => {
+                let decoded = URL_SAFE_NO_PAD.decode(signature);
+                decoded.is_ok_and(|decoded| key.verify_sig(signed.as_bytes(), &decoded).is_ok())
+            }
+            Self::Library(algorithm, key) => {
+                matches!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, *algorithm), Ok(true))
+            }
+        }
+    }
+}
+
+fn parsed_as(algorithm: Algorithm, bytes: &[u8]) -> Option<ParsedPublicKey> {
+    let parsed = match (algorithm, rsa_parameters(algorithm)) {
+        (_, Some(scheme)) => ParsedPublicKey::new(scheme, bytes),
+        (Algorithm::ES256, None) => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes),
+        (Algorithm::ES384, None) => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, bytes),
+        (Algorithm::EdDSA, None) => ParsedPublicKey::new(&ED25519, bytes),
+        (_, None) => return None,
+    };
+    parsed.ok()
+}
+
+fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    RSA.iter().find(|(known, _)| *known == algorithm).map(|(_, scheme)| *scheme)
+}
+
+/// What each algorithm of the RSA family demands; all take 2048 to 8192 bits.
+static RSA: [(Algorithm, &RsaParameters); 6] = [
+    (Algorithm::RS256, &RSA_PKCS1_2048_8192_SHA256),
+    (Algorithm::RS384, &RSA_PKCS1_2048_8192_SHA384),
+    (Algorithm::RS512, &RSA_PKCS1_2048_8192_SHA512),
+    (Algorithm::PS256, &RSA_PSS_2048_8192_SHA256),
+    (Algorithm::PS384, &RSA_PSS_2048_8192_SHA384),
+    (Algorithm::PS512, &RSA_PSS_2048_8192_SHA512),
+];
 
 impl Key {
     /// A key for `algorithms`. `material` tells two keys apart; it is public, or a digest.
     fn new(kid: Option<String>, algorithms: Vec<Algorithm>, decoding: DecodingKey, material: Vec<u8>) -> Self {
-        Self { kid, algorithms, material, decoding, retired: AtomicBool::new(false) }
+        let verifiers = algorithms.iter().map(|&algorithm| Verifier::new(algorithm, &decoding)).collect();
+        Self { kid, algorithms, material, verifiers, retired: AtomicBool::new(false) }
     }
 
     /// The name that tokens call it by.
@@ -52,13 +118,9 @@ impl Key {
     /// # Errors
     /// `AlgorithmNotAllowed`, when the key is not for `algorithm`; `BadSignature`.
     pub fn verify(&self, algorithm: Algorithm, signed: &str, signature: &str) -> Result<(), Denial> {
-        if !self.algorithms.contains(&algorithm) {
-            return Err(Denial::AlgorithmNotAllowed);
-        }
-        match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.decoding, algorithm) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Denial::BadSignature),
-        }
+        let place = self.algorithms.iter().position(|&own| own == algorithm).ok_or(Denial::AlgorithmNotAllowed)?;
+        let holds = self.verifiers.get(place).is_some_and(|verifier| verifier.verify(signed, signature));
+        holds.then_some(()).ok_or(Denial::BadSignature)
     }
 
     fn is_same(&self, other: &Self) -> bool {

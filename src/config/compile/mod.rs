@@ -89,9 +89,10 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
         return None;
     }
     let plan = HeaderPlan::new(headers.iter().map(|header| &header.name), *config.identity.forward_token);
+    let asked = routes.iter().flat_map(|route| route.rule.claims()).cloned().collect();
     let gateway = Gateway {
         routes: Routes::new(routes, head),
-        authenticator: Authenticator::new(issuers, headers, patterns, store),
+        authenticator: Authenticator::new(issuers, headers, asked, patterns, store),
         forwarder: Forwarder::new(upstreams, plan),
         responder: Responder::new(realm),
         trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
