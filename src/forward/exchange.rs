@@ -40,7 +40,7 @@ enum Sending {
     /// The body has ended; its last bytes are on their way.
     Rest,
     Done,
-    /// The connection takes no more.
+    /// The connection takes no more, or the client's body has no good end.
     Broken,
 }
 
@@ -140,7 +140,11 @@ impl Exchange {
         match self.upload.poll_next(cx) {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(data))) => self.outgoing.push(data, self.is_chunked),
-            Poll::Ready(Some(Err(fault))) => return Err(fault),
+            Poll::Ready(Some(Err(fault))) => {
+                // What is out is half a request: nothing may follow it, and no end is sent for it.
+                self.sending = Sending::Broken;
+                return Err(fault);
+            }
             Poll::Ready(None) => {
                 self.sending = Sending::Rest;
                 if self.is_chunked {

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::gateway::{customer, get};
@@ -317,4 +319,107 @@ fn an_upload_after_an_early_answer_is_not_taken_for_a_head() {
         }
     }
     assert!(client.try_read(false).is_none_or(|answer| answer.status != 408), "no 408 after a complete answer");
+}
+
+/// An upstream that answers before the body is there and goes on as it is told; keeps the raw bytes
+/// of each connection.
+struct Early {
+    address: std::net::SocketAddr,
+    say: Sender<&'static [u8]>,
+    raw: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Early {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (say, words) = channel::<&[u8]>();
+        let words = Arc::new(Mutex::new(words));
+        let raw = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
+        let record = Arc::clone(&raw);
+        std::thread::spawn(move || {
+            for (number, mut stream) in listener.incoming().map_while(Result::ok).enumerate() {
+                record.lock().expect("the record").push(Vec::new());
+                let (words, record) = (Arc::clone(&words), Arc::clone(&record));
+                let mut writer = stream.try_clone().expect("a second handle");
+                std::thread::spawn(move || {
+                    let mut buffer = vec![0; CHUNK];
+                    let mut has_answered = false;
+                    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                        let mut record = record.lock().expect("the record");
+                        record[number].extend_from_slice(&buffer[..read]);
+                        let is_head = record[number].windows(4).any(|four| four == b"\r\n\r\n");
+                        if is_head && !record[number].starts_with(b"POST /open/first") {
+                            drop(writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+                            continue;
+                        }
+                        if !is_head || std::mem::replace(&mut has_answered, true) {
+                            continue;
+                        }
+                        let (words, mut writer) = (Arc::clone(&words), writer.try_clone().expect("a handle"));
+                        std::thread::spawn(move || {
+                            drop(writer.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"));
+                            while let Ok(word) = words.lock().expect("the words").recv() {
+                                drop(writer.write_all(word));
+                            }
+                        });
+                    }
+                });
+            }
+        });
+        Self { address, say, raw }
+    }
+}
+
+/// A fault of the client's body after its answer has begun: the answer goes on to its end, and the
+/// connection that holds half a request serves nobody else.
+#[track_caller]
+fn broken_upload_poisons_nothing(framing: &str, fault: impl Fn(&mut Client)) {
+    let upstream = Early::start();
+    let gateway = Gateway::start_with(&config(upstream.address, ""), &["--workers", "1"]);
+    let mut client = gateway.client();
+    client.write(format!("POST /open/first HTTP/1.1\r\nhost: gw.test\r\n{framing}"));
+    assert_eq!(client.read_to_head().status, 200);
+    client.hear("1\r\na\r\n");
+    fault(&mut client);
+    for _ in 0..5 {
+        upstream.say.send(b"1\r\nb\r\n").expect("it listens");
+        client.hear("1\r\nb\r\n");
+    }
+    upstream.say.send(b"0\r\n\r\n").expect("it listens");
+    client.hear("0\r\n\r\n");
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/open/second", None).status, 200);
+    }
+    let raw = upstream.raw.lock().expect("the record");
+    let first = raw.iter().find(|raw| raw.starts_with(b"POST /open/first")).expect("the first connection");
+    let first = String::from_utf8_lossy(first);
+    assert!(!first.contains("second"), "half a request is followed by somebody else's: {first}");
+    assert!(!first.ends_with("0\r\n\r\n"), "a cut body looks like a whole one: {first}");
+}
+
+#[test]
+fn a_body_that_ends_early_after_its_answer_began_poisons_no_connection() {
+    broken_upload_poisons_nothing("content-length: 500\r\n\r\nbegun", |client| {
+        client.stream.shutdown(std::net::Shutdown::Write).expect("half closed");
+    });
+}
+
+#[test]
+fn a_bad_chunk_after_its_answer_began_poisons_no_connection() {
+    broken_upload_poisons_nothing("transfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n", |client| {
+        client.write("zz\r\n");
+    });
+}
+
+#[test]
+fn a_body_over_the_limit_after_its_answer_began_poisons_no_connection() {
+    broken_upload_poisons_nothing("transfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n", |client| {
+        // The default limit is 1 MiB.
+        let chunk = format!("40000\r\n{}\r\n", "x".repeat(0x40000));
+        for _ in 0..5 {
+            client.write(&chunk);
+        }
+        client.write("0\r\n\r\n");
+    });
 }

@@ -90,6 +90,14 @@ impl Client {
         Some(answer)
     }
 
+    /// The very next bytes are these.
+    #[track_caller]
+    pub fn hear(&mut self, wanted: &str) {
+        let mut heard = vec![0; wanted.len()];
+        self.reader.read_exact(&mut heard).expect("more to read");
+        assert_eq!(String::from_utf8_lossy(&heard), wanted);
+    }
+
     /// Whether the other side closes, with nothing more to read.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
