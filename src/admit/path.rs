@@ -35,9 +35,14 @@ impl CanonicalPath {
     /// [`Denial::AmbiguousPath`] by the rules above.
     pub fn of(target: &PathAndQuery) -> Result<Self, Denial> {
         let raw = target.path();
-        if raw == "/" && target.query().is_none() {
-            // Why: of `http://host#x` the library keeps a target that says `/` and writes nothing.
-            return Ok(Self { target: PathAndQuery::from_static("/"), has_encoded_slash: false });
+        if raw == "/" {
+            // Why: of `http://host#x` and `http://host?x` the library keeps a path that says `/` and
+            // writes nothing; the empty path is `/` (RFC 9110 §4.2.3).
+            let target = match target.query() {
+                None => PathAndQuery::from_static("/"),
+                Some(query) => PathAndQuery::try_from(format!("/?{query}")).map_err(|_| Denial::AmbiguousPath)?,
+            };
+            return Ok(Self { target, has_encoded_slash: false });
         }
         if is_plain(raw.as_bytes()) {
             return Ok(Self { target: target.clone(), has_encoded_slash: false });

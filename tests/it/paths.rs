@@ -327,6 +327,18 @@ fn a_fragment_never_makes_an_empty_request_line() {
     }
 }
 
+// The same of `http://host?x`, which would reach the upstream as `GET ?x`.
+#[test]
+fn the_empty_path_of_an_absolute_target_is_a_slash() {
+    let routes = "  - { id: all, match: { path: \"/**\" }, upstream: echo, access: public }";
+    let (upstream, gateway) = start(routes);
+    for (target, sent) in [("?x=1", "/?x=1"), ("?", "/?"), ("", "/"), ("/?x", "/?x"), ("?a?b", "/?a?b")] {
+        let answer = gateway.send(format!("GET http://gw.test{target} HTTP/1.1\r\nhost: gw.test\r\n\r\n"));
+        assert_eq!(answer.status, 200, "{target}");
+        assert_eq!(upstream.last().line(), format!("GET {sent} HTTP/1.1"), "{target}");
+    }
+}
+
 #[test]
 fn a_tunnel_and_an_echo_are_not_offered() {
     let (upstream, gateway) = start(ADMIN);
