@@ -152,6 +152,13 @@ pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<
     let mut io = Watched { stream, before: Bytes::new(), state: Rc::clone(&entry.state) };
     // Why boxed: what a conversation holds is given back while the connection is parked.
     while let Some(parked) = Box::pin(converse(io, &peer, &worker, limits)).await {
+        if !parked.before.is_empty() {
+            // It has not been waiting: the beginning of a head came together with what was before it.
+            parked.state.phase.set(Phase::Head);
+            parked.state.order.set(Order::GoOn);
+            io = parked;
+            continue;
+        }
         worker.counters.connection_parked();
         let goes_on = parked.wait().await;
         worker.counters.connection_resumed();
@@ -189,9 +196,10 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
                 match (state.order.get(), state.phase.get()) {
                     (Order::GoOn, _) => {}
                     (Order::Finish, _) => Pin::new(&mut connection).graceful_shutdown(),
-                    (order @ Order::TimeOut, Phase::Head) => break order,
+                    (order @ Order::TimeOut, Phase::Head) if state.is_flushed.get() => break order,
                     (order @ Order::Park, Phase::Waiting) if state.is_flushed.get() => break order,
-                    // A head has come to its end, or begun, in this very turn.
+                    // A head has come to its end, or begun, in this very turn; or the answer before
+                    // it is still on its way, and nothing may be written into that.
                     (Order::TimeOut | Order::Park, _) => state.order.set(Order::GoOn),
                 }
             }
@@ -200,10 +208,10 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
     if order == Order::Park {
-        // The beginning of a request may have come together with the one before it.
         return Some(Watched { before: parts.read_buf, ..io });
     }
-    drop(io.stream.write_all(TIMED_OUT).await);
+    // A client that does not read is not waited for.
+    drop(io.stream.try_write(TIMED_OUT));
     drop(io.stream.shutdown().await);
     None
 }
@@ -263,7 +271,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Waits, parked, for something to read; `false` is the order to close.
+    /// Waits, parked, for something to read; `false` is the order to close. Nothing has come yet.
     async fn wait(&self) -> bool {
         let state = &self.state;
         state.phase.set(Phase::Parked);
