@@ -8,7 +8,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
@@ -72,12 +72,13 @@ impl Exchange {
         Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked }
     }
 
-    /// Sends the request and waits for the head of its answer.
+    /// Sends the request and waits for the head of its answer: no longer than `limit`, and not
+    /// beyond `until` unless its body is moving.
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn answer(&mut self, method: &Method, limit: Duration) -> Result<Head, Fault> {
-        self.connection.alarm.set(clock::monotonic() + limit);
+    pub async fn answer(&mut self, method: &Method, limit: Duration, until: Instant) -> Result<Head, Fault> {
+        self.connection.alarm.set(until.min(clock::monotonic() + limit));
         let mut reader = HeadReader::default();
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();

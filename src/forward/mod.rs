@@ -7,7 +7,8 @@
 //!    it never went out, or if nothing was answered, its body is empty and its method idempotent
 //!    (RFC 9110 §9.2.2).
 //! 4. Both bodies stream. Each wait has its own limit: connecting, the answer's head, silence
-//!    inside a body.
+//!    inside a body; and the route's `request_timeout` bounds all that comes before the answer's
+//!    head together, every target and the second try included.
 //!
 //! What it does not do: follow redirects, cache, or decide anything about the caller.
 
@@ -39,6 +40,7 @@ use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::pool::{Pool, Target};
 use crate::accept::{Busy, Peer};
 use crate::authorize::Permit;
+use crate::clock;
 
 /// A named service with one or more targets.
 #[derive(Debug)]
@@ -150,6 +152,7 @@ impl Forwarder {
             bytes: self.plan.write(sources).into(),
             framing,
             limit: upstream.timeout.min(route.limits.request_timeout),
+            until: started + route.limits.request_timeout,
         };
         let (head, exchange) = attempt.send(upload, started).await?;
         let pool = head.is_persistent.then(|| connections.pool.clone());
@@ -168,14 +171,17 @@ struct Attempt<'a> {
     method: &'a Method,
     bytes: Bytes,
     framing: BodyFraming,
+    /// For one answer, counted from when its request went out or its body last moved.
     limit: Duration,
+    /// For all tries together, as long as no body moves.
+    until: Instant,
 }
 
 impl Attempt<'_> {
     async fn send(&self, upload: Upload, started: Instant) -> Result<(Head, Exchange), ForwardError> {
         let connection = self.lease(started).await?;
         let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.framing);
-        let fault = match exchange.answer(self.method, self.limit).await {
+        let fault = match exchange.answer(self.method, self.limit, self.until).await {
             Ok(head) => return Ok((head, exchange)),
             Err(fault) => fault,
         };
@@ -184,7 +190,7 @@ impl Attempt<'_> {
         }
         let connection = self.connect(self.connections.next_turn()).await?;
         let mut exchange = Exchange::new(connection, self.bytes.clone(), exchange.upload, self.framing);
-        let head = exchange.answer(self.method, self.limit).await?;
+        let head = exchange.answer(self.method, self.limit, self.until).await?;
         Ok((head, exchange))
     }
 
@@ -203,7 +209,8 @@ impl Attempt<'_> {
         let mut failure = ForwardError::Unreachable;
         for step in 0..self.upstream.targets.len() {
             let target = self.target(turn.wrapping_add(step)).ok_or(ForwardError::Unreachable)?;
-            match self.connections.pool.connect(target, self.upstream.connect_timeout).await {
+            let left = self.until.saturating_duration_since(clock::monotonic());
+            match self.connections.pool.connect(target, self.upstream.connect_timeout.min(left)).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => failure = error,
             }

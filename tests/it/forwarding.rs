@@ -107,6 +107,36 @@ fn a_target_that_takes_no_connection_is_passed_over() {
     assert!(one.seen().len() >= 5 && two.seen().len() >= 5);
 }
 
+/// An address where no connection is ever taken: its queue is full.
+fn deaf() -> (Vec<socket2::Socket>, std::net::SocketAddr) {
+    use socket2::{Domain, Socket, Type};
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    listener.listen(0).expect("a queue of one");
+    let address = listener.local_addr().expect("an address");
+    let waiting = (0..3).map(|_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        drop(socket.connect_timeout(&address, Duration::from_millis(200)));
+        socket
+    });
+    let waiting: Vec<Socket> = waiting.collect();
+    (waiting.into_iter().chain([listener]).collect(), address.as_socket().expect("an address"))
+}
+
+#[test]
+fn the_time_for_a_request_covers_every_target_and_both_tries() {
+    let (_held, address) = deaf();
+    let targets = format!("targets: [{}], connect_timeout: 10s", vec![format!("\"http://{address}\""); 3].join(", "));
+    let yaml = config(address, "")
+        .replace(&format!("targets: [\"http://{address}\"]"), &targets)
+        .replace("realm: test }", "realm: test, limits: { request_timeout: 400ms } }");
+    let gateway = Gateway::start(&yaml);
+    let started = std::time::Instant::now();
+    let answer = gateway.get("/open/x", None);
+    assert_eq!((answer.status, gateway.line_of(&answer)["outcome"].as_str()), (504, Some("upstream_connect_timeout")));
+    assert!(started.elapsed() >= Duration::from_millis(400) && started.elapsed() < Duration::from_secs(8));
+}
+
 #[test]
 fn a_response_time_counts_from_the_last_movement_of_the_body() {
     let upstream = Upstream::echo();
