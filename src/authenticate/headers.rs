@@ -1,7 +1,8 @@
 //! Verified claims become identity header values, once, when a token is verified.
 //!
 //! 1. An absent claim is an absent header, never an empty one.
-//! 2. A text, number or boolean is its text; a list is its elements with commas between them.
+//! 2. A text, number or boolean is its text; a list is its elements with commas between them, less
+//!    those that are empty texts: `[""]` would be an empty header.
 //! 3. A control character in a claim refuses the token; so does a comma inside a list's element
 //!    under an encoding that would pass it.
 //! 4. The encoding is unambiguous: decoding gives the claim back.
@@ -50,10 +51,13 @@ pub fn encode(headers: &[IdentityHeader], claims: &Claims) -> Result<Vec<(Header
     present
         .filter(|(_, claim)| !matches!(claim, Value::String(text) if text.is_empty()))
         .filter(|(_, claim)| !matches!(claim, Value::Array(list) if list.is_empty()))
-        .map(|(header, claim)| {
+        .filter_map(|(header, claim)| {
             let text = header.encoding.write(claim).filter(|text| text.len() <= MAX_VALUE);
-            let value = text.and_then(|text| HeaderValue::try_from(text).ok()).ok_or(Denial::MalformedToken)?;
-            Ok((header.name.clone(), value))
+            if text.as_ref().is_some_and(String::is_empty) {
+                return None;
+            }
+            let value = text.and_then(|text| HeaderValue::try_from(text).ok()).ok_or(Denial::MalformedToken);
+            Some(value.map(|value| (header.name.clone(), value)))
         })
         .collect()
 }
@@ -101,6 +105,7 @@ fn has_control(claim: &Value) -> bool {
 }
 
 fn join(elements: impl Iterator<Item = Option<String>>) -> Option<String> {
+    let elements = elements.filter(|element| element.as_ref().is_none_or(|text| !text.is_empty()));
     elements.collect::<Option<Vec<String>>>().map(|elements| elements.join(","))
 }
 
@@ -153,6 +158,9 @@ mod tests {
         assert_eq!(Encoding::Ascii.write(&name), None);
         assert_eq!(Encoding::Percent.write(&json!(["a", "b,c", "%"])).as_deref(), Some("a,b%2Cc,%25"));
         assert_eq!(Encoding::Ascii.write(&json!(["a", "b,c"])), None);
+        assert_eq!(Encoding::Percent.write(&json!(["", "a", "", "b"])).as_deref(), Some("a,b"));
+        assert_eq!(Encoding::Ascii.write(&json!(["a", ""])).as_deref(), Some("a"));
+        assert_eq!(Encoding::Json.write(&json!([""])).as_deref(), Some(r#"[""]"#));
         assert_eq!(Encoding::Percent.write(&json!("a, b")).as_deref(), Some("a,%20b"));
         assert_eq!(Encoding::Percent.write(&json!(42)).as_deref(), Some("42"));
         assert_eq!(Encoding::Percent.write(&json!({"a": 1})), None);
