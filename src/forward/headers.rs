@@ -4,9 +4,9 @@
 //! In this order, because each step must not be undone by an earlier one (row 37):
 //!
 //! 1. Hop-by-hop fields go, also those that `Connection` names (RFC 9110 §7.6.1).
-//! 2. What only a gateway may say goes, in every case and `-`/`_`/`.` spelling: identity headers,
-//!    `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, path and method overrides. Of a trusted proxy the
-//!    forwarding fields stay.
+//! 2. What only a gateway may say goes, in every case and with any sign in place of `-`: identity
+//!    headers, `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, path and method overrides. Of a trusted
+//!    proxy the forwarding fields stay.
 //! 3. `Authorization` goes, unless `forward_token`.
 //! 4. Ours are set: identity, forwarding, request id, trace.
 //!
@@ -125,6 +125,8 @@ impl HeaderPlan {
             "authorization" => self.forward_token,
             // Ours are set instead.
             "content-length" | "x-request-id" | "traceparent" => false,
+            // A server that turns fields into variables reads it as HTTP_PROXY (CVE-2016-5385).
+            "proxy" => false,
             _ if is_hop_by_hop(name) => false,
             _ => !self.is_reserved(name) && !is_forwarding(name, is_trusted),
         }
@@ -134,10 +136,10 @@ impl HeaderPlan {
         if !has_odd_spelling(name) {
             return self.lengths & length_bit(name) != 0 && self.reserved.contains(name);
         }
-        // SECURITY: a server that turns fields into variables (CGI, WSGI) reads `x_user_id` as
-        // `X-User-Id`. Of a trusted proxy too, only the true spelling of a forwarding field stays.
-        let folded = fold(name);
-        self.reserved.contains(&folded) || is_forwarding(&folded, false)
+        // SECURITY: a server that turns fields into variables (CGI, WSGI) reads `x_user_id`, and some
+        // `x+user+id`, as `X-User-Id`. Of a trusted proxy too, only the true spelling of a forwarding
+        // field stays.
+        !self.goes_on(&fold(name), false)
     }
 }
 
@@ -146,12 +148,15 @@ fn length_bit(name: &str) -> u64 {
 }
 
 fn has_odd_spelling(name: &str) -> bool {
-    name.bytes().any(|b| b == b'_' || b == b'.') || name.ends_with('-')
+    name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+        || name.starts_with('-')
+        || name.ends_with('-')
 }
 
-/// Lower case, with every spelling of the separator as `-`.
+/// Lower case, with `-` for every sign, none at the ends; never oddly spelled itself.
 fn fold(name: &str) -> String {
-    name.trim_end_matches(['-', '_', '.']).to_ascii_lowercase().replace(['_', '.'], "-")
+    let dashed = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-").to_ascii_lowercase();
+    dashed.trim_matches('-').to_owned()
 }
 
 /// Whether a field says who came before; of a trusted proxy those that are written by
