@@ -32,9 +32,13 @@ use crate::clock;
 use crate::forward::body::AnswerCut;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::exchange::Recorded;
+use crate::observe::metrics::HeadFault;
 
 /// What is sent to a client whose head takes too long (RFC 9110 §15.5.9).
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Header fields that are parsed at all; `admit` has the finer limit, and a better answer.
+const MAX_FIELDS: usize = 256;
 
 /// How long a connection waits before it is parked.
 const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -182,6 +186,7 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     let mut connection = http1::Builder::new()
         .header_read_timeout(None::<Duration>)
         .max_header_size(limits.head)
+        .max_headers(MAX_FIELDS)
         .max_buf_size(limits.head.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
     let woken = state.woken.notified();
@@ -189,8 +194,12 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     let order = loop {
         tokio::select! {
             biased;
-            // What went wrong with a connection is the client's affair; requests log themselves.
-            _ended = &mut connection => return None,
+            ended = &mut connection => {
+                if let Some(fault) = ended.err().and_then(head_fault) {
+                    refused(fault, peer, worker);
+                }
+                return None;
+            }
             () = &mut woken => {
                 woken.set(state.woken.notified());
                 match (state.order.get(), state.phase.get()) {
@@ -210,10 +219,27 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     if order == Order::Park {
         return Some(Watched { before: parts.read_buf, ..io });
     }
+    refused(HeadFault::TooSlow, peer, worker);
     // A client that does not read is not waited for.
     drop(io.stream.try_write(TIMED_OUT));
     drop(io.stream.shutdown().await);
     None
+}
+
+/// What was wrong with a head that hyper has answered by itself; how else a connection ends is the
+/// client's affair, and requests log themselves.
+fn head_fault(error: hyper::Error) -> Option<HeadFault> {
+    match (error.is_parse_too_large(), error.is_parse()) {
+        (true, _) => Some(HeadFault::TooLarge),
+        (false, true) => Some(HeadFault::Malformed),
+        (false, false) => None,
+    }
+}
+
+/// Records a head that never became a request: it has no path, no id and no route.
+fn refused(fault: HeadFault, peer: &Peer, worker: &Worker) {
+    worker.counters.head_refused(fault);
+    tracing::info!(outcome = fault.label(), client = %peer.address, "a head was refused");
 }
 
 /// hyper's read buffer is not allowed to be smaller.

@@ -22,6 +22,7 @@ pub struct Counters {
     routes: Vec<RouteCounters>,
     denials: [AtomicU64; Denial::COUNT],
     failures: [AtomicU64; ForwardError::LABELS.len()],
+    heads: [AtomicU64; HeadFault::LABELS.len()],
     connections: AtomicU64,
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
@@ -37,6 +38,36 @@ struct RouteCounters {
     micros: AtomicU64,
 }
 
+/// Why a head never became a request: the connection was answered in one line and closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadFault {
+    /// It does not parse: 400.
+    Malformed,
+    /// It has more bytes or fields than are parsed at all: 414 or 431.
+    TooLarge,
+    /// It took longer than `header_timeout`: 408.
+    TooSlow,
+}
+
+impl HeadFault {
+    /// All labels, in the order of the variants.
+    pub const LABELS: [&'static str; 3] = ["malformed_head", "head_too_large", "head_timeout"];
+
+    const fn number(self) -> usize {
+        match self {
+            Self::Malformed => 0,
+            Self::TooLarge => 1,
+            Self::TooSlow => 2,
+        }
+    }
+
+    /// Stable snake_case name for logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        Self::LABELS.get(self.number()).copied().unwrap_or("unknown")
+    }
+}
+
 impl Counters {
     /// Counters for so many routes.
     #[must_use]
@@ -45,6 +76,7 @@ impl Counters {
             routes: (0..=routes).map(|_| RouteCounters::default()).collect(),
             denials: [const { AtomicU64::new(0) }; Denial::COUNT],
             failures: [const { AtomicU64::new(0) }; ForwardError::LABELS.len()],
+            heads: [const { AtomicU64::new(0) }; HeadFault::LABELS.len()],
             connections: AtomicU64::new(0),
             connections_closed: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
@@ -69,6 +101,11 @@ impl Counters {
             Refusal::Denied(denial) => add(self.denials.get(denial.number()), 1),
             Refusal::Failed(error) => add(self.failures.get(error.number()), 1),
         }
+    }
+
+    /// Counts a head that never became a request.
+    pub fn head_refused(&self, fault: HeadFault) {
+        add(self.heads.get(fault.number()), 1);
     }
 
     /// Counts a connection that was taken.
@@ -151,6 +188,10 @@ pub fn page(workers: &[Arc<Counters>], routes: &[&str], gauges: &[Gauge]) -> Str
     page.head("forward_errors_total", "counter", "Permitted requests that got no answer, by what went wrong.");
     for (number, label) in ForwardError::LABELS.iter().enumerate() {
         page.line("forward_errors_total", &format!("reason=\"{label}\""), total(&|worker| worker.failures.get(number)));
+    }
+    page.head("heads_refused_total", "counter", "Heads that never became requests, by reason.");
+    for (number, label) in HeadFault::LABELS.iter().enumerate() {
+        page.line("heads_refused_total", &format!("reason=\"{label}\""), total(&|worker| worker.heads.get(number)));
     }
     let opened = total(&|worker| Some(&worker.connections));
     page.head("connections_total", "counter", "Client connections taken.");

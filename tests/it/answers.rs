@@ -1,10 +1,16 @@
 //! The table of answers: status, challenge, body, and what the upstream saw.
 
+use std::io::Write;
+use std::net::SocketAddr;
+
 use bearward::denial::Denial;
+use bearward::forward::{ForwardError, Phase};
 use serde_json::json;
 
-use crate::support::gateway::{customer, get, token};
-use crate::support::{Answer, Gateway, Upstream, config};
+use crate::support::gateway::{ROUTES, customer, get, token, with_store};
+use crate::support::sign::{self, Claims};
+use crate::support::upstream::deaf;
+use crate::support::{Answer, Gateway, Upstream, config, until};
 
 fn start() -> (Upstream, Gateway) {
     let upstream = Upstream::echo();
@@ -29,6 +35,8 @@ fn refused(
     assert_eq!(answer.header("www-authenticate"), challenge, "{sent}");
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{sent}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{sent}");
+    assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"), "{sent}");
+    assert_eq!(answer.header("allow").is_some(), status == 405, "{sent}");
     let body = answer.json();
     assert_eq!(body["status"], status, "{sent}");
     assert!(body["type"].as_str().expect("text").starts_with("urn:bearward:problem:"), "{sent}");
@@ -111,15 +119,11 @@ fn unknown_paths_methods_and_odd_requests() {
     refused(&gateway, &upstream, get(&format!("/open/{}", "x".repeat(9000)), None), 414, None, "target_too_long");
     let heavy = get("/open/x", None).replace("\r\n\r\n", &format!("\r\nx-heavy: {}\r\n\r\n", "x".repeat(40_000)));
     refused(&gateway, &upstream, heavy, 431, None, "headers_too_large");
-    let many: String = (0..90).map(|n| format!("x-{n}: 1\r\n")).collect();
-    refused(
-        &gateway,
-        &upstream,
-        get("/open/x", None).replace("\r\n\r\n", &format!("\r\n{many}\r\n")),
-        431,
-        None,
-        "headers_too_large",
-    );
+    for count in [80, 200] {
+        let many: String = (0..count).map(|n| format!("x-{n}: 1\r\n")).collect();
+        let many = get("/open/x", None).replace("\r\n\r\n", &format!("\r\n{many}\r\n"));
+        refused(&gateway, &upstream, many, 431, None, "headers_too_large");
+    }
     let large = "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 2000000\r\n\r\n";
     refused(&gateway, &upstream, large, 413, None, "body_too_large");
 }
@@ -141,22 +145,7 @@ fn the_order_of_checks_is_path_route_credential_rule() {
 }
 
 #[test]
-fn upstream_faults_are_502_and_504_and_the_log_says_which() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-    let gateway = Gateway::start(&config(closed, ""));
-    let answer = gateway.get("/open/x", None);
-    assert_eq!((answer.status, gateway.line_of(&answer)["outcome"].as_str()), (502, Some("upstream_unreachable")));
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-
-    let silent = Upstream::scripted(|_, _| {
-        std::thread::park();
-        false
-    });
-    let yaml = config(silent.address, "").replace("\"] } }\ndefaults", "\"], timeout: 200ms } }\ndefaults");
-    let gateway = Gateway::start(&yaml);
-    let answer = gateway.get("/open/x", None);
-    assert_eq!((answer.status, gateway.line_of(&answer)["outcome"].as_str()), (504, Some("upstream_response_timeout")));
-
+fn an_answer_that_is_none_is_502() {
     let broken = Upstream::scripted(|seen, stream| {
         use std::io::Write;
         let answer: &[u8] = match seen.line() {
@@ -182,9 +171,94 @@ fn upstream_faults_are_502_and_504_and_the_log_says_which() {
     }
 }
 
-/// Every reason has a label of its own, and the list of labels is the list of reasons.
+const BARE: Option<&str> = Some(r#"Bearer realm="test""#);
+const INVALID_REQUEST: Option<&str> = Some(r#"Bearer realm="test", error="invalid_request""#);
+const INVALID_TOKEN: Option<&str> = Some(r#"Bearer realm="test", error="invalid_token""#);
+const PAY: Option<&str> = Some(r#"Bearer realm="test", error="insufficient_scope", scope="pay:write pay:read""#);
+
+/// One gateway for each state of what is around it.
+struct World {
+    upstream: Upstream,
+    whole: Gateway,
+    without_store: Gateway,
+    without_keys: Gateway,
+}
+
+impl World {
+    fn start() -> Self {
+        let upstream = Upstream::echo();
+        let routes = format!(
+            "{ROUTES}  - {{ id: guest, match: {{ path: \"/guests\" }}, upstream: echo, access: {{ not: {{ roles: [guest] }} }} }}\n"
+        );
+        let closed = closed();
+        let away = with_store(upstream.address, &format!("redis://{closed}"), "", &routes);
+        let keys = config(upstream.address, &routes).replace(
+            "algorithms: [RS256], jwks_file: rsa.jwks.json",
+            &format!("algorithms: [RS256], jwks_uri: \"http://{closed}/keys\""),
+        );
+        let whole = Gateway::start(&config(upstream.address, &routes));
+        Self { whole, without_store: Gateway::start(&away), without_keys: Gateway::start(&keys), upstream }
+    }
+
+    /// The request that is refused for this reason, the gateway that refuses it, and how: the table
+    /// of answers in the words of the contract. A new reason does not compile without its line.
+    fn provoke(&self, denial: &Denial) -> (&Gateway, String, u16, Option<&'static str>) {
+        let good = customer();
+        let with = |claims: serde_json::Value| get("/me/x", Some(&token(&claims)));
+        let headed = |header: &str| get("/me/x", Some(&sign::rsa_as(header, &Claims::of("https://rsa.test").json())));
+        let whole = &self.whole;
+        let now = crate::support::now();
+        match denial {
+            Denial::AmbiguousPath => (whole, get("/open/%2e%2e/x", None), 400, None),
+            Denial::DuplicateCredentials => {
+                let field = format!("\r\nauthorization: Bearer {good}\r\n\r\n");
+                (whole, get("/me/x", Some(&good)).replace("\r\n\r\n", &field), 400, INVALID_REQUEST)
+            }
+            Denial::MalformedRequest => (whole, "GET /open/x HTTP/1.1\r\n\r\n".to_owned(), 400, None),
+            Denial::AlgorithmNotAllowed => (whole, headed(r#"{"alg":"RS512","kid":"rsa-1"}"#), 401, INVALID_TOKEN),
+            Denial::BadSignature => {
+                (whole, get("/me/x", Some(&format!("{}AAAA", &good[..good.len() - 4]))), 401, INVALID_TOKEN)
+            }
+            Denial::Expired => (whole, with(json!({ "exp": now - 60, "iat": now - 600 })), 401, INVALID_TOKEN),
+            Denial::LifetimeTooLong => (whole, with(json!({ "exp": now + 200_000 })), 401, INVALID_TOKEN),
+            Denial::MalformedToken => (whole, get("/me/x", Some("a.b.c")), 401, INVALID_TOKEN),
+            Denial::MissingClaim(_) => (whole, with(json!({ "exp": null })), 401, INVALID_TOKEN),
+            Denial::MissingToken => (whole, get("/me/x", None), 401, BARE),
+            Denial::NotYetValid => (whole, with(json!({ "nbf": now + 300 })), 401, INVALID_TOKEN),
+            Denial::Revoked => {
+                assert_eq!(whole.admin("POST", "/revocations", r#"{"jti":"taken-back"}"#).status, 200);
+                (whole, with(json!({ "jti": "taken-back" })), 401, INVALID_TOKEN)
+            }
+            Denial::UnknownKey => (whole, headed(r#"{"alg":"RS256","kid":"rsa-2"}"#), 401, INVALID_TOKEN),
+            Denial::UnsupportedToken => {
+                (whole, headed(r#"{"alg":"RS256","kid":"rsa-1","crit":["x"],"x":1}"#), 401, INVALID_TOKEN)
+            }
+            Denial::WrongAudience => (whole, with(json!({ "aud": "elsewhere" })), 401, INVALID_TOKEN),
+            Denial::WrongIssuer => (whole, with(json!({ "iss": "https://nobody.test" })), 401, INVALID_TOKEN),
+            Denial::ClaimMismatch => (whole, get("/members/lee/orders", Some(&good)), 403, None),
+            Denial::Excluded => (whole, get("/guests", Some(&token(&json!({ "roles": ["guest"] })))), 403, None),
+            Denial::MissingRole => (whole, get("/orders/1", Some(&token(&json!({})))), 403, None),
+            Denial::MissingScope(_) => (whole, get("/pay", Some(&good)), 403, PAY),
+            Denial::NoRoute => (whole, get("/nowhere", None), 404, None),
+            Denial::MethodNotAllowed(_) => (whole, get("/orders/1", None).replace("GET", "POST"), 405, None),
+            Denial::BodyTooLarge => {
+                let head = "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 2000000\r\n\r\n";
+                (whole, head.to_owned(), 413, None)
+            }
+            Denial::TargetTooLong => (whole, get(&format!("/open/{}", "x".repeat(9000)), None), 414, None),
+            Denial::HeadersTooLarge => {
+                let heavy = format!("\r\nx-heavy: {}\r\n\r\n", "x".repeat(40_000));
+                (whole, get("/open/x", None).replace("\r\n\r\n", &heavy), 431, None)
+            }
+            Denial::KeysUnavailable => (&self.without_keys, get("/me/x", Some(&good)), 503, None),
+            Denial::StandingUnknown => (&self.without_store, get("/me/x", Some(&good)), 503, None),
+        }
+    }
+}
+
+/// Each reason has a request that meets it, and a label of its own.
 #[test]
-fn every_denial_has_its_label() {
+fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
     let name: std::sync::Arc<str> = "x".into();
     let all = [
         Denial::AmbiguousPath,
@@ -216,11 +290,93 @@ fn every_denial_has_its_label() {
         Denial::StandingUnknown,
     ];
     assert_eq!(all.len(), Denial::COUNT);
-    for (number, denial) in all.iter().enumerate() {
-        assert_eq!((denial.number(), denial.label()), (number, Denial::LABELS[number]));
-    }
     let mut labels = Denial::LABELS.to_vec();
     labels.sort_unstable();
     labels.dedup();
     assert_eq!(labels.len(), Denial::COUNT);
+    let world = World::start();
+    for (number, denial) in all.iter().enumerate() {
+        assert_eq!((denial.number(), denial.label()), (number, Denial::LABELS[number]));
+        let (gateway, request, status, challenge) = world.provoke(denial);
+        refused(gateway, &world.upstream, request, status, challenge, denial.label());
+    }
+}
+
+fn closed() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
+}
+
+/// The same for what goes wrong after a permit.
+#[test]
+fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
+    let silent = Upstream::scripted(|_, _| {
+        std::thread::park();
+        false
+    });
+    let broken = Upstream::scripted(|_, _| false);
+    let (_held, deaf) = deaf();
+    let gateway = |upstream: SocketAddr| {
+        let yaml = config(upstream, "")
+            .replace("\"] } }\ndefaults", "\"], timeout: 300ms, connect_timeout: 200ms } }\ndefaults")
+            .replace("realm: test }", "realm: test, limits: { body: 1KiB, body_timeout: 200ms } }");
+        Gateway::start(&yaml)
+    };
+    let post = |framing: &str| format!("POST /open/x HTTP/1.1\r\nhost: gw.test\r\n{framing}");
+    let over = post(&format!("transfer-encoding: chunked\r\n\r\n401\r\n{}\r\n", "x".repeat(0x401)));
+    for error in [
+        ForwardError::Unreachable,
+        ForwardError::TimedOut(Phase::Connect),
+        ForwardError::TimedOut(Phase::Response),
+        ForwardError::Broken,
+        ForwardError::BodyOverflow,
+        ForwardError::BodyTooSlow,
+        ForwardError::ClientGone,
+    ] {
+        let (upstream, request, status) = match error {
+            ForwardError::Unreachable => (closed(), get("/open/x", None), 502),
+            ForwardError::TimedOut(Phase::Connect) => (deaf, get("/open/x", None), 504),
+            ForwardError::TimedOut(Phase::Response) => (silent.address, get("/open/x", None), 504),
+            ForwardError::Broken => (broken.address, get("/open/x", None), 502),
+            ForwardError::BodyOverflow => (silent.address, over.clone(), 413),
+            ForwardError::BodyTooSlow => (silent.address, post("content-length: 10\r\n\r\nhello"), 408),
+            ForwardError::ClientGone => (silent.address, post("transfer-encoding: chunked\r\n\r\nzz\r\n"), 400),
+        };
+        refused(&gateway(upstream), &Upstream::echo(), request, status, None, error.label());
+    }
+}
+
+// What the parser refuses has no request to answer: a bare status, the connection closed, one line
+// in the log and a number.
+#[test]
+fn a_head_that_never_becomes_a_request_is_closed_counted_and_logged() {
+    let (upstream, gateway) = start();
+    let many: String = (0..300).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let heads = [
+        ("nonsense\r\n\r\n".to_owned(), 400, "malformed_head"),
+        ("GET /open/x HTTP/1.1\r\nbad name: x\r\n\r\n".to_owned(), 400, "malformed_head"),
+        ("GET /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: x\r\n\r\n".to_owned(), 400, "malformed_head"),
+        (get("/open/x", None).replace("\r\n\r\n", &format!("\r\n{many}\r\n")), 431, "head_too_large"),
+        (
+            get("/open/x", None).replace("\r\n\r\n", &format!("\r\nx: {}\r\n\r\n", "x".repeat(200_000))),
+            431,
+            "head_too_large",
+        ),
+        (get(&format!("/open/{}", "x".repeat(70_000)), None), 414, "head_too_large"),
+    ];
+    for (head, status, label) in &heads {
+        let count = || gateway.lines().iter().filter(|line| line.contains(label)).count();
+        let before = count();
+        let mut client = gateway.client();
+        drop(client.stream.write_all(head.as_bytes()));
+        let answer = client.read();
+        assert_eq!((answer.status, answer.body.len()), (*status, 0), "{label}: {}", answer.text());
+        assert!(client.try_read(false).is_none(), "closed");
+        until("it is logged", || count() == before + 1);
+    }
+    assert!(upstream.seen().is_empty());
+    let page = gateway.admin("GET", "/metrics", "").text();
+    for (label, count) in [("malformed_head", 3), ("head_too_large", 3), ("head_timeout", 0)] {
+        let line = format!("bearward_heads_refused_total{{reason=\"{label}\"}} {count}\n");
+        assert!(page.contains(&line), "{line}: {page}");
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::gateway::get;
+use crate::support::upstream::deaf;
 use crate::support::{Gateway, Upstream, config, until};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -105,22 +106,6 @@ fn a_target_that_takes_no_connection_is_passed_over() {
     }
     assert_eq!(one.seen().len() + two.seen().len(), 30);
     assert!(one.seen().len() >= 5 && two.seen().len() >= 5);
-}
-
-/// An address where no connection is ever taken: its queue is full.
-fn deaf() -> (Vec<socket2::Socket>, std::net::SocketAddr) {
-    use socket2::{Domain, Socket, Type};
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-    listener.listen(0).expect("a queue of one");
-    let address = listener.local_addr().expect("an address");
-    let waiting = (0..3).map(|_| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        drop(socket.connect_timeout(&address, Duration::from_millis(200)));
-        socket
-    });
-    let waiting: Vec<Socket> = waiting.collect();
-    (waiting.into_iter().chain([listener]).collect(), address.as_socket().expect("an address"))
 }
 
 #[test]

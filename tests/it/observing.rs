@@ -146,6 +146,8 @@ fn an_order_that_cannot_be_carried_out_says_why_and_changes_nothing() {
         (r#"{"jit":"a"}"#.to_owned(), "unknown member `jit`"),
         (r#"{"jti":"a","before":5}"#.to_owned(), "`before` goes with `sub`"),
         (r#"{"sub":"a","before":"now"}"#.to_owned(), "no unix time"),
+        (format!(r#"{{"sub":"a","before":{}}}"#, crate::support::now() + 3600), "in the future"),
+        (format!(r#"{{"sub":"kim","before":{}}}"#, i64::MAX), "in the future"),
         (r#"{"jti":"a","issuer":"nobody"}"#.to_owned(), "unknown issuer; declared issuers: `rsa`, `ec`, `hmac`"),
         (r#"{"token":"garbage"}"#.to_owned(), "this is no token"),
         (json!({ "token": good, "sub": "x" }).to_string(), "`token` stands alone"),

@@ -232,16 +232,21 @@ fn realm(config: &Config, mistakes: &mut Mistakes) -> String {
 
 fn head_limits(config: &Config, mistakes: &mut Mistakes) -> HeadLimits {
     let limits = &config.defaults.limits;
-    if *limits.header_count > 100 {
+    if !(1..=100).contains(&*limits.header_count) {
         let mistake = Mistake::at(&limits.header_count, format!("`{}` header fields", *limits.header_count));
         mistakes.add(mistake.allowed("a whole number from 1 to 100"));
     }
-    let mut bytes = |size: &At<super::unit::Size>| {
+    let mut bytes = |size: &At<super::unit::Size>, most: usize, words: &str| {
         let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
-        if !(1024..=1024 * 1024).contains(&bytes) {
-            mistakes.add(Mistake::at(size, format!("`{bytes}` bytes")).allowed("from `1KiB` to `1MiB`"));
+        if !(1024..=most).contains(&bytes) {
+            mistakes.add(Mistake::at(size, format!("`{bytes}` bytes")).allowed(format!("from `1KiB` to `{words}`")));
         }
         bytes
     };
-    HeadLimits { target: bytes(&limits.target), headers: bytes(&limits.headers), header_count: *limits.header_count }
+    HeadLimits {
+        // A target of 64 KiB is more than the parser takes.
+        target: bytes(&limits.target, 60 * 1024, "60KiB"),
+        headers: bytes(&limits.headers, 1024 * 1024, "1MiB"),
+        header_count: *limits.header_count,
+    }
 }

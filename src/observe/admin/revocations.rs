@@ -118,22 +118,29 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
     let (kind, claim) = named(&members)?;
     let issuer = issuer(gateway, &members, kind)?;
     let key = pattern(gateway, kind)?.key(&claim, issuer.map_or("", |issuer| &*issuer.issuer));
+    let issuers = gateway.authenticator.issuers();
+    let leeway = issuers.iter().map(|issuer| issuer.leeway).max().unwrap_or(0);
     let before = match members.get("before") {
         None => now,
         Some(_) if kind != Kind::Sub => return Err(fault("`before` goes with `sub` alone")),
-        Some(before) => {
-            before.as_i64().filter(|before| *before > 0).ok_or_else(|| fault("`before` is no unix time in seconds"))?
-        }
+        Some(before) => before_of(before, now.saturating_add(leeway))?,
     };
     let mark = if kind == Kind::Sub { Mark::NotBefore(before) } else { Mark::Presence };
-    let longest = gateway
-        .authenticator
-        .issuers()
-        .iter()
-        .map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)))
-        .max();
-    let expires_at = now.max(before).saturating_add(longest.unwrap_or(0)).saturating_add(MARGIN);
+    let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)));
+    let expires_at = now.max(before).saturating_add(longest.max().unwrap_or(0)).saturating_add(MARGIN);
     Ok(Order { kind, key, mark, expires_at })
+}
+
+/// A second up to which tokens die. One in the future would kill logins that have not happened yet.
+fn before_of(before: &Value, latest: i64) -> Result<i64, Fault> {
+    let seconds =
+        before.as_i64().filter(|before| *before > 0).ok_or_else(|| fault("`before` is no unix time in seconds"))?;
+    if seconds > latest {
+        return Err(fault(format!(
+            "`before` is in the future ({seconds}, at most {latest} now): the next logins would be dead as well"
+        )));
+    }
+    Ok(seconds)
 }
 
 /// A token has to be a real one: what is revoked must be what would be accepted.

@@ -143,3 +143,19 @@ impl Seen {
         self.head.lines().next().unwrap_or_default()
     }
 }
+
+/// An address where no connection is ever taken: its queue is full.
+pub fn deaf() -> (Vec<socket2::Socket>, SocketAddr) {
+    use socket2::{Domain, Socket, Type};
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    listener.listen(0).expect("a queue of one");
+    let address = listener.local_addr().expect("an address");
+    let waiting = (0..3).map(|_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        drop(socket.connect_timeout(&address, std::time::Duration::from_millis(200)));
+        socket
+    });
+    let waiting: Vec<Socket> = waiting.collect();
+    (waiting.into_iter().chain([listener]).collect(), address.as_socket().expect("an address"))
+}
