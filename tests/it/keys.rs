@@ -15,7 +15,7 @@ use crate::support::{Gateway, Upstream, until};
 
 /// A key server whose document can be exchanged; `None` hangs, text that is no JSON is served as it is.
 struct KeyServer {
-    address: SocketAddr,
+    server: Upstream,
     document: Arc<Mutex<Document>>,
     fetches: Arc<AtomicUsize>,
 }
@@ -50,7 +50,7 @@ impl KeyServer {
             drop(stream.write_all(answer.as_bytes()));
             false
         });
-        Self { address: server.address, document, fetches }
+        Self { server, document, fetches }
     }
 
     fn publish(&self, document: Document) {
@@ -71,7 +71,7 @@ fn start(keys: &KeyServer, schedule: &str) -> (Upstream, Gateway) {
     let upstream = Upstream::echo();
     let yaml = crate::support::config(upstream.address, "").replace(
         "algorithms: [RS256], jwks_file: rsa.jwks.json",
-        &format!("algorithms: [RS256], jwks_uri: \"http://{}/keys.json\", {schedule}", keys.address),
+        &format!("algorithms: [RS256], jwks_uri: \"http://{}/keys.json\", {schedule}", keys.server.address),
     );
     (upstream, Gateway::start(&yaml))
 }

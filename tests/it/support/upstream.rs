@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +20,8 @@ pub struct Seen {
 pub struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    /// What came that no service should get; no test passes with one of them.
+    faults: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -44,20 +47,28 @@ impl Upstream {
     pub fn scripted(script: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let upstream = Self { address, seen: Arc::default(), connections: Arc::default() };
-        let (seen, connections, script) =
-            (Arc::clone(&upstream.seen), Arc::clone(&upstream.connections), Arc::new(script));
+        let upstream = Self { address, seen: Arc::default(), faults: Arc::default(), connections: Arc::default() };
+        let (seen, faults) = (Arc::clone(&upstream.seen), Arc::clone(&upstream.faults));
+        let (connections, script) = (Arc::clone(&upstream.connections), Arc::new(script));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let number = connections.fetch_add(1, Ordering::SeqCst);
-                let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
-                std::thread::spawn(move || serve(stream, number, &seen, &*script));
+                let (seen, faults, script) = (Arc::clone(&seen), Arc::clone(&faults), Arc::clone(&script));
+                std::thread::spawn(move || {
+                    let served = AssertUnwindSafe(|| serve(stream, number, &seen, &*script));
+                    let outcome = catch_unwind(served).unwrap_or_else(|_| Err("the script panicked".to_owned()));
+                    if let Err(fault) = outcome {
+                        faults.lock().expect("the faults").push(fault);
+                    }
+                });
             }
         });
         upstream
     }
 
+    #[track_caller]
     pub fn seen(&self) -> Vec<Seen> {
+        assert_eq!(*self.faults.lock().expect("the faults"), Vec::<String>::new());
         self.seen.lock().expect("the record").clone()
     }
 
@@ -75,56 +86,83 @@ impl Upstream {
     }
 }
 
-fn serve(stream: TcpStream, connection: usize, record: &Mutex<Vec<Seen>>, script: &Script) {
-    stream.set_nodelay(true).expect("no delay");
-    let mut writer = stream.try_clone().expect("a second handle");
-    let mut reader = BufReader::new(stream);
-    while let Some(mut seen) = read(&mut reader) {
-        seen.connection = connection;
-        record.lock().expect("the record").push(seen.clone());
-        if !script(&seen, &mut writer) {
-            drop(writer.shutdown(std::net::Shutdown::Both));
-            return;
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            drop(self.seen());
         }
     }
 }
 
-/// A strict reader: CRLF, one framing field, whole bodies.
-fn read(reader: &mut impl BufRead) -> Option<Seen> {
+fn serve(stream: TcpStream, connection: usize, record: &Mutex<Vec<Seen>>, script: &Script) -> Result<(), String> {
+    stream.set_nodelay(true).expect("no delay");
+    let mut writer = stream.try_clone().expect("a second handle");
+    let mut reader = BufReader::new(stream);
+    while let Some(mut seen) = read(&mut reader)? {
+        seen.connection = connection;
+        record.lock().expect("the record").push(seen.clone());
+        if !script(&seen, &mut writer) {
+            drop(writer.shutdown(std::net::Shutdown::Both));
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A strict reader: CRLF, one framing field, whole bodies. `None` is the end, also inside a request;
+/// a fault is what cannot be read in one way only.
+fn read(reader: &mut impl BufRead) -> Result<Option<Seen>, String> {
     let mut seen = Seen::default();
     loop {
         let mut line = Vec::new();
-        if reader.read_until(b'\n', &mut line).ok()? == 0 {
-            return None;
+        if !reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            return Ok(None);
         }
-        assert!(line.ends_with(b"\r\n"), "a line that does not end in CRLF: {}", line.escape_ascii());
+        if !line.ends_with(b"\r\n") {
+            // The end of the connection may have come inside a line.
+            return if line.ends_with(b"\n") { Err(format!("a bare LF: {}", line.escape_ascii())) } else { Ok(None) };
+        }
         seen.head.push_str(&String::from_utf8_lossy(&line));
         if line == b"\r\n" {
             break;
         }
     }
-    let fields = |name: &str| seen.values(name).len();
-    assert!(fields("content-length") + fields("transfer-encoding") <= 1, "one framing field: {}", seen.head);
-    if let Some(length) = seen.value("content-length").map(|text| text.parse::<usize>().expect("a length")) {
+    let first: Vec<&str> = seen.line().split(' ').collect();
+    if first.len() != 3 || !first[1].starts_with('/') || first[2] != "HTTP/1.1" {
+        return Err(format!("no request line: {}", seen.head));
+    }
+    if seen.values("content-length").len() + seen.values("transfer-encoding").len() > 1 {
+        return Err(format!("more than one framing field: {}", seen.head));
+    }
+    if let Some(text) = seen.value("content-length").map(str::to_owned) {
+        let length = text.parse().map_err(|_| format!("a length: {}", seen.head))?;
         seen.body.resize(length, 0);
-        reader.read_exact(&mut seen.body).ok()?;
-    } else if seen.value("transfer-encoding").is_some() {
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok()?;
-            let size = usize::from_str_radix(line.trim_end(), 16).ok()?;
-            let start = seen.body.len();
-            seen.body.resize(start + size, 0);
-            reader.read_exact(&mut seen.body[start..]).ok()?;
-            let mut end = String::new();
-            reader.read_line(&mut end).ok()?;
-            assert_eq!(end, "\r\n", "no trailers");
-            if size == 0 {
-                break;
-            }
+        return Ok(reader.read_exact(&mut seen.body).is_ok().then_some(seen));
+    }
+    match seen.value("transfer-encoding").map(str::to_owned).as_deref() {
+        None => return Ok(Some(seen)),
+        Some("chunked") => {}
+        Some(_) => return Err(format!("a coding: {}", seen.head)),
+    }
+    loop {
+        let mut line = String::new();
+        if !reader.read_line(&mut line).is_ok_and(|_| line.ends_with('\n')) {
+            return Ok(None);
+        }
+        let size = line.strip_suffix("\r\n").and_then(|text| usize::from_str_radix(text, 16).ok());
+        let size = size.ok_or_else(|| format!("a chunk: {line:?} of {}", seen.head))?;
+        let start = seen.body.len();
+        seen.body.resize(start + size + 2, 0);
+        if reader.read_exact(&mut seen.body[start..]).is_err() {
+            return Ok(None);
+        }
+        if seen.body.split_off(start + size) != b"\r\n" {
+            return Err(format!("a chunk's end, or a trailer: {}", seen.head));
+        }
+        if size == 0 {
+            return Ok(Some(seen));
         }
     }
-    Some(seen)
 }
 
 impl Seen {
