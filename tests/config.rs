@@ -270,9 +270,9 @@ fn ten_thousand_routes_load_in_a_moment() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
-// Row 65: what is made to be too much is refused at once and in little memory.
+// How much memory that takes is asked in tests/it/commands.rs.
 #[test]
-fn alias_bombs_and_deep_nesting_are_refused_at_once() {
+fn threat_65_alias_bombs_and_deep_nesting_are_refused_at_once() {
     for (text, word) in [
         (format!("a: {}", "[".repeat(100_000)), "recursion"),
         (format!("{}x", "a:\n ".repeat(5_000)), ""),
@@ -286,6 +286,34 @@ fn alias_bombs_and_deep_nesting_are_refused_at_once() {
         let errors = config::load_text("gateway.yaml", text, root(), &no_env).expect_err("refused");
         assert!(started.elapsed() < Duration::from_secs(1) && errors.to_string().contains(word), "{errors}");
     }
+}
+
+#[test]
+fn threat_32_what_is_no_secret_is_refused_at_load() {
+    let source = fs::read_to_string(root().join("tests/invalid/short-secret.yaml")).expect("text");
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("keys")).expect("a folder");
+    let load = |secret: &[u8]| {
+        fs::write(folder.path().join("keys/short.secret"), secret).expect("a file");
+        let loaded = config::load_text("gateway.yaml", source.clone(), folder.path(), &no_env);
+        loaded.map(drop).map_err(|errors| errors.to_string())
+    };
+    let good: Vec<u8> = (b'!'..=b'~').collect();
+    for length in 0..32 {
+        // A line break at the end is not a byte of the secret.
+        for secret in [good[..length].to_vec(), [&good[..length], b"\n"].concat()] {
+            let said = load(&secret).expect_err("refused");
+            assert!(said.contains(&format!("the secret has {length} bytes, at least 32 are needed")), "{said}");
+            assert!(said.contains("issuers.shop.secret_file"), "{said}");
+        }
+    }
+    for known in ["a-string-secret-at-least-256-bits-long", "your-256-bit-secret-your-256-bit-secret"] {
+        assert!(load(known.as_bytes()).expect_err("refused").contains("public documentation"), "{known}");
+    }
+    for guessable in [[b'a'; 64], [0; 64]] {
+        assert!(load(&guessable).expect_err("refused").contains("fewer than 8 different bytes"));
+    }
+    assert_eq!(load(&good[..32]), Ok(()));
 }
 
 #[test]

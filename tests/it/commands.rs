@@ -219,3 +219,32 @@ fn the_demo_prints_lines_that_work() {
     crate::support::gateway::signal(child.id(), "INT");
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
+
+#[test]
+fn threat_65_a_file_made_to_be_too_much_takes_little_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bombs = [
+        format!("a: {}", "[".repeat(100_000)),
+        format!("a: {}", "{a: ".repeat(50_000)),
+        "? ".repeat(50_000),
+        (0..20).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
+            text + &format!("a{}: &a{} [{}]\n", n + 1, n + 1, vec![format!("*a{n}"); 10].join(", "))
+        }),
+        format!("a: \"{}\"", "x".repeat(9 * 1024 * 1024)),
+    ];
+    for (number, bomb) in bombs.iter().enumerate() {
+        std::fs::write(folder.path().join("gateway.yaml"), bomb).expect("a file");
+        let script = "import resource, subprocess, sys\n\
+            code = subprocess.run([sys.argv[1], 'check', 'gateway.yaml'], capture_output=True).returncode\n\
+            print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+        let out = Command::new("python3")
+            .args(["-c", script, PROGRAM])
+            .current_dir(folder.path())
+            .output()
+            .expect("python3 (tests/run.sh needs it)");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (code, memory) = text.trim().split_once(' ').expect("two numbers");
+        assert_eq!(code, "78", "{number}: {}", said(&out));
+        assert!(memory.parse::<u64>().expect("KiB") < 64 * 1024, "{number}: {memory} KiB");
+    }
+}

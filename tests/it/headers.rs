@@ -212,6 +212,14 @@ fn threat_46_no_claim_breaks_out_of_its_header() {
         assert!(value.bytes().all(|b| b.is_ascii_graphic()));
         assert_eq!(bearward::percent::decode(value), name);
     }
+    // 8 KB: more than a token may be; and, of fewer characters that need three bytes each, more than
+    // a header may be.
+    for name in ["x".repeat(8 * 1024), "홍".repeat(1400)] {
+        gateway.refuses(&upstream, &token(&json!({ "name": name })), &["malformed_token"]);
+    }
+    let name = "x".repeat(5000);
+    assert_eq!(gateway.get("/me/x", Some(&token(&json!({ "name": name })))).status, 200);
+    assert_eq!(upstream.last().value("x-user-name"), Some(name.as_str()));
 }
 
 #[test]

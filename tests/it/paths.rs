@@ -197,6 +197,20 @@ fn threat_61_the_number_of_routes_and_hosts_never_changes_a_decision() {
         ] {
             assert_eq!(gateway.get(path, Some(&token)).status, status, "{count} {path}");
         }
+        for (number, path) in [(0, "/r0"), (99, "/r99/1/x"), (9999, "/r9999/1/x")] {
+            let status = if number < count { 200 } else { 404 };
+            let name = format!("h{number}.test");
+            for host in [&name, &name.to_uppercase(), &format!("{name}."), &format!("{name}:8080")] {
+                let request = get(path, Some(&token)).replace("gw.test", host);
+                assert_eq!(gateway.send(request).status, status, "{count} {host} {path}");
+                let request = get("/admin/x", Some(&token)).replace("gw.test", host);
+                assert_eq!(gateway.send(request).status, 403, "{count} {host}");
+            }
+            for host in ["gw.test", "h1.test", &format!("x{name}"), &format!("{name}.test"), &format!("x.{name}")] {
+                let request = get(path, Some(&token)).replace("gw.test", host);
+                assert_eq!(gateway.send(request).status, 404, "{count} {host} {path}");
+            }
+        }
     }
 }
 

@@ -219,6 +219,12 @@ fn threats_12_and_13_a_kid_is_only_a_name_and_an_unknown_one_has_no_key() {
         let of_hmac = Claims::of("https://hmac.test").json();
         gateway.refuses(&upstream, &sign::hmac_as(b"", &header, &of_hmac), &["bad_signature", "malformed_token"]);
     }
+    // 64 KB of it: more than the header fields may be, and where they may, more than a token may be.
+    let header = json!({ "alg": "RS256", "kid": "k".repeat(64 * 1024) }).to_string();
+    let huge = sign::rsa_as(&header, &claims());
+    assert_eq!(gateway.get("/me/x", Some(&huge)).status, 431);
+    let wide = config(upstream.address, "").replace("realm: test }", "realm: test, limits: { headers: 256KiB } }");
+    Gateway::start(&wide).refuses(&upstream, &huge, &["malformed_token"]);
 }
 
 #[test]
@@ -358,7 +364,30 @@ fn threats_22_to_24_an_encrypted_token_is_refused_before_anything_is_opened() {
         gateway.refuses(&upstream, &format!("{header}.{}.AAAA", base64url(claims())), &["unsupported_token"]);
         assert!(started.elapsed() < Duration::from_secs(2));
     }
-    assert!(gateway.resident() < before + 8 * 1024);
+    // What really expands: 2 MB of one letter, and as much of it as fits into a token.
+    let wide = config(upstream.address, "").replace("realm: test }", "realm: test, limits: { headers: 256KiB } }");
+    let wide = Gateway::start(&wide);
+    let header = base64url(r#"{"alg":"dir","enc":"A256GCM","zip":"DEF"}"#);
+    for size in [2_000_000, 900_000] {
+        let parts = [&header, "", "AAAAAAAAAAAAAAAA", &base64url(deflated(size)), "AAAAAAAAAAAAAAAAAAAAAA"].join(".");
+        wide.refuses(&upstream, &parts, &["malformed_token"]);
+        let parts = [&header, &base64url(deflated(size)), "AAAA"].join(".");
+        wide.refuses(&upstream, &parts, &["unsupported_token", "malformed_token"]);
+    }
+    assert!(gateway.resident() < before + 8 * 1024 && wide.resident() < before + 8 * 1024);
+}
+
+/// So many letters `a` in DEFLATE (RFC 1951 §3.2.6): one literal, then matches of 258 at distance 1.
+fn deflated(size: usize) -> Vec<u8> {
+    let mut bits: Vec<bool> = vec![true, true, false];
+    let mut code = |value: u32, length: u32| (0..length).rev().for_each(|bit| bits.push(value >> bit & 1 == 1));
+    code(0x30 + u32::from(b'a'), 8);
+    for _ in 0..size / 258 {
+        code(0b1100_0101, 8);
+        code(0, 5);
+    }
+    code(0, 7);
+    bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, &bit| sum << 1 | u8::from(bit))).collect()
 }
 
 #[test]
@@ -481,21 +510,48 @@ fn threat_33_weak_and_broken_keys_are_refused_at_load() {
     refused_at_load("rsa", &json!({ "keys": [] }), "no key");
     refused_at_load("rsa", &json!({ "keys": [set("use", json!("enc"))] }), "no key");
     refused_at_load("rsa", &json!({ "keys": [set("key_ops", json!(["encrypt"]))] }), "no key");
+    // The same in PEM, where the file is the key.
+    let (n, e) = sign::rsa_components(sign::rsa_key());
+    let mut even = n.clone();
+    *even.last_mut().expect("bytes") &= 0xFE;
+    let mut point = aws_lc_rs::signature::KeyPair::public_key(sign::ec_key()).as_ref().to_vec();
+    refused_pem("RS256", &sign::rsa_spki(&[0xFF; 128], &e), "1024 bits");
+    refused_pem("RS256", &sign::rsa_spki(&n, &[1]), "weak");
+    refused_pem("RS256", &sign::rsa_spki(&even, &e), "weak");
+    refused_pem("ES256", &sign::rsa_spki(&n, &e), "no PEM public key");
+    refused_pem("RS256", &sign::ec_spki(&point), "no PEM public key");
+    refused_pem("ES384", &sign::ec_spki(&point), "goes with ES256 alone");
+    *point.last_mut().expect("bytes") ^= 1;
+    refused_pem("ES256", &sign::ec_spki(&point), "not on its curve");
     let many: Vec<Value> = (0..101).map(|n| sign::rsa_jwk(sign::rsa_key(), &n.to_string())).collect();
     refused_at_load("rsa", &json!({ "keys": many }), "101 keys");
+}
+
+fn refused_pem(algorithm: &str, der: &[u8], reason: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    sign::write_keys(folder.path());
+    std::fs::write(folder.path().join("rsa.jwks.json"), sign::pem("PUBLIC KEY", der)).expect("a file");
+    let yaml = config("127.0.0.1:1".parse().expect("an address"), "")
+        .replace("algorithms: [RS256], jwks_file", &format!("algorithms: [{algorithm}], public_key_file"));
+    refused_by_check(folder.path(), &yaml, "issuers.rsa.public_key_file", reason);
 }
 
 fn refused_at_load(issuer: &str, set: &Value, reason: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     sign::write_keys(folder.path());
     std::fs::write(folder.path().join(format!("{issuer}.jwks.json")), set.to_string()).expect("a file");
-    let file = folder.path().join("gateway.yaml");
-    std::fs::write(&file, config("127.0.0.1:1".parse().expect("an address"), "")).expect("a file");
+    let yaml = config("127.0.0.1:1".parse().expect("an address"), "");
+    refused_by_check(folder.path(), &yaml, &format!("issuers.{issuer}.jwks_file"), reason);
+}
+
+fn refused_by_check(folder: &std::path::Path, yaml: &str, place: &str, reason: &str) {
+    let file = folder.join("gateway.yaml");
+    std::fs::write(&file, yaml).expect("a file");
     let out =
         std::process::Command::new(crate::support::gateway::PROGRAM).arg("check").arg(&file).output().expect("runs");
     let said = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(78), "{set}");
-    assert!(said.contains(reason) && said.contains(&format!("issuers.{issuer}.jwks_file")), "{reason}: {said}");
+    assert_eq!(out.status.code(), Some(78), "{reason}: {said}");
+    assert!(said.contains(reason) && said.contains(place), "{reason}: {said}");
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub fn public_key(content: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, St
         return Err("this is a private key; the gateway only needs the public one".to_owned());
     }
     let first = algorithms.first().copied().ok_or("no algorithm is pinned")?;
-    let unfit = |_| format!("this is no PEM public key for {first:?}");
+    let unfit = |_| format!("this is no PEM public key for {first:?}, or a weak or broken one");
     let decoding = match family(first) {
         AlgorithmFamily::Hmac => return Err("a public key does not go with HMAC algorithms".to_owned()),
         AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(content).map_err(unfit)?,

@@ -83,6 +83,31 @@ pub fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
+/// DER: a tag, a length, the content.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let head = match length {
+        0..128 => vec![tag, length as u8],
+        128..256 => vec![tag, 0x81, length as u8],
+        _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+    };
+    [&head, content].concat()
+}
+
+/// A SubjectPublicKeyInfo of any RSA numbers, however weak (RFC 3279 §2.3.1).
+pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let integer = |bytes: &[u8]| der(2, &if bytes[0] < 0x80 { bytes.to_vec() } else { [&[0], bytes].concat() });
+    let key = der(0x30, &[integer(modulus), integer(exponent)].concat());
+    let algorithm = [0x30, 13, 6, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 1, 1, 5, 0];
+    der(0x30, &[algorithm.to_vec(), der(3, &[vec![0], key].concat())].concat())
+}
+
+/// A SubjectPublicKeyInfo of any point that is said to be on P-256 (RFC 5480 §2).
+pub fn ec_spki(point: &[u8]) -> Vec<u8> {
+    let algorithm = [0x30, 19, 6, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1, 6, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 3, 1, 7];
+    der(0x30, &[algorithm.to_vec(), der(3, &[&[0], point].concat())].concat())
+}
+
 /// Claims that hold now.
 pub struct Claims(pub Value);
 
