@@ -130,6 +130,16 @@ impl KeyPatterns {
             Kind::Sub => self.sub.as_ref(),
         }
     }
+
+    /// What would be asked for a token that does not exist: tells whether the store lets us ask.
+    #[must_use]
+    pub fn probe(&self) -> StandingKeys {
+        let key = |pattern: &KeyPattern| Arc::from(pattern.key("bearward-probe", "bearward-probe"));
+        StandingKeys {
+            present: self.jti.iter().chain(&self.sid).map(key).collect(),
+            not_before: self.sub.as_ref().map(|pattern| NotBefore { key: key(pattern), issued_at: i64::MAX }),
+        }
+    }
 }
 
 /// All that the store has to be asked about one token; made once, when the token is verified.

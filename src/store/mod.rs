@@ -87,6 +87,24 @@ impl Mark {
     }
 }
 
+/// Why a store does not answer look-ups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no connection.
+    Away,
+    /// It answers with errors: a command or a key that this user may not use.
+    Refuses,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Away => "the store is away",
+            Self::Refuses => "the store refuses look-ups",
+        })
+    }
+}
+
 /// One key as it is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -158,12 +176,12 @@ impl Store {
         }
     }
 
-    /// Whether the store would answer now, as far as is known.
+    /// Why the store does not answer look-ups now, as far as is known; `None` when it does.
     #[must_use]
-    pub fn is_available(&self) -> bool {
+    pub fn trouble(&self) -> Option<Trouble> {
         match self {
-            Self::Memory(_) => true,
-            Self::Redis(redis) => redis.is_available(),
+            Self::Memory(_) => None,
+            Self::Redis(redis) => redis.trouble(),
         }
     }
 }

@@ -19,14 +19,14 @@ fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
 
         let redis = Redis::start();
         let url = RedisUrl::parse(&redis.url()).expect("a URL");
-        let (link, driver) = Link::new(url, Duration::from_secs(5));
+        let (link, driver) = Link::new(url, Duration::from_secs(5), StandingKeys::default());
         tokio::spawn(driver.run());
         let store = Store::Redis(Box::new(link));
         let (asker, driver) = store.asker();
         tokio::spawn(driver.expect("a driver").run());
         let probe = Arc::new(keys(&["probe"], None));
         for _ in 0..1000 {
-            if store.is_available() && asker.standing(&probe).await == Standing::Clear {
+            if store.trouble().is_none() && asker.standing(&probe).await == Standing::Clear {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

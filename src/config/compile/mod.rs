@@ -78,8 +78,8 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     let issuers = issuers::compile(config, folder, &mut background, mistakes);
     let upstreams = upstreams::compile(config, mistakes);
     let headers = identity_headers(config, mistakes);
-    let store = store(config, &mut background, mistakes);
     let patterns = key_patterns(config, mistakes);
+    let store = store(config, &patterns, &mut background, mistakes);
     let routes = routes::compile(config, mistakes);
     conflicts::check(config, mistakes);
     needs_store(config, store.is_some(), mistakes);
@@ -151,7 +151,12 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
     headers
 }
 
-fn store(config: &Config, background: &mut Background, mistakes: &mut Mistakes) -> Option<Arc<Store>> {
+fn store(
+    config: &Config,
+    patterns: &KeyPatterns,
+    background: &mut Background,
+    mistakes: &mut Mistakes,
+) -> Option<Arc<Store>> {
     let section = config.store.as_ref()?;
     let url = &section.url;
     if url.as_str() == "memory:" {
@@ -159,7 +164,7 @@ fn store(config: &Config, background: &mut Background, mistakes: &mut Mistakes) 
     }
     match RedisUrl::parse(url) {
         Ok(parsed) => {
-            let (link, driver) = Link::new(parsed, *section.timeout);
+            let (link, driver) = Link::new(parsed, *section.timeout, patterns.probe());
             background.store = Some(driver);
             Some(Arc::new(Store::Redis(Box::new(link))))
         }

@@ -109,8 +109,8 @@ impl Admin {
         if self.is_draining.load(Ordering::Relaxed) {
             reasons.push("draining".to_owned());
         }
-        if authenticator.store().is_some_and(|store| !store.is_available()) {
-            reasons.push("the store is away: protected routes answer 503".to_owned());
+        if let Some(trouble) = authenticator.store().and_then(|store| store.trouble()) {
+            reasons.push(format!("{trouble}: protected routes answer 503"));
         }
         for issuer in authenticator.issuers() {
             if matches!(issuer.keys, KeySource::Remote(_)) && issuer.keys.current().is_err() {
@@ -127,8 +127,8 @@ impl Admin {
         let gauges = [
             Gauge {
                 name: "store_available",
-                help: "Whether the store answers (1) or is away (0).",
-                value: yes(authenticator.store().is_none_or(|store| store.is_available())),
+                help: "Whether the store answers look-ups (1), or is away or refuses them (0).",
+                value: yes(authenticator.store().and_then(|store| store.trouble()).is_none()),
             },
             Gauge {
                 name: "remembered_tokens",

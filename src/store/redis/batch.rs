@@ -8,29 +8,28 @@ use std::time::Duration;
 use ::redis::{Pipeline, Value};
 use tokio::time::timeout;
 
-use super::{Ask, Connected, Shared, reason};
-use crate::store::{Standing, judge_not_before};
+use super::{Ask, Connected, Shared};
+use crate::store::{Standing, StandingKeys, judge_not_before};
+
+/// Adds the commands that ask for one token's standing; says how many there are.
+pub(super) fn ask(pipeline: &mut Pipeline, keys: &StandingKeys) -> usize {
+    if !keys.present.is_empty() {
+        pipeline.cmd("EXISTS").arg(keys.present.iter().map(|key| &**key).collect::<Vec<_>>());
+    }
+    if let Some(rule) = &keys.not_before {
+        pipeline.cmd("GET").arg(&*rule.key);
+    }
+    usize::from(!keys.present.is_empty()) + usize::from(keys.not_before.is_some())
+}
 
 /// Sends one batch as one pipeline and hands out the answers.
 pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch: Vec<Ask>, deadline: Duration) {
     let mut pipeline = Pipeline::with_capacity(batch.len() * 2);
-    let mut count = 0;
-    for ask in &batch {
-        if !ask.keys.present.is_empty() {
-            pipeline.cmd("EXISTS").arg(ask.keys.present.iter().map(|key| &**key).collect::<Vec<_>>());
-            count += 1;
-        }
-        if let Some(rule) = &ask.keys.not_before {
-            pipeline.cmd("GET").arg(&*rule.key);
-            count += 1;
-        }
-    }
+    let count = batch.iter().map(|one| ask(&mut pipeline, &one.keys)).sum();
     let replies = match timeout(deadline, connected.connection.send_packed_commands(&pipeline, 0, count)).await {
         Ok(Ok(replies)) if replies.len() == count => replies,
-        Ok(Err(error)) if error.code().is_some() => {
-            tracing::warn!(reason = reason(&error), "store refuses look-ups");
-            Vec::new()
-        }
+        // A refusal is an answer; the driver of the control runtime notices and says so.
+        Ok(Err(error)) if error.code().is_some() => Vec::new(),
         Ok(_) | Err(_) => {
             shared.give_up(connected.generation);
             Vec::new()

@@ -1,15 +1,16 @@
 //! Keeps a link alive: connects, hands look-ups on, notices silence, connects again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Value};
+use ::redis::{AsyncConnectionConfig, Client, Pipeline, Value};
 use tokio::time::timeout;
 
-use super::batch::answer;
-use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, Shared, reason};
-use crate::store::Standing;
+use super::batch::{answer, ask};
+use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, RedisUrl, Shared, reason};
+use crate::store::{Standing, StandingKeys};
 
 impl Driver {
     /// Keeps the link alive until every user of it is gone.
@@ -20,7 +21,7 @@ impl Driver {
         loop {
             match self.connect().await {
                 Ok(connection) => {
-                    if self.is_speaker {
+                    if self.probe.is_some() {
                         tracing::info!(store = %self.url, "store connected");
                     }
                     (announced_away, pause) = (false, BACKOFF.0);
@@ -51,7 +52,7 @@ impl Driver {
 
     /// Says once that the store is away.
     fn announce(&self, was_announced: &mut bool, reason: &str) {
-        if self.is_speaker && !*was_announced {
+        if self.probe.is_some() && !*was_announced {
             tracing::error!(store = %self.url, reason, "store away: protected routes answer 503 until it is back");
         }
         *was_announced = true;
@@ -93,7 +94,8 @@ impl Driver {
                     tokio::spawn(answer(Arc::clone(&self.shared), connected.clone(), batch, self.deadline));
                 }
                 _ = heartbeat.tick() => {
-                    tokio::spawn(ping(Arc::clone(&self.shared), connected.clone(), self.deadline));
+                    let look = Look { url: self.url.clone(), probe: self.probe.clone(), deadline: self.deadline };
+                    tokio::spawn(look.at(Arc::clone(&self.shared), connected.clone()));
                 }
             }
         }
@@ -117,11 +119,41 @@ impl Driver {
     }
 }
 
-async fn ping(shared: Arc<Shared>, mut connected: Connected, deadline: Duration) {
-    let answer = timeout(deadline, connected.connection.send_packed_command(&::redis::cmd("PING"))).await;
-    let alive = answer.is_ok_and(|reply| reply.map_err(|error| reason(&error)).and_then(usable).is_ok());
-    if !alive {
-        shared.give_up(connected.generation);
+/// One look at a connection that may have nothing to do.
+struct Look {
+    url: RedisUrl,
+    probe: Option<Arc<StandingKeys>>,
+    deadline: Duration,
+}
+
+impl Look {
+    async fn at(self, shared: Arc<Shared>, mut connected: Connected) {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("PING");
+        let asked = self.probe.as_ref().map_or(0, |probe| ask(&mut pipeline, probe));
+        let sent = connected.connection.send_packed_commands(&pipeline, 0, 1 + asked);
+        let Ok(Ok(replies)) = timeout(self.deadline, sent).await else {
+            return shared.give_up(connected.generation);
+        };
+        let mut codes = replies.into_iter().map(usable);
+        if !codes.next().is_some_and(|pong| pong.is_ok()) {
+            return shared.give_up(connected.generation);
+        }
+        if self.probe.is_some() {
+            self.tell(&shared, codes.find_map(Result::err));
+        }
+    }
+
+    /// Says once that look-ups are refused, and once that they are not any more.
+    fn tell(&self, shared: &Shared, refusal: Option<String>) {
+        let was_refused = shared.is_refused.swap(refusal.is_some(), Ordering::Relaxed);
+        match refusal {
+            Some(reason) if !was_refused => {
+                tracing::error!(store = %self.url, reason, "store refuses look-ups: protected routes answer 503");
+            }
+            None if was_refused => tracing::info!(store = %self.url, "store answers look-ups again"),
+            Some(_) | None => {}
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod driver;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -26,7 +27,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{Entry, Mark, Standing, StandingKeys, StoreError};
+use super::{Entry, Mark, Standing, StandingKeys, StoreError, Trouble};
 
 /// Look-ups that may wait for the connection's task; one more is answered `Unknown`.
 const QUEUE: usize = 16_384;
@@ -104,14 +105,17 @@ pub struct Driver {
     deadline: Duration,
     inbox: mpsc::Receiver<Ask>,
     shared: Arc<Shared>,
-    /// Whether this link tells the log about the store; the others would only repeat it.
-    is_speaker: bool,
+    /// What the link that tells the log about the store asks now and then; the others, which would
+    /// only repeat it, have none.
+    probe: Option<Arc<StandingKeys>>,
 }
 
 /// What the driver and the users of a link share. `connection` is empty while Redis is away.
 #[derive(Default)]
 struct Shared {
     connection: ArcSwapOption<Connected>,
+    /// Whether the last probe was refused.
+    is_refused: AtomicBool,
     broken: Notify,
 }
 
@@ -136,30 +140,42 @@ impl fmt::Debug for Shared {
 }
 
 impl Link {
-    /// A link and the driver that connects it. `deadline` bounds every answer.
+    /// A link and the driver that connects it. `deadline` bounds every answer; `probe` is what is
+    /// asked to learn whether look-ups are answered.
     #[must_use]
-    pub fn new(url: RedisUrl, deadline: Duration) -> (Self, Driver) {
+    pub fn new(url: RedisUrl, deadline: Duration, probe: StandingKeys) -> (Self, Driver) {
+        Self::open(url, deadline, Some(Arc::new(probe)))
+    }
+
+    fn open(url: RedisUrl, deadline: Duration, probe: Option<Arc<StandingKeys>>) -> (Self, Driver) {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared::default());
         let link = Self { url: url.clone(), deadline, asks, shared: Arc::clone(&shared) };
-        (link, Driver { url, deadline, inbox, shared, is_speaker: true })
+        (link, Driver { url, deadline, inbox, shared, probe })
     }
 
     /// Another link to the same store.
     pub(super) fn sibling(&self) -> (Self, Driver) {
-        let (link, driver) = Self::new(self.url.clone(), self.deadline);
-        (link, Driver { is_speaker: false, ..driver })
+        Self::open(self.url.clone(), self.deadline, None)
     }
 
-    /// Whether there is a connection that has proved itself.
-    pub(super) fn is_available(&self) -> bool {
+    fn is_connected(&self) -> bool {
         self.shared.connection.load().is_some()
+    }
+
+    /// Why look-ups are not answered, as far as is known.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        match (self.is_connected(), self.shared.is_refused.load(Ordering::Relaxed)) {
+            (false, _) => Some(Trouble::Away),
+            (true, true) => Some(Trouble::Refuses),
+            (true, false) => None,
+        }
     }
 
     /// Asks for a token's standing. Waits no longer than the deadline, and not at all while there
     /// is no connection. Dropping the future abandons the answer, never the connection's order.
     pub(super) async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
-        if keys.is_empty() || !self.is_available() {
+        if keys.is_empty() || !self.is_connected() {
             return Standing::Unknown;
         }
         let (answer, wait) = oneshot::channel();
