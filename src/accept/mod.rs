@@ -203,8 +203,8 @@ async fn accept(socket: TcpListener, seat: Rc<Seat>, worker: Rc<Worker>, watch: 
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => accepted,
             _ = draining.wait_for(|&draining| draining) => return,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {

@@ -14,7 +14,7 @@ use super::header::HeaderSource;
 use super::place::At;
 use super::section::{Named, section};
 use super::unit::Size;
-use super::value::{EncodedSlash, Host, Version};
+use super::value::{Count, EncodedSlash, Host, Version};
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 use crate::route::{RevocationMode, WhenUnavailable};
@@ -181,9 +181,9 @@ section! {
         /// All header names and values of a request together: 431.
         default headers: Size = "32KiB",
         /// Most header fields of a request, at most 100: 431.
-        default header_count: usize = "80",
+        default header_count: Count<100> = "80",
         /// Most client connections at one time.
-        default connections: usize = "10000",
+        default connections: Count<1_000_000> = "10000",
         /// From a request to the head of its answer, while no body is moving: 504.
         default request_timeout: Duration = "15s",
         /// From the first byte of a request's head to its last: 408.

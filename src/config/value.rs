@@ -94,24 +94,27 @@ impl Read for bool {
     }
 }
 
-/// A whole number from 1 to 1,000,000.
-impl Read for usize {
+/// A whole number from 1 to `MOST`.
+#[derive(Clone, Copy, Debug)]
+pub struct Count<const MOST: usize>(pub usize);
+
+impl<const MOST: usize> Read for Count<MOST> {
     fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let number = match &node.value {
-            Value::Whole(number) => Self::try_from(*number).ok(),
+            Value::Whole(number) => usize::try_from(*number).ok(),
             Value::Text(Text { text, is_secret: true }) => text.parse().ok(),
             Value::Null | Value::Bool(_) | Value::Fraction(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
         };
-        let fits = number.filter(|number| (1..=1_000_000).contains(number));
+        let fits = number.filter(|number| (1..=MOST).contains(number));
         if fits.is_none() {
             let mistake = Mistake::new(node.place, path, node.value.shown());
-            mistakes.add(mistake.allowed("a whole number from 1 to 1000000"));
+            mistakes.add(mistake.allowed(format!("a whole number from 1 to {MOST}")));
         }
-        fits
+        fits.map(Self)
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+        json!({ "type": "integer", "minimum": 1, "maximum": MOST })
     }
 }
 

@@ -173,6 +173,23 @@ fn an_unknown_kid_brings_a_new_key_in_before_its_time() {
     until("the new key is read", || status(&gateway, &signed(&new, "new")) == 200);
 }
 
+// A set of one key without a name: only the signature tells that it is not the right one any more.
+#[test]
+fn a_bad_signature_by_a_nameless_key_brings_the_new_key_in_before_its_time() {
+    let (old, new) = (sign::rsa_key(), KeyPair::generate(KeySize::Rsa2048).expect("a key"));
+    let nameless = |key: &KeyPair| {
+        let mut jwk = sign::rsa_jwk(key, "");
+        jwk.as_object_mut().expect("an object").remove("kid");
+        Document::Text(json!({ "keys": [jwk] }).to_string())
+    };
+    let server = KeyServer::start(nameless(old));
+    let (_upstream, gateway) = start(&server, "jwks_refresh: 1h, jwks_max_age: 2h, jwks_cooldown: 100ms");
+    until("the keys are read", || status(&gateway, &signed(old, "old")) == 200);
+    server.publish(nameless(&new));
+    until("the new key is read", || status(&gateway, &signed(&new, "new")) == 200);
+    assert_eq!(status(&gateway, &signed(old, "old")), 401);
+}
+
 #[test]
 fn without_keys_a_token_gets_503_and_public_routes_go_on() {
     let server = KeyServer::start(Document::Status("500 Internal Server Error"));

@@ -5,7 +5,8 @@
 //! 3. An unknown `kid` asks for one refresh ahead of time, at most once in `cooldown`, however many
 //!    tokens ask. One fetch at a time.
 //! 4. A document that cannot be fetched or is refused changes nothing: the old keys stay, up to
-//!    `max_age` after they were last confirmed, then they are retired and tokens get 503.
+//!    `max_age` after they were last confirmed (a fetch that is under way then may take its 5 s),
+//!    then they are retired and tokens get 503.
 //! 5. A key that is no longer in the document is retired with the fetch that shows it.
 
 use std::sync::Arc;

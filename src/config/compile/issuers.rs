@@ -7,6 +7,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::Background;
+use super::upstreams::not_zero;
 use crate::authenticate::issuer::Issuer;
 use crate::authenticate::keys::fetch::Source;
 use crate::authenticate::keys::remote::{RemoteKeys, Schedule};
@@ -54,14 +55,34 @@ pub fn compile(config: &Config, folder: &Path, background: &mut Background, mist
     issuers
 }
 
-fn check_times(section: &Section, mistakes: &mut Mistakes) {
+fn check_times(section: &At<Section>, mistakes: &mut Mistakes) {
+    for time in [&section.leeway, &section.max_lifetime] {
+        if time.subsec_nanos() > 0 {
+            let mistake = Mistake::at(time, format!("{time:?} is no whole number of seconds", time = time.value));
+            mistakes.add(mistake.allowed("whole seconds: the times of a token are in seconds"));
+        }
+    }
     if *section.leeway > MAX_LEEWAY {
         let mistake = Mistake::at(&section.leeway, format!("a leeway of {}s", section.leeway.as_secs()));
         mistakes.add(mistake.allowed("at most `120s`").remedy("set the clocks by NTP"));
     }
-    if section.max_lifetime.as_secs() == 0 {
+    if section.max_lifetime.is_zero() {
         mistakes.add(Mistake::at(&section.max_lifetime, "no token lives so short").allowed("at least `1s`"));
     }
+    if section.jwks_uri.is_none() {
+        for unused in [&section.jwks_refresh, &section.jwks_max_age, &section.jwks_cooldown] {
+            // A default stands where its section does.
+            if unused.place != section.place {
+                mistakes.add(
+                    Mistake::at(unused, "nothing is read again here")
+                        .allowed("goes with `jwks_uri`")
+                        .remedy("leave it out"),
+                );
+            }
+        }
+        return;
+    }
+    not_zero(&section.jwks_cooldown, mistakes);
     if section.jwks_refresh.is_zero() || *section.jwks_max_age < *section.jwks_refresh {
         let mistake = Mistake::at(&section.jwks_max_age, "keys would be too old before they are read again");
         mistakes.add(mistake.allowed("`jwks_max_age` at least as long as `jwks_refresh`, and neither `0s`"));

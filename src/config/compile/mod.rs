@@ -85,6 +85,9 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     needs_store(config, store.is_some(), mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);
+    for limit in [&config.defaults.limits.header_timeout, &config.defaults.limits.keep_alive_timeout] {
+        upstreams::not_zero(limit, mistakes);
+    }
     if !mistakes.is_empty() {
         return None;
     }
@@ -99,7 +102,7 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     };
     let limits = &config.defaults.limits;
     let limits = Limits {
-        connections: *limits.connections,
+        connections: limits.connections.0,
         // Room for a head that is a little over its limits, so that `admit` can say which one.
         head: (head.target + head.headers) * 2,
         header_timeout: *limits.header_timeout,
@@ -158,6 +161,7 @@ fn store(
     mistakes: &mut Mistakes,
 ) -> Option<Arc<Store>> {
     let section = config.store.as_ref()?;
+    upstreams::not_zero(&section.timeout, mistakes);
     let url = &section.url;
     if url.as_str() == "memory:" {
         return Some(Arc::new(Store::Memory(Arc::new(Memory::default()))));
@@ -237,10 +241,6 @@ fn realm(config: &Config, mistakes: &mut Mistakes) -> String {
 
 fn head_limits(config: &Config, mistakes: &mut Mistakes) -> HeadLimits {
     let limits = &config.defaults.limits;
-    if !(1..=100).contains(&*limits.header_count) {
-        let mistake = Mistake::at(&limits.header_count, format!("`{}` header fields", *limits.header_count));
-        mistakes.add(mistake.allowed("a whole number from 1 to 100"));
-    }
     let mut bytes = |size: &At<super::unit::Size>, most: usize, words: &str| {
         let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
         if !(1024..=most).contains(&bytes) {
@@ -252,6 +252,6 @@ fn head_limits(config: &Config, mistakes: &mut Mistakes) -> HeadLimits {
         // A target of 64 KiB is more than the parser takes.
         target: bytes(&limits.target, 60 * 1024, "60KiB"),
         headers: bytes(&limits.headers, 1024 * 1024, "1MiB"),
-        header_count: *limits.header_count,
+        header_count: limits.header_count.0,
     }
 }

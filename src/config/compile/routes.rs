@@ -9,7 +9,7 @@ use crate::config::file::{Config, Route as Section};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::value::EncodedSlash;
-use crate::route::{Expected, Match, Requirement, RevocationPolicy, Route, RouteLimits, Rule};
+use crate::route::{Expected, Match, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule};
 
 /// Compiles the routes, in the order of the file.
 pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
@@ -41,7 +41,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             upstream,
             issuers,
             rule,
-            revocation: revocation(config, section),
+            revocation: revocation(config, section, mistakes),
             limits: limits(config, section, mistakes),
             encoded_slash: *section.encoded_slash == EncodedSlash::Allow,
         });
@@ -132,13 +132,28 @@ fn unknown_issuer(config: &Config, name: &At<String>, mistakes: &mut Mistakes) {
     mistakes.add(mistake.near(name, config.issuers.declared.iter().map(|known| known.as_str())));
 }
 
-fn revocation(config: &Config, section: &Section) -> RevocationPolicy {
+fn revocation(config: &Config, section: &Section, mistakes: &mut Mistakes) -> RevocationPolicy {
     let own = section.revocation.as_ref();
+    let mode = own.and_then(|own| own.mode.as_ref()).unwrap_or(&config.revocation.mode);
+    let when_unavailable = own.and_then(|own| own.when_unavailable.as_ref());
+    if let Some(own) = own
+        && matches!(section.access.value, Access::Public)
+    {
+        let mistake = Mistake::at(own, "a public route has no token that could be taken back");
+        mistakes.add(
+            mistake
+                .allowed("`revocation` goes with `access: authenticated` or demands")
+                .remedy("leave `revocation` out"),
+        );
+    } else if let Some(unused) = when_unavailable
+        && **mode == RevocationMode::Off
+    {
+        let mistake = Mistake::at(unused, "the store is not asked here");
+        mistakes.add(mistake.allowed("goes with `mode: lookup`").remedy("leave `when_unavailable` out"));
+    }
     RevocationPolicy {
-        mode: *own.and_then(|own| own.mode.as_deref()).unwrap_or(&config.revocation.mode),
-        when_unavailable: *own
-            .and_then(|own| own.when_unavailable.as_deref())
-            .unwrap_or(&config.revocation.when_unavailable),
+        mode: **mode,
+        when_unavailable: **when_unavailable.unwrap_or(&config.revocation.when_unavailable),
     }
 }
 

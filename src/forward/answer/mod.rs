@@ -9,6 +9,8 @@
 //!    the RFC lets a reader drop `Content-Length`.
 //! 4. `Content-Length` is digits; said twice it is said alike.
 //! 5. Else the body ends with the connection.
+//! 6. Lines of a head end in CRLF, and nothing comes before the first one. Stricter: the RFC lets a
+//!    reader take a bare LF.
 
 pub mod chunked;
 
@@ -152,6 +154,9 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
         httparse::Status::Partial => return Ok(None),
         httparse::Status::Complete(length) => length,
     };
+    if !has_strict_lines(buffer.get(..length).unwrap_or_default()) {
+        return Err(Malformed);
+    }
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
     let is_http_11 = response.version == Some(1);
     let start = buffer.as_ptr() as usize;
@@ -179,6 +184,11 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
         parsed.take(name, value);
     }
     Ok(Some(parsed))
+}
+
+/// Whether every LF of a head follows a CR, and the head begins with its first line.
+fn has_strict_lines(head: &[u8]) -> bool {
+    head.starts_with(b"HTTP/") && memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head.get(at - 1) == Some(&b'\r'))
 }
 
 impl Parsed {
