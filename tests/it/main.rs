@@ -23,6 +23,7 @@ mod forwarding;
 mod headers;
 mod keys;
 mod lifecycle;
+mod load;
 mod observing;
 mod paths;
 mod redis;
