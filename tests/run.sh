@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that has to hold: format, lints, tests, doc tests, documentation.
-# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, root certificates.
+# Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, valgrind, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +20,7 @@ command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing
 command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 command -v cc >/dev/null || missing+=(build-essential)
 command -v prlimit >/dev/null || missing+=(util-linux)
+command -v valgrind >/dev/null || missing+=(valgrind)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing: ${missing[*]}"
@@ -47,6 +48,7 @@ export RUSTFLAGS="${RUSTFLAGS:--D warnings}"
 step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo test --locked
+step benches/instructions
 step env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 echo
 echo "all of it holds"

@@ -104,7 +104,7 @@ impl Watch {
     }
 
     /// How many connections there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.connections.borrow().len()
     }
 

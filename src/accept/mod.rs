@@ -9,7 +9,7 @@
 //!
 //! What it does not do: look at what a request says (`admit`).
 
-mod connection;
+pub mod connection;
 mod listen;
 mod peer;
 
@@ -182,7 +182,7 @@ impl Seat {
         }
         let end = clock::monotonic() + seat.limits.drain_timeout;
         // Connections that were accepted in the last moment are told as well.
-        while Rc::strong_count(&seat) > 1 || watch.len() > 0 {
+        while Rc::strong_count(&seat) > 1 || watch.count() > 0 {
             watch.finish();
             worker.connections.look(clock::monotonic());
             tokio::select! {
