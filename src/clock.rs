@@ -19,6 +19,21 @@ pub fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Whole seconds since 1970.
+    pub unix: i64,
+    /// By the monotonic clock.
+    pub monotonic: Instant,
+}
+
+/// Now, on both clocks.
+#[must_use]
+pub fn now() -> Moment {
+    Moment { unix: unix_seconds(wall()), monotonic: monotonic() }
+}
+
 /// Whole seconds since 1970; 0 for a time before it.
 #[must_use]
 pub fn unix_seconds(time: SystemTime) -> i64 {

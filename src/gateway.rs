@@ -12,7 +12,7 @@ use crate::accept::{Busy, Peer};
 use crate::admit::Routes;
 use crate::authenticate::Authenticator;
 use crate::authorize;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::forward::body::Answer;
 use crate::forward::{Connections, Exchanged, Forwarder, trace};
 use crate::observe::exchange::{Exchange, Recorded};
@@ -66,7 +66,8 @@ impl Gateway {
     /// Serves one request and records what happened.
     pub async fn handle(worker: &Worker, peer: &Peer, busy: Busy, request: Request<Incoming>) -> Response<Recorded> {
         let gateway = &*worker.gateway;
-        let (started, now) = (clock::monotonic(), clock::unix_seconds(clock::wall()));
+        let now = clock::now();
+        let started = now.monotonic;
         let request_id = Self::request_id(peer, &request);
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
         let mut seen = Exchange::begin(&request, client, &request_id, started, &worker.counters);
@@ -87,7 +88,7 @@ impl Gateway {
 /// A request with what it needs beside the snapshot.
 struct Arrived<'r> {
     request: Exchanged<'r>,
-    now: i64,
+    now: Moment,
     store: &'r Asker,
     connections: &'r Connections,
 }

@@ -118,6 +118,8 @@ pub struct RevocationPolicy {
 /// When the store is asked for a token's standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevocationMode {
+    /// Once for each token; then the store tells when its answer changes.
+    Tracked,
     /// On every request.
     Lookup,
     /// Never.

@@ -227,6 +227,7 @@ routes:
   - {{ id: open, match: {{ path: "/open/{{id}}" }}, upstream: order, access: public }}
   - {{ id: order, match: {{ path: "/orders/{{id}}" }}, upstream: order, access: {{ roles: [customer] }} }}
   - {{ id: unasked, match: {{ path: "/unasked/{{id}}" }}, upstream: order, access: {{ roles: [customer] }}, revocation: {{ mode: "off" }} }}
+  - {{ id: asked, match: {{ path: "/asked/{{id}}" }}, upstream: order, access: {{ roles: [customer] }}, revocation: {{ mode: lookup }} }}
 {extra}""")
         process = self.spawn(0, [self.bearward_binary, "run", "--config", config, "--workers", "1", "--log-format", "json"], log=f"{name}.log")
         wait_for(port)

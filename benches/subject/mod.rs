@@ -49,7 +49,7 @@ fn answer() -> Vec<u8> {
 pub struct Subject {
     gateway: Arc<Gateway>,
     limits: Limits,
-    now: i64,
+    now: clock::Moment,
     head: Parts,
     plan: HeaderPlan,
     request_id: HeaderValue,
@@ -153,10 +153,10 @@ impl Subject {
         let key = key(folder.path(), signed);
         let compiled = config::load_text("bench.yaml", yaml(address, routes, signed), folder.path(), &|_| None)
             .unwrap_or_else(|errors| panic!("{errors}"));
-        let now = clock::unix_seconds(clock::wall());
+        let now = clock::now();
         let claims = serde_json::json!({
             "iss": "https://auth.test", "aud": "api", "sub": "hong", "name": "홍길동", "roles": ["customer"],
-            "iat": now, "exp": now + 3600, "jti": "7a6cb7f25b7f4b0fa0f31e11f9c1b7a8", "sid": "5f0c2a7e1d"
+            "iat": now.unix, "exp": now.unix + 3600, "jti": "7a6cb7f25b7f4b0fa0f31e11f9c1b7a8", "sid": "5f0c2a7e1d"
         });
         let header = jsonwebtoken::Header::new(signed.algorithm());
         let token = jsonwebtoken::encode(&header, &claims, &key).expect("a token");
@@ -195,7 +195,7 @@ impl Subject {
     pub fn verify(&self) -> VerifiedToken {
         let bearer = Bearer::of(&self.head).expect("a token");
         let issuer = self.gateway.authenticator.issuers().first().expect("an issuer");
-        UnverifiedToken::parse(bearer).and_then(|token| issuer.verify(token, self.now)).expect("a good token")
+        UnverifiedToken::parse(bearer).and_then(|token| issuer.verify(token, self.now.unix)).expect("a good token")
     }
 
     /// `authenticate` with a token that is remembered: times and standing.

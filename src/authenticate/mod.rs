@@ -35,9 +35,10 @@ use self::issuer::{Issuer, VerifiedToken};
 use self::keys::Key;
 use self::token::UnverifiedToken;
 use crate::admit::Admitted;
+use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::route::{RevocationMode, Route, Rule, WhenUnavailable};
-use crate::store::{Asker, KeyPatterns, NotBefore, Standing, StandingKeys, Store};
+use crate::store::{Asker, KeyPatterns, NotBefore, Slot, Standing, StandingKeys, Store};
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ struct VerifiedCaller {
     weight: u64,
     identity: Arc<Identity>,
     standing_keys: Arc<StandingKeys>,
+    /// What the store said of them; leaves with the token.
+    slot: Slot,
 }
 
 impl Authenticator {
@@ -78,7 +81,7 @@ impl Authenticator {
         Self { issuers, headers, asked, patterns, store, cache: TokenCache::new() }
     }
 
-    /// Who is calling, at `now` (unix seconds).
+    /// Who is calling, at `now`.
     ///
     /// # Errors
     /// 400 and 401 for the credential, 503 where keys or standing cannot be had.
@@ -86,7 +89,7 @@ impl Authenticator {
         &self,
         admitted: &Admitted<'_>,
         request: &Parts,
-        now: i64,
+        now: Moment,
         store: &Asker,
     ) -> Result<Caller, Denial> {
         let route = admitted.route;
@@ -96,15 +99,15 @@ impl Authenticator {
         let bearer = Bearer::of(request)?;
         let caller = match self.cache.find(bearer.as_str()) {
             Some(known) => known,
-            None => self.verify(bearer, route, now)?,
+            None => self.verify(bearer, route, now.unix)?,
         };
         if !route.issuers.contains(&caller.issuer) {
             return Err(Denial::WrongIssuer);
         }
-        if now >= caller.expires_at {
+        if now.unix >= caller.expires_at {
             return Err(Denial::Expired);
         }
-        self.check_standing(route, &caller, store).await?;
+        self.check_standing(route, &caller, store, now).await?;
         Ok(Caller::Known(Arc::clone(&caller.identity)))
     }
 
@@ -166,9 +169,10 @@ impl Authenticator {
             expires_at: token.expires_at,
             has_jti,
             has_iat,
-            weight: 1024 + claims.weight() + (texts + fields) as u64,
+            weight: 1024 + claims.weight() + (texts + fields + standing_keys.len() * 192) as u64,
             identity: Arc::new(Identity::new(token.subject, roles, scopes, claims, headers)),
             standing_keys,
+            slot: Slot::default(),
         })
     }
 
@@ -186,10 +190,15 @@ impl Authenticator {
         Ok(keys)
     }
 
-    async fn check_standing(&self, route: &Route, caller: &VerifiedCaller, store: &Asker) -> Result<(), Denial> {
-        match route.revocation.mode {
-            RevocationMode::Off => return Ok(()),
-            RevocationMode::Lookup => {}
+    async fn check_standing(
+        &self,
+        route: &Route,
+        caller: &VerifiedCaller,
+        store: &Asker,
+        now: Moment,
+    ) -> Result<(), Denial> {
+        if route.revocation.mode == RevocationMode::Off {
+            return Ok(());
         }
         // A token that the configured keys cannot name could never be taken back.
         if self.patterns.jti.is_some() && !caller.has_jti {
@@ -202,7 +211,12 @@ impl Authenticator {
         if caller.standing_keys.is_empty() {
             return Err(Denial::MissingClaim("sid".into()));
         }
-        match (store.standing(&caller.standing_keys).await, route.revocation.when_unavailable) {
+        let standing = match route.revocation.mode {
+            RevocationMode::Off => return Ok(()),
+            RevocationMode::Lookup => store.standing(&caller.standing_keys).await,
+            RevocationMode::Tracked => store.tracked(&caller.standing_keys, &caller.slot, now.monotonic).await,
+        };
+        match (standing, route.revocation.when_unavailable) {
             (Standing::Clear, _) | (Standing::Unknown, WhenUnavailable::Allow) => Ok(()),
             (Standing::Revoked, _) => Err(Denial::Revoked),
             (Standing::Unknown, WhenUnavailable::Deny) => Err(Denial::StandingUnknown),

@@ -44,6 +44,7 @@ fn methods(route: &Route) -> String {
 const fn revocation(route: &Route) -> &'static str {
     match (&route.rule, route.revocation.mode) {
         (Rule::Public, _) => "-",
+        (Rule::Authenticated | Rule::Require(_), RevocationMode::Tracked) => "tracked",
         (Rule::Authenticated | Rule::Require(_), RevocationMode::Lookup) => "lookup",
         (Rule::Authenticated | Rule::Require(_), RevocationMode::Off) => "off",
     }

@@ -116,7 +116,8 @@ impl Serving {
 }
 
 fn spawn(background: Background) -> Vec<JoinHandle<()>> {
-    let Background { store, keys } = background;
+    let Background { store, tracker, keys } = background;
     let store = store.map(|driver| tokio::spawn(driver.run()));
-    store.into_iter().chain(keys.into_iter().map(|refresher| tokio::spawn(refresher.run()))).collect()
+    let tracker = tracker.map(|tracker| tokio::spawn(tracker.run()));
+    store.into_iter().chain(tracker).chain(keys.into_iter().map(|refresher| tokio::spawn(refresher.run()))).collect()
 }

@@ -114,8 +114,11 @@ section! {
     pub struct Revocation {
         /// The key names that services write.
         default keys: RevocationKeys = "{}",
-        /// When the store is asked: `lookup` on every request, or `off`.
-        default mode: RevocationMode = "lookup",
+        /// When the store is asked: `tracked` once for each token, and then the store tells when its
+        /// answer changes; `lookup` on every request; or `off`.
+        default mode: RevocationMode = "tracked",
+        /// With `tracked`: longest time without proof that nothing was missed; then 503.
+        default max_staleness: Duration = "1s",
         /// While the store is silent: `deny` answers 503, `allow` serves as if the token were good.
         default when_unavailable: WhenUnavailable = "deny",
     }

@@ -325,6 +325,7 @@ macro_rules! words {
 }
 
 words!(crate::route::RevocationMode:
+    "tracked" => Self::Tracked,
     "lookup" => Self::Lookup,
     "off" => Self::Off,
 );

@@ -161,6 +161,12 @@ pub struct NotBefore {
 }
 
 impl StandingKeys {
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.present.len() + usize::from(self.not_before.is_some())
+    }
+
     /// Whether there is nothing to ask.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

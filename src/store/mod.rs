@@ -13,10 +13,11 @@ mod redis;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, NotBefore, StandingKeys};
 pub use self::memory::Memory;
-pub use self::redis::{Driver, Link, RedisUrl};
+pub use self::redis::{Driver, Link, RedisUrl, Slot, Tracker, Tracking, TrackingNumbers};
 
 /// What the store said of a token, silence included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,25 @@ impl Asker {
             Self::Redis(link) => link.standing(keys).await,
         }
     }
+
+    /// What is known of a token at `now`, asked for once and then kept up to date in `slot`. A store
+    /// in this process is asked as it is.
+    pub async fn tracked(&self, keys: &Arc<StandingKeys>, slot: &Slot, now: Instant) -> Standing {
+        match self {
+            Self::None => Standing::Unknown,
+            Self::Memory(memory) => memory.standing(keys),
+            Self::Redis(link) => {
+                let told = match link.tracking() {
+                    Some(tracking) => tracking.standing(keys, slot, now).await,
+                    None => None,
+                };
+                match told {
+                    Some(standing) => standing,
+                    None => link.standing(keys).await,
+                }
+            }
+        }
+    }
 }
 
 /// What a revocation leaves in the store.
@@ -94,6 +114,8 @@ pub enum Trouble {
     Away,
     /// It answers with errors: a command or a key that this user may not use.
     Refuses,
+    /// What it told has not been proved fresh for too long.
+    Stale,
 }
 
 impl fmt::Display for Trouble {
@@ -101,6 +123,7 @@ impl fmt::Display for Trouble {
         f.write_str(match self {
             Self::Away => "the store is away",
             Self::Refuses => "the store refuses look-ups",
+            Self::Stale => "revocations are not known to be fresh",
         })
     }
 }
@@ -173,6 +196,15 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.read(key)),
             Self::Redis(redis) => redis.read(key).await,
+        }
+    }
+
+    /// Numbers about standings that are kept up to date, where a route wants that.
+    #[must_use]
+    pub fn tracking(&self) -> Option<TrackingNumbers> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(redis) => redis.tracking().map(Tracking::numbers),
         }
     }
 

@@ -14,7 +14,8 @@ fn sixty_four_connections_with_a_look_up_for_each_request_lose_none() {
     const REQUESTS: usize = 300;
     let (redis, upstream) = (Redis::start(), Upstream::echo());
     let routes = "  - { id: me, match: { path: \"/me/**\" }, upstream: echo, access: authenticated }";
-    let gateway = Gateway::start(&with_store(upstream.address, &redis.url(), "", routes));
+    let yaml = with_store(upstream.address, &redis.url(), "", routes);
+    let gateway = Gateway::start(&yaml.replace("revocation: { keys", "revocation: { mode: lookup, keys"));
     let tokens: Vec<String> = (0..8).map(|number| token(&json!({ "sub": format!("user-{number}") }))).collect();
     until("every worker has its link", || (0..8).all(|_| gateway.get("/me/x", Some(&tokens[0])).status == 200));
     let asked = redis.command(&["INFO", "commandstats"]);

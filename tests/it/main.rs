@@ -29,3 +29,4 @@ mod paths;
 mod redis;
 mod store;
 mod tokens;
+mod tracked;

@@ -18,9 +18,14 @@ const ROUTES: &str = r#"
   - { id: off, match: { path: "/off" }, upstream: echo, access: authenticated, revocation: { mode: off } }
 "#;
 
+/// A configuration that asks the store for every request.
+fn asking(upstream: &Upstream, store: &str, routes: &str) -> String {
+    with_store(upstream.address, store, "", routes).replace("revocation: { keys", "revocation: { mode: lookup, keys")
+}
+
 fn start(redis: &Redis) -> (Upstream, Gateway) {
     let upstream = Upstream::echo();
-    let gateway = Gateway::start(&with_store(upstream.address, &redis.url(), "", ROUTES));
+    let gateway = Gateway::start(&asking(&upstream, &redis.url(), ROUTES));
     until("the store is connected", || gateway.admin("GET", "/readyz", "").status == 200);
     (upstream, gateway)
 }
@@ -177,7 +182,7 @@ fn a_redis_that_dies_comes_back_empty_or_was_never_there_is_503_and_heals() {
 
     let port = redis.kill();
     let upstream = Upstream::echo();
-    let gateway = Gateway::start(&with_store(upstream.address, &format!("redis://127.0.0.1:{port}"), "", ROUTES));
+    let gateway = Gateway::start(&asking(&upstream, &format!("redis://127.0.0.1:{port}"), ROUTES));
     assert_eq!(gateway.get("/open/x", None).status, 200);
     assert_eq!(status(&gateway, "/me/x", &good), 503);
     let _redis = Redis::start_on(port);
@@ -190,7 +195,7 @@ fn a_redis_that_answers_errors_is_503() {
     redis.command(&["ACL", "SETUSER", "gw", "on", ">pw", "~*", "+@all"]);
     let upstream = Upstream::echo();
     let url = format!("redis://gw:pw@127.0.0.1:{}", redis.port);
-    let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    let gateway = Gateway::start(&asking(&upstream, &url, ROUTES));
     let good = token(&json!({}));
     settled(&gateway, &good);
     redis.command(&["ACL", "SETUSER", "gw", "-exists"]);
@@ -265,7 +270,7 @@ fn the_admin_address_revokes_into_redis_with_the_remaining_life() {
 fn several_issuers_share_a_key_space_only_where_keys_name_the_issuer() {
     let redis = Redis::start();
     let upstream = Upstream::echo();
-    let yaml = with_store(upstream.address, &redis.url(), "", ROUTES).replace("blacklist:{jti}", "{iss}|{jti}");
+    let yaml = asking(&upstream, &redis.url(), ROUTES).replace("blacklist:{jti}", "{iss}|{jti}");
     let gateway = Gateway::start(&yaml);
     let rsa = token(&json!({ "jti": "same" }));
     let ec = sign::ec(&Claims::of("https://ec.test").with(&json!({ "jti": "same" })).json());

@@ -11,6 +11,7 @@ mod upstreams;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -26,9 +27,9 @@ use crate::forward::Forwarder;
 use crate::forward::headers::HeaderPlan;
 use crate::gateway::Gateway;
 use crate::respond::Responder;
-use crate::route::RevocationMode;
+use crate::route::{RevocationMode, Rule};
 use crate::store::keys::PatternFault;
-use crate::store::{Driver, KeyPattern, KeyPatterns, Kind, Link, Memory, RedisUrl, Store};
+use crate::store::{Driver, KeyPattern, KeyPatterns, Kind, Link, Memory, RedisUrl, Store, Tracker, Tracking};
 
 /// A compiled configuration and what has to run beside it.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Compiled {
 pub struct Background {
     /// Keeps the link to Redis alive.
     pub store: Option<Driver>,
+    /// Keeps standings up to date.
+    pub tracker: Option<Tracker>,
     /// Keep published keys up to date.
     pub keys: Vec<Refresher>,
 }
@@ -79,12 +82,20 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     let upstreams = upstreams::compile(config, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = key_patterns(config, mistakes);
-    let store = store(config, &patterns, &mut background, mistakes);
     let routes = routes::compile(config, mistakes);
+    let is_tracked = routes
+        .iter()
+        .any(|route| !matches!(route.rule, Rule::Public) && route.revocation.mode == RevocationMode::Tracked);
+    let store = store(config, &patterns, is_tracked, &mut background, mistakes);
     conflicts::check(config, mistakes);
     needs_store(config, store.is_some(), mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);
+    let max_staleness = &config.revocation.max_staleness;
+    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&**max_staleness) {
+        let mistake = Mistake::at(max_staleness, format!("{:?}", max_staleness.value));
+        mistakes.add(mistake.allowed("from `100ms` to `60s`: a revocation may be that late where Redis is silent"));
+    }
     for limit in [&config.defaults.limits.header_timeout, &config.defaults.limits.keep_alive_timeout] {
         upstreams::not_zero(limit, mistakes);
     }
@@ -157,6 +168,7 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
 fn store(
     config: &Config,
     patterns: &KeyPatterns,
+    is_tracked: bool,
     background: &mut Background,
     mistakes: &mut Mistakes,
 ) -> Option<Arc<Store>> {
@@ -168,9 +180,15 @@ fn store(
     }
     match RedisUrl::parse(url) {
         Ok(parsed) => {
-            let (link, driver) = Link::new(parsed, *section.timeout, patterns.probe());
-            background.store = Some(driver);
-            Some(Arc::new(Store::Redis(Box::new(link))))
+            let timeout = *section.timeout;
+            let tracking = is_tracked.then(|| {
+                let max_staleness = *config.revocation.max_staleness;
+                Tracking::new(parsed.clone(), timeout, max_staleness, patterns.probe())
+            });
+            let (tracking, tracker) = tracking.unzip();
+            let (link, driver) = Link::new(parsed, timeout, patterns.probe());
+            (background.store, background.tracker) = (Some(driver), tracker);
+            Some(Arc::new(Store::Redis(Box::new(link.with_tracking(tracking)))))
         }
         Err(reason) => {
             // The URL is not shown: it may hold a password.

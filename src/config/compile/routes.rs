@@ -149,7 +149,7 @@ fn revocation(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Re
         && **mode == RevocationMode::Off
     {
         let mistake = Mistake::at(unused, "the store is not asked here");
-        mistakes.add(mistake.allowed("goes with `mode: lookup`").remedy("leave `when_unavailable` out"));
+        mistakes.add(mistake.allowed("goes with `mode: tracked` or `lookup`").remedy("leave `when_unavailable` out"));
     }
     RevocationPolicy {
         mode: **mode,

@@ -26,6 +26,7 @@ use super::metrics::{Counters, Gauge, page};
 use super::sink;
 use crate::authenticate::keys::KeySource;
 use crate::gateway::Gateway;
+use crate::store::TrackingNumbers;
 
 /// Longest body of a request to this address, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -124,7 +125,7 @@ impl Admin {
     fn metrics(&self) -> String {
         let authenticator = &self.gateway.authenticator;
         let yes = |holds: bool| if holds { 1.0 } else { 0.0 };
-        let gauges = [
+        let mut gauges = vec![
             Gauge {
                 name: "store_available",
                 help: "Whether the store answers look-ups (1), or is away or refuses them (0).",
@@ -141,9 +142,42 @@ impl Admin {
                 value: number(usize::try_from(sink::dropped()).unwrap_or(usize::MAX)),
             },
         ];
+        gauges.extend(authenticator.store().and_then(|store| store.tracking()).into_iter().flat_map(tracked));
         let routes: Vec<&str> = self.gateway.routes.all().iter().map(|route| &*route.id).collect();
         page(&self.counters, &routes, &gauges)
     }
+}
+
+/// What is told about standings that are kept up to date.
+fn tracked(numbers: TrackingNumbers) -> [Gauge; 5] {
+    let count = |count: u64| number(usize::try_from(count).unwrap_or(usize::MAX));
+    [
+        Gauge {
+            name: "revocation_staleness_seconds",
+            help: "Age of the last proof that no revocation was missed; infinite without a connection.",
+            value: numbers.staleness.map_or(f64::INFINITY, |age| age.as_secs_f64()),
+        },
+        Gauge {
+            name: "revocation_tracked_keys",
+            help: "Keys of the store whose changes are told.",
+            value: number(numbers.keys),
+        },
+        Gauge {
+            name: "revocation_look_ups_total",
+            help: "Tokens that were asked for on the tracking connection.",
+            value: count(numbers.look_ups),
+        },
+        Gauge {
+            name: "revocation_invalidations_total",
+            help: "Changes that the store told of.",
+            value: count(numbers.invalidations),
+        },
+        Gauge {
+            name: "revocation_connections_total",
+            help: "Tracking connections that were made.",
+            value: count(numbers.connections),
+        },
+    ]
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a count for a page: 2^53 of anything is out of reach")]

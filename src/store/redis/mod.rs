@@ -15,6 +15,7 @@
 
 mod batch;
 mod driver;
+mod tracking;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+pub use self::tracking::{Slot, Tracker, Tracking, TrackingNumbers};
 use super::{Entry, Mark, Standing, StandingKeys, StoreError, Trouble};
 
 /// Look-ups that may wait for the connection's task; one more is answered `Unknown`.
@@ -96,6 +98,7 @@ pub struct Link {
     deadline: Duration,
     asks: mpsc::Sender<Ask>,
     shared: Arc<Shared>,
+    tracking: Option<Tracking>,
 }
 
 /// Connects, reconnects and sends; one for each [`Link`], run where the link is used.
@@ -150,13 +153,25 @@ impl Link {
     fn open(url: RedisUrl, deadline: Duration, probe: Option<Arc<StandingKeys>>) -> (Self, Driver) {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared::default());
-        let link = Self { url: url.clone(), deadline, asks, shared: Arc::clone(&shared) };
+        let link = Self { url: url.clone(), deadline, asks, shared: Arc::clone(&shared), tracking: None };
         (link, Driver { url, deadline, inbox, shared, probe })
+    }
+
+    /// The same with standings that are kept up to date (`mode: tracked`).
+    #[must_use]
+    pub fn with_tracking(self, tracking: Option<Tracking>) -> Self {
+        Self { tracking, ..self }
     }
 
     /// Another link to the same store.
     pub(super) fn sibling(&self) -> (Self, Driver) {
-        Self::open(self.url.clone(), self.deadline, None)
+        let (link, driver) = Self::open(self.url.clone(), self.deadline, None);
+        (link.with_tracking(self.tracking.clone()), driver)
+    }
+
+    /// What keeps standings up to date, where a route wants that.
+    pub(super) const fn tracking(&self) -> Option<&Tracking> {
+        self.tracking.as_ref()
     }
 
     fn is_connected(&self) -> bool {
@@ -168,6 +183,9 @@ impl Link {
         match (self.is_connected(), self.shared.is_refused.load(Ordering::Relaxed)) {
             (false, _) => Some(Trouble::Away),
             (true, true) => Some(Trouble::Refuses),
+            (true, false) if self.tracking.as_ref().is_some_and(|tracking| !tracking.is_fresh()) => {
+                Some(Trouble::Stale)
+            }
             (true, false) => None,
         }
     }
