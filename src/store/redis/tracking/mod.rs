@@ -13,6 +13,8 @@
 //! What it does not do: follow a failover, or several primaries.
 
 mod generation;
+#[cfg(test)]
+mod model;
 mod tracker;
 
 use std::sync::Arc;
