@@ -4,6 +4,8 @@
 //! cargo bench --bench revocation                      three gateways under load, 10,000 revocations
 //! cargo bench --bench revocation -- --kill 100000     the same many, the tracking connections killed
 //!                                                     at random every 2 s: nobody is let in late
+//! cargo bench --bench revocation -- --file 1000000    how long a gateway with so many revocations in its
+//!                                                     file takes to be ready after a kill -9
 //! ```
 //!
 //! `--gateways N`, `--rate N` (requests a second of load on each), `--revocations N`. Needs
@@ -39,11 +41,12 @@ struct Options {
     rate: usize,
     revocations: usize,
     kill: bool,
+    file: bool,
 }
 
 impl Options {
     fn read() -> Self {
-        let mut options = Self { gateways: 3, rate: 1_000, revocations: 10_000, kill: false };
+        let mut options = Self { gateways: 3, rate: 1_000, revocations: 10_000, kill: false, file: false };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut number = || words.next().and_then(|text| text.parse().ok()).unwrap_or_else(|| usage(&word));
@@ -52,6 +55,7 @@ impl Options {
                 "--rate" => options.rate = number(),
                 "--revocations" => options.revocations = number(),
                 "--kill" => (options.kill, options.revocations) = (true, number()),
+                "--file" => (options.file, options.revocations) = (true, number()),
                 // What cargo adds.
                 "--bench" => {}
                 _ => drop::<usize>(usage(&word)),
@@ -62,7 +66,7 @@ impl Options {
 }
 
 fn usage<T>(word: &str) -> T {
-    eprintln!("`{word}`: expected --gateways N, --rate N, --revocations N or --kill N");
+    eprintln!("`{word}`: expected --gateways N, --rate N, --revocations N, --kill N or --file N");
     std::process::exit(2)
 }
 
@@ -197,6 +201,17 @@ fn tokens(count: usize) -> Vec<String> {
     (0..count).map(token).collect()
 }
 
+fn yaml(port: u16, admin: u16, store: &str, upstream: SocketAddr) -> String {
+    format!(
+        "version: 1\nlisteners: [{{ address: \"127.0.0.1:{port}\" }}]\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\n\
+         store: {{ url: \"{store}\" }}\n\
+         issuers: {{ bench: {{ issuer: bench, audiences: [api], algorithms: [HS256], secret_file: secret }} }}\n\
+         revocation: {{ keys: {{ jti: \"blacklist:{{jti}}\", sub: \"logout:{{sub}}\" }} }}\n\
+         upstreams: {{ echo: {{ targets: [\"http://{upstream}\"] }} }}\ndefaults: {{ auth: [bench] }}\n\
+         routes: [{{ id: me, match: {{ path: /me }}, upstream: echo, access: authenticated }}]\n"
+    )
+}
+
 struct Field {
     redis: SocketAddr,
     gateways: Vec<SocketAddr>,
@@ -219,16 +234,10 @@ impl Field {
         let gateways = (0..count).map(|_| {
             let (port, admin) = (free_port(), free_port());
             let file = folder.path().join(format!("{port}.yaml"));
-            let yaml = format!(
-                "version: 1\nlisteners: [{{ address: \"127.0.0.1:{port}\" }}]\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\n\
-                 store: {{ url: \"redis://{redis}\" }}\n\
-                 issuers: {{ bench: {{ issuer: bench, audiences: [api], algorithms: [HS256], secret_file: secret }} }}\n\
-                 revocation: {{ keys: {{ jti: \"blacklist:{{jti}}\", sub: \"logout:{{sub}}\" }} }}\n\
-                 upstreams: {{ echo: {{ targets: [\"http://{upstream}\"] }} }}\ndefaults: {{ auth: [bench] }}\n\
-                 routes: [{{ id: me, match: {{ path: /me }}, upstream: echo, access: authenticated }}]\n"
-            );
-            std::fs::write(&file, yaml).expect("a configuration");
-            running.push(quiet(Command::new(env!("CARGO_BIN_EXE_bearward")).args(["run", "--workers", "1", "--config"]).arg(&file)));
+            std::fs::write(&file, yaml(port, admin, &format!("redis://{redis}"), upstream)).expect("a configuration");
+            running.push(quiet(
+                Command::new(env!("CARGO_BIN_EXE_bearward")).args(["run", "--workers", "1", "--config"]).arg(&file),
+            ));
             SocketAddr::from(([127, 0, 0, 1], port))
         });
         let gateways: Vec<SocketAddr> = gateways.collect();
@@ -356,6 +365,75 @@ fn killed(field: &Field, tokens: &[String]) -> Seen {
     seen
 }
 
+/// Fills a file, kills the gateway that writes to it, and measures how soon the next one serves.
+fn file(count: usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("secret"), SECRET).expect("a secret");
+    let (port, admin) = (free_port(), free_port());
+    let config = folder.path().join("gateway.yaml");
+    std::fs::write(&config, yaml(port, admin, "file:store.db", upstream())).expect("a configuration");
+    fill(&folder.path().join("store.db"), count);
+    let [good, dead] = &tokens(2)[..] else { panic!("two tokens") };
+    for turn in 0..5 {
+        let started = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bearward"));
+        command.args(["run", "--workers", "1", "--config"]).arg(&config).stdout(Stdio::null());
+        let running = Running(command.spawn().expect("it starts"));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut stream = TcpStream::connect(address);
+        while stream.is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+            stream = TcpStream::connect(address);
+        }
+        let mut connection = Connection::open(address);
+        connection.ask(good);
+        assert_eq!(connection.status(), 200);
+        let ready = started.elapsed();
+        connection.ask(dead);
+        assert_eq!(connection.status(), if turn == 0 { 200 } else { 401 });
+        println!("{count} revocations in the file: serves after {:.0} ms", ready.as_secs_f64() * 1000.0);
+        let body = r#"{"jti":"t1"}"#;
+        let head = "POST /revocations HTTP/1.1\r\nhost: admin\r\ncontent-type: application/json";
+        let mut admin = Connection::open(SocketAddr::from(([127, 0, 0, 1], admin)));
+        admin
+            .stream
+            .write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())
+            .expect("it is open");
+        assert_eq!(admin.status(), 200);
+        // Kill -9.
+        drop(running);
+    }
+}
+
+fn fill(path: &std::path::Path, count: usize) {
+    let (file, writer) = bearward::store::File::new(path.to_owned());
+    writer.start().expect("a file");
+    let store = bearward::store::Store::File(std::sync::Arc::new(file));
+    let ends =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_millis() as u64 + 3_600_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let started = Instant::now();
+    let store = std::rc::Rc::new(store);
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let writers = (0..1024).map(|writer| {
+            let store = std::rc::Rc::clone(&store);
+            tokio::task::spawn_local(async move {
+                for number in (writer..count).step_by(1024) {
+                    let key = format!("blacklist:filled-{number:032x}");
+                    store.mark(&key, bearward::store::Mark::Presence, ends).await.expect("written");
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.expect("it ends");
+        }
+    });
+    let rate = count as f64 / started.elapsed().as_secs_f64();
+    let bytes = std::fs::metadata(path).expect("a file").len() >> 20;
+    println!("{count} revocations written by 1,024 at a time: {rate:.0} a second, {bytes} MiB");
+}
+
 fn histogram(took: &mut [Duration]) {
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
@@ -382,6 +460,9 @@ fn histogram(took: &mut [Duration]) {
 
 fn main() {
     let options = Options::read();
+    if options.file {
+        return file(options.revocations);
+    }
     if Command::new("redis-server").arg("--version").output().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return println!("left out: redis-server is not installed");
     }

@@ -12,6 +12,7 @@ use crate::accept::Workers;
 use crate::config::compile::{Background, Compiled};
 use crate::observe::admin::Admin;
 use crate::observe::log;
+use crate::store::Writer;
 
 /// Serve until TERM or INT, then drain. A second INT stops at once.
 #[derive(Debug, clap::Args)]
@@ -62,7 +63,7 @@ impl Serving {
         if !admin_address.ip().is_loopback() {
             tracing::warn!(address = %admin_address, "admin is reachable from elsewhere: whoever reaches it can revoke");
         }
-        let mut tasks = spawn(background);
+        let mut tasks = spawn(background)?;
         let workers = Workers::start(&gateway, &listeners, limits, workers).map_err(|error| {
             let listeners = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
@@ -115,9 +116,11 @@ impl Serving {
     }
 }
 
-fn spawn(background: Background) -> Vec<JoinHandle<()>> {
-    let Background { store, tracker, keys } = background;
+fn spawn(background: Background) -> Result<Vec<JoinHandle<()>>, Failure> {
+    let Background { store, writer, tracker, keys } = background;
+    writer.map_or(Ok(()), Writer::start).map_err(Failure::Runtime)?;
     let store = store.map(|driver| tokio::spawn(driver.run()));
     let tracker = tracker.map(|tracker| tokio::spawn(tracker.run()));
-    store.into_iter().chain(tracker).chain(keys.into_iter().map(|refresher| tokio::spawn(refresher.run()))).collect()
+    let keys = keys.into_iter().map(|refresher| tokio::spawn(refresher.run()));
+    Ok(store.into_iter().chain(tracker).chain(keys).collect())
 }

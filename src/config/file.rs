@@ -66,7 +66,8 @@ section! {
 section! {
     /// Where revocations live.
     pub struct Store {
-        /// `redis://[user:password@]host:port/db`, `rediss://...`, or `memory:` (forgotten at the end).
+        /// `redis://[user:password@]host:port/db`, `rediss://...`, `file:PATH` (beside the configuration
+        /// unless it begins with `/`; for one gateway), or `memory:` (forgotten at the end).
         required url: String,
         /// Longest wait for an answer; after it the standing of a token is unknown.
         default timeout: Duration = "250ms",

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Entry, Mark, Standing, StandingKeys, judge_not_before};
+use super::{Entry, Mark, Standing, StandingKeys, judge_not_before, strengthened};
 use crate::clock;
 
 /// Expired entries are looked for after this many writes.
@@ -53,9 +53,8 @@ impl Memory {
             entries.by_key.retain(|_, stored| stored.expires_at > now);
         }
         let there = entries.live(key, now);
-        let expires_at = there.map_or(expires_at, |stored| stored.expires_at.max(expires_at));
-        let kept = there.filter(|stored| mark.is_said_by(&stored.value)).map(|stored| stored.value.clone());
-        let value = kept.unwrap_or_else(|| mark.value());
+        let there = there.map(|stored| (&*stored.value, stored.expires_at));
+        let (value, expires_at) = strengthened(there, mark, expires_at);
         entries.by_key.insert(key.to_owned(), Stored { value, expires_at });
     }
 

@@ -7,17 +7,21 @@
 //!
 //! What it does not do: decide what an unknown standing means for a request (`authenticate`).
 
+mod file;
 pub mod keys;
 mod memory;
 mod redis;
+mod slot;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use self::file::{File, Writer};
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, NotBefore, StandingKeys};
 pub use self::memory::Memory;
-pub use self::redis::{Driver, Link, RedisUrl, Slot, Tracker, Tracking, TrackingNumbers};
+pub use self::redis::{Driver, Link, RedisUrl, Tracker, Tracking, TrackingNumbers};
+pub use self::slot::Slot;
 
 /// What the store said of a token, silence included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub enum Standing {
 pub enum Store {
     /// In this process; gone when it ends. For the demo and for tests.
     Memory(Arc<Memory>),
+    /// In a file of this machine.
+    File(Arc<File>),
     /// In a Redis that other services and gateways share; this is the control runtime's link.
     Redis(Box<Link>),
 }
@@ -46,6 +52,8 @@ pub enum Asker {
     None,
     /// In this process.
     Memory(Arc<Memory>),
+    /// In a file of this machine.
+    File(Arc<File>),
     /// A link of this worker alone.
     Redis(Box<Link>),
 }
@@ -56,6 +64,7 @@ impl Asker {
         match self {
             Self::None => Standing::Unknown,
             Self::Memory(memory) => memory.standing(keys),
+            Self::File(file) => file.standing(keys),
             Self::Redis(link) => link.standing(keys).await,
         }
     }
@@ -66,6 +75,7 @@ impl Asker {
         match self {
             Self::None => Standing::Unknown,
             Self::Memory(memory) => memory.standing(keys),
+            Self::File(file) => file.kept(keys, slot),
             Self::Redis(link) => {
                 let told = match link.tracking() {
                     Some(tracking) => tracking.standing(keys, slot, now).await,
@@ -166,6 +176,7 @@ impl Store {
     pub fn asker(&self) -> (Asker, Option<Driver>) {
         match self {
             Self::Memory(memory) => (Asker::Memory(Arc::clone(memory)), None),
+            Self::File(file) => (Asker::File(Arc::clone(file)), None),
             Self::Redis(link) => {
                 let (link, driver) = link.sibling();
                 (Asker::Redis(Box::new(link)), Some(driver))
@@ -184,6 +195,7 @@ impl Store {
                 memory.mark(key, mark, expires_at);
                 Ok(())
             }
+            Self::File(file) => file.mark(key, mark, expires_at).await,
             Self::Redis(redis) => redis.mark(key, mark, expires_at).await,
         }
     }
@@ -195,6 +207,7 @@ impl Store {
     pub async fn read(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.read(key)),
+            Self::File(file) => file.read(key),
             Self::Redis(redis) => redis.read(key).await,
         }
     }
@@ -203,7 +216,7 @@ impl Store {
     #[must_use]
     pub fn tracking(&self) -> Option<TrackingNumbers> {
         match self {
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::File(_) => None,
             Self::Redis(redis) => redis.tracking().map(Tracking::numbers),
         }
     }
@@ -213,9 +226,16 @@ impl Store {
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Memory(_) => None,
+            Self::File(file) => (!file.is_open()).then_some(Trouble::Away),
             Self::Redis(redis) => redis.trouble(),
         }
     }
+}
+
+/// What an entry becomes by a mark: a later time stays, a longer life stays.
+fn strengthened(there: Option<(&str, u64)>, mark: Mark, expires_at: u64) -> (String, u64) {
+    let kept = there.filter(|(value, _)| mark.is_said_by(value)).map(|(value, _)| value.to_owned());
+    (kept.unwrap_or_else(|| mark.value()), there.map_or(expires_at, |(_, ends)| ends.max(expires_at)))
 }
 
 /// Judges a not-before value: `iat <= t` is dead (DESIGN §5). A value that is no whole number of

@@ -19,6 +19,7 @@ mod support;
 mod answers;
 mod bodies;
 mod commands;
+mod embedded;
 mod forwarding;
 mod headers;
 mod keys;

@@ -1,9 +1,11 @@
 //! One suite for every store: what holds of one holds of the other.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bearward::store::{Asker, Link, Mark, Memory, NotBefore, RedisUrl, Standing, StandingKeys, Store};
+use bearward::store::{
+    Asker, File, Link, Mark, Memory, NotBefore, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
+};
 
 use crate::support::now;
 use crate::support::redis::Redis;
@@ -16,6 +18,14 @@ fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
         let (asker, none) = memory.asker();
         assert!(none.is_none());
         suite(&memory, &asker).await;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, writer) = File::new(folder.path().join("store.db"));
+        let file = Store::File(Arc::new(file));
+        assert_eq!(file.trouble(), Some(Trouble::Away), "it is not open");
+        writer.start().expect("a file");
+        assert_eq!(file.trouble(), None);
+        suite(&file, &file.asker().0).await;
 
         let redis = Redis::start();
         let url = RedisUrl::parse(&redis.url()).expect("a URL");
@@ -54,9 +64,11 @@ fn what_is_written_is_seen_by_the_next_look_up() {
     on_each_store(async |store, asker| {
         let token = Arc::new(keys(&["jti:a", "sid:s"], Some(("sub:kim", 100))));
         assert_eq!(asker.standing(&token).await, Standing::Clear);
+        let slot = Slot::default();
         for key in ["jti:a", "sid:s"] {
             store.mark(key, Mark::Presence, in_millis(200)).await.expect("written");
             assert_eq!(asker.standing(&token).await, Standing::Revoked, "{key}");
+            assert_eq!(asker.tracked(&token, &slot, Instant::now()).await, Standing::Revoked, "{key}");
             // It leaves by itself when its time is over.
             for _ in 0..1000 {
                 if asker.standing(&token).await == Standing::Clear {
@@ -65,6 +77,7 @@ fn what_is_written_is_seen_by_the_next_look_up() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             assert_eq!(asker.standing(&token).await, Standing::Clear, "{key}");
+            assert_eq!(asker.tracked(&token, &slot, Instant::now()).await, Standing::Clear, "{key}");
         }
     });
 }

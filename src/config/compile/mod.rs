@@ -27,9 +27,11 @@ use crate::forward::Forwarder;
 use crate::forward::headers::HeaderPlan;
 use crate::gateway::Gateway;
 use crate::respond::Responder;
-use crate::route::{RevocationMode, Rule};
+use crate::route::{RevocationMode, Route, Rule};
 use crate::store::keys::PatternFault;
-use crate::store::{Driver, KeyPattern, KeyPatterns, Kind, Link, Memory, RedisUrl, Store, Tracker, Tracking};
+use crate::store::{
+    Driver, File, KeyPattern, KeyPatterns, Kind, Link, Memory, RedisUrl, Store, Tracker, Tracking, Writer,
+};
 
 /// A compiled configuration and what has to run beside it.
 #[derive(Debug)]
@@ -51,11 +53,16 @@ pub struct Compiled {
 pub struct Background {
     /// Keeps the link to Redis alive.
     pub store: Option<Driver>,
+    /// Opens the file of an embedded store, and writes to it.
+    pub writer: Option<Writer>,
     /// Keeps standings up to date.
     pub tracker: Option<Tracker>,
     /// Keep published keys up to date.
     pub keys: Vec<Refresher>,
 }
+
+/// The store where none is named, beside the configuration.
+const DEFAULT_FILE: &str = "bearward.db";
 
 /// Header names that a configuration cannot take for identity: they have a meaning of their own.
 const TAKEN: [&str; 13] = [
@@ -83,12 +90,11 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     let headers = identity_headers(config, mistakes);
     let patterns = key_patterns(config, mistakes);
     let routes = routes::compile(config, mistakes);
-    let is_tracked = routes
-        .iter()
-        .any(|route| !matches!(route.rule, Rule::Public) && route.revocation.mode == RevocationMode::Tracked);
-    let store = store(config, &patterns, is_tracked, &mut background, mistakes);
+    let asked = |route: &Route| (!matches!(route.rule, Rule::Public)).then_some(route.revocation.mode);
+    let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
+    let store = store(config, folder, &patterns, &modes, &mut background, mistakes);
     conflicts::check(config, mistakes);
-    needs_store(config, store.is_some(), mistakes);
+    needs_keys(config, mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);
     let max_staleness = &config.revocation.max_staleness;
@@ -167,21 +173,37 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
 
 fn store(
     config: &Config,
+    folder: &Path,
     patterns: &KeyPatterns,
-    is_tracked: bool,
+    modes: &[RevocationMode],
     background: &mut Background,
     mistakes: &mut Mistakes,
 ) -> Option<Arc<Store>> {
-    let section = config.store.as_ref()?;
+    let mut file = |path: &str| {
+        let (file, writer) = File::new(folder.join(path));
+        background.writer = Some(writer);
+        Some(Arc::new(Store::File(Arc::new(file))))
+    };
+    let Some(section) = &config.store else {
+        return if modes.iter().any(|mode| *mode != RevocationMode::Off) { file(DEFAULT_FILE) } else { None };
+    };
     upstreams::not_zero(&section.timeout, mistakes);
     let url = &section.url;
-    if url.as_str() == "memory:" {
-        return Some(Arc::new(Store::Memory(Arc::new(Memory::default()))));
+    match url.strip_prefix("file:") {
+        // `file:///x` and `file:/x` are one place.
+        Some(path) if !path.trim_start_matches('/').is_empty() => return file(path.strip_prefix("//").unwrap_or(path)),
+        Some(_) => {
+            let mistake = Mistake::at(url, "the store's file has no name");
+            mistakes.add(mistake.allowed("`file:PATH`").remedy(format!("file:{DEFAULT_FILE}")));
+            return None;
+        }
+        None if url.as_str() == "memory:" => return Some(Arc::new(Store::Memory(Arc::new(Memory::default())))),
+        None => {}
     }
     match RedisUrl::parse(url) {
         Ok(parsed) => {
             let timeout = *section.timeout;
-            let tracking = is_tracked.then(|| {
+            let tracking = modes.contains(&RevocationMode::Tracked).then(|| {
                 let max_staleness = *config.revocation.max_staleness;
                 Tracking::new(parsed.clone(), timeout, max_staleness, patterns.probe())
             });
@@ -193,7 +215,7 @@ fn store(
         Err(reason) => {
             // The URL is not shown: it may hold a password.
             let mistake = Mistake::at(url, format!("the store's URL is not taken: {reason}"));
-            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, or `memory:`"));
+            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, `file:PATH`, or `memory:`"));
             None
         }
     }
@@ -220,27 +242,21 @@ fn key_patterns(config: &Config, mistakes: &mut Mistakes) -> KeyPatterns {
     KeyPatterns { jti: read(Kind::Jti, &keys.jti), sub: read(Kind::Sub, &keys.sub), sid: read(Kind::Sid, &keys.sid) }
 }
 
-/// A protected route that asks the store has to have one, and something to ask it.
-fn needs_store(config: &Config, has_store: bool, mistakes: &mut Mistakes) {
+/// A protected route that asks the store has to have something to ask it.
+fn needs_keys(config: &Config, mistakes: &mut Mistakes) {
     let asks = config.routes.iter().find(|route| {
         let mode = route.revocation.as_ref().and_then(|own| own.mode.as_ref()).unwrap_or(&config.revocation.mode);
         !matches!(route.access.value, super::access::Access::Public) && mode.value != RevocationMode::Off
     });
     let Some(route) = asks else { return };
     let keys = &config.revocation.keys;
-    if !has_store && config.store.is_none() {
-        let mistake = Mistake::at(&route.id, format!("route `{}` asks the store, and there is none", route.id.value));
-        mistakes.add(
-            mistake
-                .allowed("`store: { url: ... }`, or `revocation: { mode: off }` in words")
-                .remedy("store: { url: \"redis://127.0.0.1:6379\" }"),
-        );
-    }
     if keys.jti.is_none() && keys.sub.is_none() && keys.sid.is_none() {
         let mistake = Mistake::at(&route.id, format!("route `{}` asks the store, and no key is named", route.id.value));
         mistakes.add(
             mistake
-                .allowed("at least one of `revocation.keys.jti`, `.sub`, `.sid`")
+                .allowed(
+                    "at least one of `revocation.keys.jti`, `.sub`, `.sid`, or `revocation: { mode: off }` in words",
+                )
                 .remedy("revocation: { keys: { jti: \"blacklist:{jti}\" } }"),
         );
     }

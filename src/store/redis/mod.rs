@@ -28,7 +28,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-pub use self::tracking::{Slot, Tracker, Tracking, TrackingNumbers};
+pub use self::tracking::{Tracked, Tracker, Tracking, TrackingNumbers};
 use super::{Entry, Mark, Standing, StandingKeys, StoreError, Trouble};
 
 /// Look-ups that may wait for the connection's task; one more is answered `Unknown`.

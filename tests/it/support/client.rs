@@ -20,11 +20,24 @@ pub struct Answer {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the gateway takes connections");
+        Self::on(TcpStream::connect(address).expect("the gateway takes connections"))
+    }
+
+    /// `None` when nobody listens.
+    pub fn try_connect(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).ok().map(Self::on)
+    }
+
+    fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
         stream.set_nodelay(true).expect("no delay");
         let reader = BufReader::new(stream.try_clone().expect("a second handle"));
         Self { stream, reader }
+    }
+
+    /// `None` when the connection is gone.
+    pub fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> Option<()> {
+        self.stream.write_all(bytes.as_ref()).ok()
     }
 
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {

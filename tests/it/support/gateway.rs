@@ -77,7 +77,10 @@ impl Gateway {
     }
 
     pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
+        // A shell in between, so that a test can outlive a limit on the size of files: then a write
+        // fails, as on a full disk.
+        let mut child = Command::new("sh")
+            .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, PROGRAM])
             .args(["run", "--config"])
             .arg(folder.path().join("gateway.yaml"))
             .args(["--log-format", "json"])

@@ -51,7 +51,7 @@ pub(super) enum Found {
 }
 
 /// The keys of one token on one connection.
-pub(super) struct Tracked {
+pub struct Tracked {
     pub(super) generation: Arc<Generation>,
     /// Keys whose presence kills the token.
     pub(super) present: SmallVec<[Arc<Key>; 2]>,

@@ -25,11 +25,12 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use self::generation::{Generation, Tracked, Verdict};
+pub use self::generation::Tracked;
+use self::generation::{Generation, Verdict};
 pub use self::tracker::Tracker;
 use super::RedisUrl;
 use crate::clock;
-use crate::store::{Standing, StandingKeys};
+use crate::store::{Slot, Standing, StandingKeys};
 
 /// Look-ups that may wait; one more is `Unknown`.
 const QUEUE: usize = 65_536;
@@ -72,16 +73,6 @@ pub struct TrackingNumbers {
     pub connections: u64,
 }
 
-/// What is remembered of a token's standing, beside the token.
-#[derive(Default)]
-pub struct Slot(ArcSwapOption<Tracked>);
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slot")
-    }
-}
-
 impl std::fmt::Debug for Tracking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tracking").field("numbers", &self.numbers()).finish()
@@ -109,7 +100,7 @@ impl Tracking {
     /// every answer (keys that change all the time, or that Redis has no room to remember): then only
     /// a look-up for this one request says what holds.
     pub async fn standing(&self, keys: &StandingKeys, slot: &Slot, now: Instant) -> Option<Standing> {
-        if let Some(tracked) = &*slot.0.load()
+        if let Some(tracked) = &*slot.tracked.load()
             && let Verdict::Known(standing) = tracked.judge(now, self.0.max_staleness)
         {
             return Some(standing);
@@ -144,11 +135,11 @@ impl Tracking {
         if keys.is_empty() {
             return None;
         }
-        if let Some(tracked) = slot.0.load_full().filter(|tracked| Arc::ptr_eq(&tracked.generation, &current)) {
+        if let Some(tracked) = slot.tracked.load_full().filter(|tracked| Arc::ptr_eq(&tracked.generation, &current)) {
             return Some(tracked);
         }
         let tracked = Arc::new(current.track(keys));
-        slot.0.store(Some(Arc::clone(&tracked)));
+        slot.tracked.store(Some(Arc::clone(&tracked)));
         Some(tracked)
     }
 
