@@ -38,7 +38,7 @@ use crate::admit::Admitted;
 use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::route::{RevocationMode, Route, Rule, WhenUnavailable};
-use crate::store::{Asker, KeyPatterns, NotBefore, Slot, Standing, StandingKeys, Store};
+use crate::store::{Asker, KeyPatterns, Slot, Standing, StandingKeys, Store};
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
@@ -183,9 +183,12 @@ impl Authenticator {
                 keys.present.push(pattern.key(value, &issuer.issuer).into());
             }
         }
-        if let (Some(pattern), Some(issued_at)) = (&self.patterns.sub, token.issued_at) {
-            let key = pattern.key(&token.subject, &issuer.issuer).into();
-            keys.not_before = Some(NotBefore { key, issued_at });
+        let Some(issued_at) = token.issued_at else { return Ok(keys) };
+        keys.issued_at = issued_at;
+        let values =
+            [(&self.patterns.sub, &*token.subject), (&self.patterns.iss, &issuer.issuer), (&self.patterns.all, "")];
+        for (pattern, value) in values.into_iter().filter_map(|(pattern, value)| pattern.as_ref().zip(Some(value))) {
+            keys.times.push(pattern.key(value, &issuer.issuer).into());
         }
         Ok(keys)
     }

@@ -10,27 +10,32 @@ use serde_json::{Map, Value};
 
 use super::{ConfigPath, Failure, print};
 
-/// Take a token, a login or a subject back, through a running gateway's admin address.
+/// Take a token, a login, a subject, an issuer or everything back, through a running gateway's admin address.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  bearward revoke --sub kim\n  bearward revoke --jti 7c1e --issuer shop\n  bearward revoke - < token.txt"
+    after_help = "Examples:\n  bearward revoke --sub kim\n  bearward revoke --jti 7c1e --issuer shop\n  bearward revoke --issuer shop\n  bearward revoke --all\n  bearward revoke - < token.txt"
 )]
-#[group(id = "what", required = true, multiple = false, args = ["token", "jti", "sid", "sub"])]
+#[group(id = "what", required = true, multiple = true, args = ["token", "jti", "sid", "sub", "issuer", "all"])]
 pub struct Revoke {
     /// The token itself; `-` reads it from the standard input, so that it stays out of the history.
+    #[arg(conflicts_with_all = ["jti", "sid", "sub", "issuer", "all"])]
     token: Option<String>,
     /// One token, by its id.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["sid", "sub", "all"])]
     jti: Option<String>,
     /// Every token of one login.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["sub", "all"])]
     sid: Option<String>,
     /// Every token of one subject that was issued up to now.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "all")]
     sub: Option<String>,
-    /// The issuer's name in the configuration, where keys hold it.
+    /// Every token of one issuer that was issued up to now, by its name in the configuration. Beside
+    /// `--jti`, `--sid` or `--sub`: whose it is, where the keys hold the issuer.
     #[arg(long)]
     issuer: Option<String>,
+    /// Every token that was issued up to now.
+    #[arg(long, conflicts_with = "issuer")]
+    all: bool,
     /// The gateway's admin address; otherwise the one in the configuration.
     #[arg(long, env = "BEARWARD_ADMIN", value_name = "HOST:PORT")]
     admin: Option<String>,
@@ -79,6 +84,9 @@ impl Revoke {
             if let Some(value) = value {
                 order.insert(name.to_owned(), value.as_str().into());
             }
+        }
+        if self.all {
+            order.insert("all".to_owned(), true.into());
         }
         if let Some(token) = &self.token {
             order.insert("token".to_owned(), read_token(token)?.into());

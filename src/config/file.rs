@@ -134,6 +134,10 @@ section! {
         optional sub: String,
         /// Present = every token of the login `{sid}` is dead.
         optional sid: String,
+        /// Value = unix time in seconds; tokens of the issuer `{iss}` issued at or before it are dead.
+        optional iss: String,
+        /// Value = unix time in seconds; all tokens issued at or before it are dead. No placeholder.
+        optional all: String,
     }
 }
 

@@ -128,9 +128,13 @@ impl File {
                 return Some(Standing::Revoked);
             }
         }
-        let Some(rule) = &keys.not_before else { return Some(Standing::Clear) };
-        let time = live(&entries, &rule.key, now).ok()?;
-        Some(time.map_or(Standing::Clear, |(value, _)| judge_not_before(&value, rule.issued_at)))
+        let mut standing = Standing::Clear;
+        for key in &keys.times {
+            if let Some((value, _)) = live(&entries, key, now).ok()? {
+                standing = standing.worse(judge_not_before(&value, keys.issued_at));
+            }
+        }
+        Some(standing)
     }
 
     fn entries(&self) -> Option<ReadOnlyTable<&'static str, (&'static str, u64)>> {

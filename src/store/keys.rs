@@ -15,17 +15,32 @@ pub enum Kind {
     Sid,
     /// One subject: the key's value is a unix time, tokens issued at or before it are dead.
     Sub,
+    /// One issuer, in the same way.
+    Iss,
+    /// Everybody, in the same way.
+    All,
 }
 
 impl Kind {
-    /// The claim, and the placeholder, that it goes by.
+    /// Every kind, the narrowest first.
+    pub const ALL: [Self; 5] = [Self::Jti, Self::Sid, Self::Sub, Self::Iss, Self::All];
+
+    /// Its name in the configuration; of all but `all` also the claim, and the placeholder, that it goes by.
     #[must_use]
-    pub const fn claim(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Jti => "jti",
             Self::Sid => "sid",
             Self::Sub => "sub",
+            Self::Iss => "iss",
+            Self::All => "all",
         }
+    }
+
+    /// Whether the key's value is a time, and not its presence what counts.
+    #[must_use]
+    pub const fn is_time(self) -> bool {
+        matches!(self, Self::Sub | Self::Iss | Self::All)
     }
 }
 
@@ -68,8 +83,8 @@ impl KeyPattern {
             }
             let (name, tail) = after.split_once('}').ok_or(PatternFault::Unclosed)?;
             pieces.push(match name {
-                name if name == kind.claim() => Piece::Claim,
-                "iss" => Piece::Issuer,
+                name if name == kind.name() && kind != Kind::All => Piece::Claim,
+                "iss" if kind != Kind::All => Piece::Issuer,
                 other => return Err(PatternFault::UnknownPlaceholder(other.to_owned())),
             });
             rest = tail;
@@ -77,13 +92,14 @@ impl KeyPattern {
         if !rest.is_empty() {
             pieces.push(Piece::Text(rest.to_owned()));
         }
-        if !pieces.contains(&Piece::Claim) {
+        let is_whole = if kind == Kind::All { !pieces.is_empty() } else { pieces.contains(&Piece::Claim) };
+        if !is_whole {
             return Err(PatternFault::NoPlaceholder);
         }
         Ok(Self { kind, pieces })
     }
 
-    /// The key for one claim value of one issuer.
+    /// The key for one claim value of one issuer; `all` has neither.
     #[must_use]
     pub fn key(&self, claim: &str, issuer: &str) -> String {
         self.pieces.iter().fold(String::new(), |mut key, piece| {
@@ -105,7 +121,7 @@ impl KeyPattern {
 
 impl fmt::Debug for KeyPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.key(&format!("{{{}}}", self.kind.claim()), "{iss}"))
+        f.write_str(&self.key(&format!("{{{}}}", self.kind.name()), "{iss}"))
     }
 }
 
@@ -118,6 +134,10 @@ pub struct KeyPatterns {
     pub sub: Option<KeyPattern>,
     /// Present = every token of this login is dead.
     pub sid: Option<KeyPattern>,
+    /// Value = unix time; tokens of this issuer issued at or before it are dead.
+    pub iss: Option<KeyPattern>,
+    /// Value = unix time; all tokens issued at or before it are dead.
+    pub all: Option<KeyPattern>,
 }
 
 impl KeyPatterns {
@@ -128,6 +148,8 @@ impl KeyPatterns {
             Kind::Jti => self.jti.as_ref(),
             Kind::Sid => self.sid.as_ref(),
             Kind::Sub => self.sub.as_ref(),
+            Kind::Iss => self.iss.as_ref(),
+            Kind::All => self.all.as_ref(),
         }
     }
 
@@ -137,7 +159,8 @@ impl KeyPatterns {
         let key = |pattern: &KeyPattern| Arc::from(pattern.key("bearward-probe", "bearward-probe"));
         StandingKeys {
             present: self.jti.iter().chain(&self.sid).map(key).collect(),
-            not_before: self.sub.as_ref().map(|pattern| NotBefore { key: key(pattern), issued_at: i64::MAX }),
+            times: self.sub.iter().chain(&self.iss).chain(&self.all).map(key).collect(),
+            issued_at: i64::MAX,
         }
     }
 }
@@ -147,15 +170,8 @@ impl KeyPatterns {
 pub struct StandingKeys {
     /// Keys whose presence, with any value of any type, kills the token.
     pub present: Vec<Arc<str>>,
-    /// A key whose value, a unix time, kills the token if `iat` is at or before it.
-    pub not_before: Option<NotBefore>,
-}
-
-/// A not-before key and the token's `iat`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotBefore {
-    /// The key.
-    pub key: Arc<str>,
+    /// Keys whose value, a unix time, kills the token if its `iat` is at or before it.
+    pub times: Vec<Arc<str>>,
     /// The token's `iat` in whole seconds, rounded down.
     pub issued_at: i64,
 }
@@ -164,13 +180,13 @@ impl StandingKeys {
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.present.len() + usize::from(self.not_before.is_some())
+        self.present.len() + self.times.len()
     }
 
     /// Whether there is nothing to ask.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.present.is_empty() && self.not_before.is_none()
+        self.present.is_empty() && self.times.is_empty()
     }
 }
 
@@ -193,6 +209,15 @@ mod tests {
             ("b:{jti", PatternFault::Unclosed),
         ] {
             assert_eq!(KeyPattern::parse(Kind::Jti, text), Err(fault), "{text}");
+        }
+        let pattern = KeyPattern::parse(Kind::Iss, "logout-issuer:{iss}").expect("a good pattern");
+        assert_eq!(pattern.key("https://i", "https://i"), "logout-issuer:https://i");
+        assert_eq!(KeyPattern::parse(Kind::Iss, "logout"), Err(PatternFault::NoPlaceholder));
+        assert_eq!(KeyPattern::parse(Kind::All, "logout-all").expect("a good pattern").key("", ""), "logout-all");
+        assert_eq!(KeyPattern::parse(Kind::All, ""), Err(PatternFault::NoPlaceholder));
+        for name in ["iss", "all"] {
+            let fault = PatternFault::UnknownPlaceholder(name.to_owned());
+            assert_eq!(KeyPattern::parse(Kind::All, &format!("x{{{name}}}")), Err(fault));
         }
     }
 }

@@ -38,10 +38,9 @@ impl Memory {
         if keys.present.iter().any(|key| entries.live(key, now).is_some()) {
             return Standing::Revoked;
         }
-        keys.not_before
-            .as_ref()
-            .and_then(|rule| entries.live(&rule.key, now).map(|stored| judge_not_before(&stored.value, rule.issued_at)))
-            .unwrap_or(Standing::Clear)
+        let times = keys.times.iter().filter_map(|key| entries.live(key, now));
+        let judged = times.map(|stored| judge_not_before(&stored.value, keys.issued_at));
+        judged.fold(Standing::Clear, Standing::worse)
     }
 
     /// Writes one entry, or strengthens the one that is there.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::file::{File, Writer};
-pub use self::keys::{KeyPattern, KeyPatterns, Kind, NotBefore, StandingKeys};
+pub use self::keys::{KeyPattern, KeyPatterns, Kind, StandingKeys};
 pub use self::memory::Memory;
 pub use self::redis::{Driver, Link, RedisUrl, Tracker, Tracking, TrackingNumbers};
 pub use self::slot::Slot;
@@ -32,6 +32,18 @@ pub enum Standing {
     Revoked,
     /// The store did not say, or not in time, or not in a form that can be read.
     Unknown,
+}
+
+impl Standing {
+    /// Of two keys: revoked by either is revoked; clear only if clear by both.
+    #[must_use]
+    pub const fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Revoked, _) | (_, Self::Revoked) => Self::Revoked,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Clear, Self::Clear) => Self::Clear,
+        }
+    }
 }
 
 /// Where revocations live.

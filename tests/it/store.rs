@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bearward::store::{
-    Asker, File, Link, Mark, Memory, NotBefore, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
-};
+use bearward::store::{Asker, File, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble};
 
 use crate::support::now;
 use crate::support::redis::Redis;
@@ -48,7 +46,8 @@ fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
 fn keys(present: &[&str], not_before: Option<(&str, i64)>) -> StandingKeys {
     StandingKeys {
         present: present.iter().map(|&key| key.into()).collect(),
-        not_before: not_before.map(|(key, issued_at)| NotBefore { key: key.into(), issued_at }),
+        times: not_before.iter().map(|(key, _)| (*key).into()).collect(),
+        issued_at: not_before.map_or(0, |(_, issued_at)| issued_at),
     }
 }
 
@@ -93,6 +92,19 @@ fn a_time_ends_what_was_issued_at_or_before_it() {
             store.mark("jti:x", Mark::Presence, in_millis(HOUR)).await.expect("written");
             assert_eq!(asker.standing(&Arc::new(keys(&["jti:x"], Some((&key, 100))))).await, Standing::Revoked);
         }
+        // One of several times is enough, and one that cannot be read leaves nothing clear.
+        store.mark("iss:i", Mark::NotBefore(50), in_millis(HOUR)).await.expect("written");
+        let several = |issued_at| {
+            let times = ["sub:nobody", "iss:i", "all"].map(Arc::from).to_vec();
+            Arc::new(StandingKeys { present: Vec::new(), times, issued_at })
+        };
+        assert_eq!(asker.standing(&several(51)).await, Standing::Clear);
+        assert_eq!(asker.standing(&several(50)).await, Standing::Revoked);
+        store.mark("all", Mark::Presence, in_millis(HOUR)).await.expect("written");
+        assert_eq!(asker.standing(&several(0)).await, Standing::Revoked);
+        store.mark("all", Mark::NotBefore(70), in_millis(HOUR)).await.expect("written");
+        assert_eq!(asker.standing(&several(70)).await, Standing::Revoked);
+        assert_eq!(asker.standing(&several(71)).await, Standing::Clear);
         // Nothing to ask is nothing known.
         assert_eq!(asker.standing(&Arc::new(keys(&[], None))).await, Standing::Unknown);
     });

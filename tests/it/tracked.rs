@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::support::gateway::{get, token, with_store};
 use crate::support::redis::Redis;
+use crate::support::sign::{self, Claims};
 use crate::support::{Gateway, Upstream, now, until};
 
 const ROUTES: &str = r#"
@@ -205,6 +206,40 @@ fn flushing_evicting_and_rights_that_are_taken_are_never_a_guess() {
     redis.command(&["DEL", "logout:kim"]);
     until("it is mended", || status(&gateway, "/me/x", &good) == 200);
     assert!(!gateway.lines().iter().any(|line| line.contains(":pw")), "no password in the log");
+}
+
+// One write ends what was issued up to now by one issuer, or by all; the next login is good.
+#[test]
+fn one_write_ends_an_issuer_or_everybody_up_to_now() {
+    let redis = Redis::start();
+    let upstream = Upstream::echo();
+    let wide = r#"keys: { iss: "logout-issuer:{iss}", all: logout-everybody, jti"#;
+    let yaml = with_store(upstream.address, &redis.url(), "", ROUTES).replace("keys: { jti", wide);
+    let gateway = Gateway::start(&yaml);
+    until("revocations are tracked", || gateway.admin("GET", "/readyz", "").status == 200);
+    let old = now() - 10;
+    let rsa = |iat: i64| token(&json!({ "iat": iat, "sub": format!("user-{iat}") }));
+    let other = sign::ec(&Claims::of("https://ec.test").with(&json!({ "iat": old })).json());
+    for (token, path) in [(&rsa(old), "/me/x"), (&rsa(old), "/money"), (&other, "/me/x")] {
+        assert_eq!(status(&gateway, path, token), 200);
+    }
+    let revoke = |body: &serde_json::Value| gateway.admin("POST", "/revocations", &body.to_string());
+    let answer = revoke(&json!({ "issuer": "rsa", "before": old }));
+    assert_eq!((answer.status, answer.json()["key"].as_str()), (200, Some("logout-issuer:https://rsa.test")));
+    until("the issuer is refused", || status(&gateway, "/me/x", &rsa(old)) == 401);
+    assert_eq!(status(&gateway, "/money", &rsa(old)), 401);
+    assert_eq!((status(&gateway, "/me/x", &rsa(old + 1)), status(&gateway, "/me/x", &other)), (200, 200));
+    let answer = revoke(&json!({ "all": true }));
+    assert_eq!((answer.status, answer.json()["revoked"].as_str()), (200, Some("all")));
+    until("everybody is refused", || status(&gateway, "/me/x", &other) == 401);
+    until("the others too", || status(&gateway, "/me/x", &rsa(old + 1)) == 401);
+    until("a login after it is good", || status(&gateway, "/me/x", &rsa(now())) == 200);
+    let page = gateway.admin("GET", "/revocations?all=true", "").json();
+    assert_eq!(page["key"], "logout-everybody");
+    assert_eq!(gateway.admin("GET", "/revocations?issuer=rsa", "").json()["value"], old.to_string());
+    for odd in [json!({ "all": false }), json!({ "all": true, "sub": "x" }), json!({ "issuer": "who" }), json!({})] {
+        assert_eq!(revoke(&odd).status, 400, "{odd}");
+    }
 }
 
 // From the store's OK to the first refusal: 200 revocations under load, none of them lost.

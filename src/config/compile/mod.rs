@@ -227,19 +227,30 @@ fn key_patterns(config: &Config, mistakes: &mut Mistakes) -> KeyPatterns {
         let text = text.as_ref()?;
         let found = match KeyPattern::parse(kind, text) {
             Ok(pattern) => return Some(pattern),
+            Err(PatternFault::NoPlaceholder) if kind == Kind::All => "is empty".to_owned(),
             Err(PatternFault::NoPlaceholder) => {
-                format!("has no `{{{}}}`: every token would share one key", kind.claim())
+                format!("has no `{{{}}}`: every token would share one key", kind.name())
             }
             Err(PatternFault::UnknownPlaceholder(name)) => format!("has the unknown placeholder `{{{name}}}`"),
             Err(PatternFault::Unclosed) => "has `{` without `}`".to_owned(),
         };
         let mistake = Mistake::at(text, format!("the key `{}` {found}", text.value));
-        mistakes.add(
-            mistake.allowed(format!("text with `{{{}}}`, and `{{iss}}` if issuers share the store", kind.claim())),
-        );
+        mistakes.add(mistake.allowed(match kind {
+            Kind::All => "text without a placeholder: it is one key".to_owned(),
+            Kind::Iss => "text with `{iss}`".to_owned(),
+            Kind::Jti | Kind::Sid | Kind::Sub => {
+                format!("text with `{{{}}}`, and `{{iss}}` if issuers share the store", kind.name())
+            }
+        }));
         None
     };
-    KeyPatterns { jti: read(Kind::Jti, &keys.jti), sub: read(Kind::Sub, &keys.sub), sid: read(Kind::Sid, &keys.sid) }
+    KeyPatterns {
+        jti: read(Kind::Jti, &keys.jti),
+        sub: read(Kind::Sub, &keys.sub),
+        sid: read(Kind::Sid, &keys.sid),
+        iss: read(Kind::Iss, &keys.iss),
+        all: read(Kind::All, &keys.all),
+    }
 }
 
 /// A protected route that asks the store has to have something to ask it.
@@ -250,12 +261,13 @@ fn needs_keys(config: &Config, mistakes: &mut Mistakes) {
     });
     let Some(route) = asks else { return };
     let keys = &config.revocation.keys;
-    if keys.jti.is_none() && keys.sub.is_none() && keys.sid.is_none() {
+    let all = [&keys.jti, &keys.sub, &keys.sid, &keys.iss, &keys.all];
+    if all.into_iter().all(Option::is_none) {
         let mistake = Mistake::at(&route.id, format!("route `{}` asks the store, and no key is named", route.id.value));
         mistakes.add(
             mistake
                 .allowed(
-                    "at least one of `revocation.keys.jti`, `.sub`, `.sid`, or `revocation: { mode: off }` in words",
+                    "at least one of `revocation.keys.jti`, `.sub`, `.sid`, `.iss`, `.all`, or `revocation: { mode: off }` in words",
                 )
                 .remedy("revocation: { keys: { jti: \"blacklist:{jti}\" } }"),
         );

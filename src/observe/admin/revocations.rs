@@ -6,10 +6,12 @@
 //! {"jti": "a1", "issuer": "shop"}            until the longest-lived token would have ended
 //! {"sid": "s1"}                              every token of this login
 //! {"sub": "kim"} {"sub": "kim", "before": 1795417786}   every token issued at or before that second
+//! {"issuer": "shop"}                         every token of this issuer, in the same way
+//! {"all": true}                              every token, in the same way
 //! ```
 //!
-//! `issuer` is the issuer's name in the configuration, needed only where the key patterns hold
-//! `{iss}` and there are several issuers.
+//! `issuer` is the issuer's name in the configuration; beside a claim it is needed only where the key
+//! patterns hold `{iss}` and there are several issuers.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -62,11 +64,11 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
         return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not revoked: {error}"));
     }
     let took = clock::monotonic().saturating_duration_since(started);
-    tracing::info!(kind = order.kind.claim(), expires_at = order.expires_at, "revoked");
+    tracing::info!(kind = order.kind.name(), expires_at = order.expires_at, "revoked");
     answer(
         StatusCode::OK,
         &json!({
-            "revoked": order.kind.claim(),
+            "revoked": order.kind.name(),
             "key": order.key,
             "expires_at": order.expires_at,
             "acknowledged_by": "primary",
@@ -75,7 +77,7 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
     )
 }
 
-/// Says what the store holds for `jti=`, `sid=` or `sub=` (and `issuer=`).
+/// Says what the store holds for `jti=`, `sid=`, `sub=` (and `issuer=`), `issuer=` alone, or `all=true`.
 pub async fn look_up(gateway: &Gateway, query: &str) -> Response<Full<Bytes>> {
     let members: Map<String, Value> = query
         .split('&')
@@ -83,9 +85,7 @@ pub async fn look_up(gateway: &Gateway, query: &str) -> Response<Full<Bytes>> {
         .map(|(name, value)| (percent::decode(name), percent::decode(&value.replace('+', " ")).into()))
         .collect();
     let found = async {
-        let (kind, claim) = named(&members)?;
-        let issuer = issuer(gateway, &members, kind)?;
-        let key = pattern(gateway, kind)?.key(&claim, issuer.map_or("", |issuer| &*issuer.issuer));
+        let (_, key) = named(gateway, &members)?;
         let away = |error| Fault(StatusCode::SERVICE_UNAVAILABLE, format!("not known: {error}"));
         let entry = store(gateway)?.read(&key).await.map_err(away)?;
         Ok((key, entry))
@@ -106,7 +106,7 @@ pub async fn look_up(gateway: &Gateway, query: &str) -> Response<Full<Bytes>> {
 
 fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
     let members = json::object(body).ok_or_else(|| fault("the body is no JSON object, or names a member twice"))?;
-    let known = ["token", "jti", "sid", "sub", "before", "issuer"];
+    let known = ["token", "jti", "sid", "sub", "issuer", "all", "before"];
     if let Some(odd) = members.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(fault(format!("unknown member `{}`; known: {}", odd.escape_debug(), known.join(", "))));
     }
@@ -115,17 +115,15 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
             token.as_str().filter(|_| members.len() == 1).ok_or_else(|| fault("`token` stands alone and is text"))?;
         return by_token(gateway, token, now);
     }
-    let (kind, claim) = named(&members)?;
-    let issuer = issuer(gateway, &members, kind)?;
-    let key = pattern(gateway, kind)?.key(&claim, issuer.map_or("", |issuer| &*issuer.issuer));
+    let (kind, key) = named(gateway, &members)?;
     let issuers = gateway.authenticator.issuers();
     let leeway = issuers.iter().map(|issuer| issuer.leeway).max().unwrap_or(0);
     let before = match members.get("before") {
         None => now,
-        Some(_) if kind != Kind::Sub => return Err(fault("`before` goes with `sub` alone")),
+        Some(_) if !kind.is_time() => return Err(fault("`before` goes with `sub`, `issuer` or `all`")),
         Some(before) => before_of(before, now.saturating_add(leeway))?,
     };
-    let mark = if kind == Kind::Sub { Mark::NotBefore(before) } else { Mark::Presence };
+    let mark = if kind.is_time() { Mark::NotBefore(before) } else { Mark::Presence };
     let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)));
     let expires_at = now.max(before).saturating_add(longest.max().unwrap_or(0)).saturating_add(MARGIN);
     Ok(Order { kind, key, mark, expires_at })
@@ -179,14 +177,31 @@ fn by_token(gateway: &Gateway, text: &str, now: i64) -> Result<Order, Fault> {
     Ok(Order { kind: Kind::Jti, key, mark: Mark::Presence, expires_at: ends.saturating_add(MARGIN) })
 }
 
-/// The one of `jti`, `sid`, `sub` that is named.
-fn named(members: &Map<String, Value>) -> Result<(Kind, String), Fault> {
-    let mut given = [Kind::Jti, Kind::Sid, Kind::Sub]
-        .into_iter()
-        .filter_map(|kind| members.get(kind.claim()).map(|value| (kind, value)));
+/// What is named, and its key: the one of `jti`, `sid`, `sub`; or the issuer alone; or all.
+fn named(gateway: &Gateway, members: &Map<String, Value>) -> Result<(Kind, String), Fault> {
+    let is_all = match members.get("all") {
+        None => false,
+        Some(Value::Bool(true)) => true,
+        Some(Value::String(text)) if text == "true" => true,
+        Some(_) => return Err(fault("`all` is `true`, or is left out")),
+    };
+    let claims = [Kind::Jti, Kind::Sid, Kind::Sub].into_iter();
+    let mut given = claims.filter_map(|kind| members.get(kind.name()).map(|value| (kind, value)));
     match (given.next(), given.next()) {
-        (Some((kind, Value::String(text))), None) if !text.is_empty() => Ok((kind, text.clone())),
-        _ => Err(fault("exactly one of `token`, `jti`, `sid`, `sub` has to be given, as text")),
+        (Some((kind, Value::String(text))), None) if !text.is_empty() && !is_all => {
+            let issuer = issuer(gateway, members, kind)?.map_or("", |issuer| &*issuer.issuer);
+            Ok((kind, pattern(gateway, kind)?.key(text, issuer)))
+        }
+        (None, _) if is_all && !members.contains_key("issuer") => {
+            Ok((Kind::All, pattern(gateway, Kind::All)?.key("", "")))
+        }
+        (None, _) if !is_all && members.contains_key("issuer") => {
+            let issuer = issuer(gateway, members, Kind::Iss)?.map_or("", |issuer| &*issuer.issuer);
+            Ok((Kind::Iss, pattern(gateway, Kind::Iss)?.key(issuer, issuer)))
+        }
+        _ => Err(fault(
+            "exactly one of `token`, `jti`, `sid`, `sub` has to be given, as text; or `issuer` alone; or `all`: true",
+        )),
     }
 }
 
@@ -209,7 +224,7 @@ fn issuer<'g>(gateway: &'g Gateway, members: &Map<String, Value>, kind: Kind) ->
 
 fn pattern(gateway: &Gateway, kind: Kind) -> Result<&KeyPattern, Fault> {
     let pattern = gateway.authenticator.patterns().of(kind);
-    pattern.ok_or_else(|| fault(format!("`revocation.keys.{}` is not configured", kind.claim())))
+    pattern.ok_or_else(|| fault(format!("`revocation.keys.{}` is not configured", kind.name())))
 }
 
 fn store(gateway: &Gateway) -> Result<&Store, Fault> {

@@ -16,10 +16,10 @@ pub(super) fn ask(pipeline: &mut Pipeline, keys: &StandingKeys) -> usize {
     if !keys.present.is_empty() {
         pipeline.cmd("EXISTS").arg(keys.present.iter().map(|key| &**key).collect::<Vec<_>>());
     }
-    if let Some(rule) = &keys.not_before {
-        pipeline.cmd("GET").arg(&*rule.key);
+    for key in &keys.times {
+        pipeline.cmd("GET").arg(&**key);
     }
-    usize::from(!keys.present.is_empty()) + usize::from(keys.not_before.is_some())
+    usize::from(!keys.present.is_empty()) + keys.times.len()
 }
 
 /// Sends one batch as one pipeline and hands out the answers.
@@ -39,15 +39,10 @@ pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch:
     for ask in batch {
         let present =
             if ask.keys.present.is_empty() { Standing::Clear } else { judge_presence(replies.next().as_ref()) };
-        let not_before = ask.keys.not_before.as_ref().map_or(Standing::Clear, |rule| match replies.next() {
-            Some(Value::Nil) => Standing::Clear,
-            Some(Value::BulkString(bytes)) => {
-                std::str::from_utf8(&bytes).map_or(Standing::Unknown, |text| judge_not_before(text, rule.issued_at))
-            }
-            _ => Standing::Unknown,
-        });
+        let times = ask.keys.times.iter().map(|_| judge_time(replies.next().as_ref(), ask.keys.issued_at));
+        let standing = times.fold(present, Standing::worse);
         // A caller that has gone away does not want the answer any more.
-        let _gone = ask.answer.send(worse(present, not_before));
+        let _gone = ask.answer.send(standing);
     }
 }
 
@@ -59,11 +54,12 @@ fn judge_presence(reply: Option<&Value>) -> Standing {
     }
 }
 
-/// Revoked by either is revoked; clear only if clear by both.
-const fn worse(one: Standing, other: Standing) -> Standing {
-    match (one, other) {
-        (Standing::Revoked, _) | (_, Standing::Revoked) => Standing::Revoked,
-        (Standing::Unknown, _) | (_, Standing::Unknown) => Standing::Unknown,
-        (Standing::Clear, Standing::Clear) => Standing::Clear,
+fn judge_time(reply: Option<&Value>, issued_at: i64) -> Standing {
+    match reply {
+        Some(Value::Nil) => Standing::Clear,
+        Some(Value::BulkString(bytes)) => {
+            std::str::from_utf8(bytes).map_or(Standing::Unknown, |text| judge_not_before(text, issued_at))
+        }
+        _ => Standing::Unknown,
     }
 }

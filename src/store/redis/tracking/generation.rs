@@ -55,8 +55,9 @@ pub struct Tracked {
     pub(super) generation: Arc<Generation>,
     /// Keys whose presence kills the token.
     pub(super) present: SmallVec<[Arc<Key>; 2]>,
-    /// A key whose time kills it, and its `iat`.
-    pub(super) not_before: Option<(Arc<Key>, i64)>,
+    /// Keys whose time kills it, where its `iat` is at or before that.
+    pub(super) times: SmallVec<[Arc<Key>; 1]>,
+    issued_at: i64,
     /// Who waits for the look-up that is under way.
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
 }
@@ -123,7 +124,8 @@ impl Generation {
         Tracked {
             generation: Arc::clone(self),
             present: keys.present.iter().map(|name| self.key(name)).collect(),
-            not_before: keys.not_before.as_ref().map(|rule| (self.key(&rule.key), rule.issued_at)),
+            times: keys.times.iter().map(|name| self.key(name)).collect(),
+            issued_at: keys.issued_at,
             waiting: Mutex::default(),
         }
     }
@@ -231,22 +233,23 @@ impl Tracked {
                 _ => return Verdict::Known(Standing::Revoked),
             }
         }
-        if let Some((key, issued_at)) = &self.not_before {
+        for key in &self.times {
             match key.known.load(Ordering::Acquire) {
                 ABSENT => {}
                 UNKNOWN => verdict = Verdict::Ask,
                 UNREADABLE if verdict == Verdict::Known(Standing::Clear) => verdict = Verdict::Known(Standing::Unknown),
                 PRESENT | UNREADABLE => {}
-                time if *issued_at <= time => return Verdict::Known(Standing::Revoked),
+                time if self.issued_at <= time => return Verdict::Known(Standing::Revoked),
                 _ => {}
             }
         }
         verdict
     }
 
-    /// Every key of the token.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
-        self.present.iter().chain(self.not_before.iter().map(|(key, _)| key))
+    /// Every key of the token, and whether its time is what counts.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&Arc<Key>, bool)> {
+        let times = self.times.iter().map(|key| (key, true));
+        self.present.iter().map(|key| (key, false)).chain(times)
     }
 
     /// Waits for the look-up that is under way; `true` where there was none, and it has to be sent.
@@ -269,13 +272,11 @@ impl Tracked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::NotBefore;
 
     const MAX: Duration = Duration::from_secs(1);
 
     fn keys() -> StandingKeys {
-        let not_before = Some(NotBefore { key: "logout:kim".into(), issued_at: 100 });
-        StandingKeys { present: vec!["blacklist:a".into()], not_before }
+        StandingKeys { present: vec!["blacklist:a".into()], times: vec!["logout:kim".into()], issued_at: 100 }
     }
 
     fn learn(generation: &Generation, key: &Key, found: Found) {
@@ -288,7 +289,7 @@ mod tests {
         let now = clock::monotonic();
         generation.prove(now);
         let tracked = generation.track(&keys());
-        let (presence, time) = (&tracked.present[0], &tracked.not_before.as_ref().expect("a time").0);
+        let (presence, time) = (&tracked.present[0], &tracked.times[0]);
         assert_eq!(tracked.judge(now, MAX), Verdict::Ask);
         learn(&generation, presence, Found::Absent);
         assert_eq!(tracked.judge(now, MAX), Verdict::Ask);

@@ -227,9 +227,7 @@ impl Connected {
         let mut pipeline = Pipeline::new();
         let mut reads: Vec<(Arc<Key>, u64, bool)> = Vec::new();
         for tracked in asked.iter().filter(|tracked| Arc::ptr_eq(&tracked.generation, &self.generation)) {
-            let time = tracked.not_before.as_ref().map(|(key, _)| key);
-            for key in tracked.keys().filter(|key| key.is_unknown()) {
-                let is_time = time.is_some_and(|time| Arc::ptr_eq(time, key));
+            for (key, is_time) in tracked.keys().filter(|(key, _)| key.is_unknown()) {
                 // Before it is sent: what is told from now on overtakes the reply.
                 reads.push((Arc::clone(key), self.generation.version(key), is_time));
                 pipeline.cmd(if is_time { "GET" } else { "EXISTS" }).arg(&*key.name);
