@@ -36,11 +36,58 @@ pub struct Revoke {
     /// Every token that was issued up to now.
     #[arg(long, conflicts_with = "issuer")]
     all: bool,
+    /// What has to be true before this returns.
+    #[arg(long, value_enum, default_value = "primary")]
+    ack: Ack,
     /// The gateway's admin address; otherwise the one in the configuration.
     #[arg(long, env = "BEARWARD_ADMIN", value_name = "HOST:PORT")]
     admin: Option<String>,
     #[command(flatten)]
     config: ConfigPath,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Ack {
+    /// The store has it: connected gateways refuse within milliseconds, others within `max_staleness`.
+    Primary,
+    /// A replica of the store has it too.
+    Replica,
+    /// Every gateway refuses from now on, or serves no protected route.
+    All,
+}
+
+impl Ack {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::All => "all",
+        }
+    }
+
+    /// What is true now.
+    fn truth(self, said: &Value) -> String {
+        let names = |part: &str| -> Vec<&str> {
+            said.get(part).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+        };
+        let (confirmed, outwaited) = (names("confirmed"), names("outwaited"));
+        match self {
+            Self::Primary => "the store has it: gateways refuse it as soon as they are told".to_owned(),
+            Self::Replica => {
+                "a replica of the store has it too: gateways refuse it as soon as they are told".to_owned()
+            }
+            Self::All if outwaited.is_empty() => format!("every gateway refuses it ({})", list(&confirmed)),
+            Self::All => format!(
+                "every gateway refuses it ({}), or was silent until it could not serve any more ({})",
+                list(&confirmed),
+                list(&outwaited)
+            ),
+        }
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "none has a lease beside the one that was asked".to_owned() } else { names.join(", ") }
 }
 
 impl Revoke {
@@ -69,12 +116,13 @@ impl Revoke {
             said.get(name)
                 .map_or_else(String::new, |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         };
+        let took = said.get("took_us").and_then(Value::as_u64).unwrap_or(0);
         print(&format!(
-            "revoked: {} is in the store until {} (acknowledged by the {}, {} µs): refused from the next request on\n",
-            part("key"),
+            "revoked until {}: {}; {} ({} ms)\n",
             part("expires_at"),
-            part("acknowledged_by"),
-            part("took_us"),
+            part("key"),
+            self.ack.truth(&said),
+            took.div_ceil(1000),
         ))
     }
 
@@ -85,6 +133,7 @@ impl Revoke {
                 order.insert(name.to_owned(), value.as_str().into());
             }
         }
+        order.insert("ack".to_owned(), self.ack.word().into());
         if self.all {
             order.insert("all".to_owned(), true.into());
         }

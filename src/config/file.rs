@@ -69,6 +69,8 @@ section! {
         /// `redis://[user:password@]host:port/db`, `rediss://...`, `file:PATH` (beside the configuration
         /// unless it begins with `/`; for one gateway), or `memory:` (forgotten at the end).
         required url: String,
+        /// What the names of the gateways' own keys in Redis begin with; the same for all that share it.
+        default prefix: String = "bearward:",
         /// Longest wait for an answer; after it the standing of a token is unknown.
         default timeout: Duration = "250ms",
     }
@@ -120,6 +122,9 @@ section! {
         default mode: RevocationMode = "tracked",
         /// With `tracked`: longest time without proof that nothing was missed; then 503.
         default max_staleness: Duration = "1s",
+        /// With `tracked`: whether this gateway says in the store what it has applied, so that
+        /// `bearward revoke --ack all` can wait for it. Without it that does not count this gateway.
+        default leases: bool = "true",
         /// While the store is silent: `deny` answers 503, `allow` serves as if the token were good.
         default when_unavailable: WhenUnavailable = "deny",
     }

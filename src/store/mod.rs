@@ -20,7 +20,7 @@ use std::time::Instant;
 pub use self::file::{File, Writer};
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, StandingKeys};
 pub use self::memory::Memory;
-pub use self::redis::{Driver, Link, RedisUrl, Tracker, Tracking, TrackingNumbers};
+pub use self::redis::{Driver, Lease, LeaseKeys, Link, RedisUrl, Tracker, Tracking, TrackingNumbers};
 pub use self::slot::Slot;
 
 /// What the store said of a token, silence included.
@@ -129,6 +129,27 @@ impl Mark {
     }
 }
 
+/// What has to be true before a revocation counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// The store has it: connected gateways refuse with its message, others within `max_staleness`.
+    #[default]
+    Primary,
+    /// A replica of the store has it too.
+    Replica,
+    /// Every gateway refuses from now on, or serves no protected route.
+    All,
+}
+
+/// Who has confirmed a revocation; names of gateways, only for [`Ack::All`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// These have applied it.
+    pub confirmed: Vec<String>,
+    /// These said nothing until they could not serve any more.
+    pub outwaited: Vec<String>,
+}
+
 /// Why a store does not answer look-ups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -168,6 +189,18 @@ pub enum StoreError {
     TimedOut,
     /// It answered with an error; the text is the error's code.
     Refused(String),
+    /// It took the write, and then what was to be waited for did not come; why.
+    Unconfirmed(String),
+    /// There is nothing that could replicate.
+    NoReplicas,
+}
+
+impl StoreError {
+    /// Whether the write is known to have been taken.
+    #[must_use]
+    pub const fn is_written(&self) -> bool {
+        matches!(self, Self::Unconfirmed(_))
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -176,6 +209,8 @@ impl fmt::Display for StoreError {
             Self::Away => f.write_str("the store cannot be reached"),
             Self::TimedOut => f.write_str("the store did not answer in time; whether it took the write is not known"),
             Self::Refused(code) => write!(f, "the store refused: {code}"),
+            Self::Unconfirmed(why) => write!(f, "the store has it, but not everybody confirmed: {why}"),
+            Self::NoReplicas => f.write_str("this store has no replicas; `primary` and `all` can be had"),
         }
     }
 }
@@ -209,6 +244,19 @@ impl Store {
             }
             Self::File(file) => file.mark(key, mark, expires_at).await,
             Self::Redis(redis) => redis.mark(key, mark, expires_at).await,
+        }
+    }
+
+    /// Writes a mark as [`Store::mark`] does, and waits until what `ack` asks for is true.
+    ///
+    /// # Errors
+    /// [`StoreError`]; `Unconfirmed` where it was written and then not all of `ack` came true.
+    pub async fn revoke(&self, key: &str, mark: Mark, expires_at: u64, ack: Ack) -> Result<Acknowledged, StoreError> {
+        match self {
+            Self::Redis(redis) => redis.revoke(key, mark, expires_at, ack).await,
+            Self::Memory(_) | Self::File(_) if ack == Ack::Replica => Err(StoreError::NoReplicas),
+            // One process: what it has written, it refuses.
+            Self::Memory(_) | Self::File(_) => self.mark(key, mark, expires_at).await.map(|()| Acknowledged::default()),
         }
     }
 

@@ -16,6 +16,7 @@
 
 mod support;
 
+mod acknowledged;
 mod answers;
 mod bodies;
 mod commands;
@@ -31,3 +32,4 @@ mod redis;
 mod store;
 mod tokens;
 mod tracked;
+mod untold;

@@ -30,7 +30,8 @@ use crate::respond::Responder;
 use crate::route::{RevocationMode, Route, Rule};
 use crate::store::keys::PatternFault;
 use crate::store::{
-    Driver, File, KeyPattern, KeyPatterns, Kind, Link, Memory, RedisUrl, Store, Tracker, Tracking, Writer,
+    Driver, File, KeyPattern, KeyPatterns, Kind, Lease, LeaseKeys, Link, Memory, RedisUrl, Store, Tracker, Tracking,
+    Writer,
 };
 
 /// A compiled configuration and what has to run beside it.
@@ -205,12 +206,15 @@ fn store(
             let timeout = *section.timeout;
             let tracking = modes.contains(&RevocationMode::Tracked).then(|| {
                 let max_staleness = *config.revocation.max_staleness;
-                Tracking::new(parsed.clone(), timeout, max_staleness, patterns.probe())
+                let lease = (*config.revocation.leases)
+                    .then(|| Lease::new(LeaseKeys::new(&section.prefix), gateway_name(), max_staleness));
+                Tracking::new(parsed.clone(), timeout, max_staleness, patterns.probe(), lease)
             });
             let (tracking, tracker) = tracking.unzip();
             let (link, driver) = Link::new(parsed, timeout, patterns.probe());
             (background.store, background.tracker) = (Some(driver), tracker);
-            Some(Arc::new(Store::Redis(Box::new(link.with_tracking(tracking)))))
+            let link = link.with_tracking(tracking).with_lease_keys(LeaseKeys::new(&section.prefix));
+            Some(Arc::new(Store::Redis(Box::new(link))))
         }
         Err(reason) => {
             // The URL is not shown: it may hold a password.
@@ -219,6 +223,13 @@ fn store(
             None
         }
     }
+}
+
+/// What this process is called where several gateways are named: its machine, and which process there.
+fn gateway_name() -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let machine = if machine.trim().is_empty() { "gateway" } else { machine.trim() };
+    format!("{machine}-{}-{:04x}", std::process::id(), fastrand::u16(..))
 }
 
 fn key_patterns(config: &Config, mistakes: &mut Mistakes) -> KeyPatterns {

@@ -8,6 +8,8 @@
 //! {"sub": "kim"} {"sub": "kim", "before": 1795417786}   every token issued at or before that second
 //! {"issuer": "shop"}                         every token of this issuer, in the same way
 //! {"all": true}                              every token, in the same way
+//! {"jti": "a1", "ack": "all"}                 answers once `primary` (unless said), a `replica`, or `all`
+//!                                            gateways have it
 //! ```
 //!
 //! `issuer` is the issuer's name in the configuration; beside a claim it is needed only where the key
@@ -28,7 +30,7 @@ use crate::clock;
 use crate::denial::Denial;
 use crate::gateway::Gateway;
 use crate::percent;
-use crate::store::{KeyPattern, Kind, Mark, Store};
+use crate::store::{Ack, KeyPattern, Kind, Mark, Store, StoreError};
 
 /// How much longer than the token a revocation is kept, in seconds: clocks differ.
 const MARGIN: i64 = 60;
@@ -39,6 +41,15 @@ struct Order {
     key: String,
     mark: Mark,
     expires_at: i64,
+    ack: Ack,
+}
+
+/// The words for what is waited for.
+const ACKS: [(&str, Ack); 3] = [("primary", Ack::Primary), ("replica", Ack::Replica), ("all", Ack::All)];
+
+fn acknowledgement(word: &Value) -> Result<Ack, Fault> {
+    let known = ACKS.iter().find(|(known, _)| word.as_str() == Some(known));
+    known.map(|(_, ack)| *ack).ok_or_else(|| fault("`ack` is `primary`, `replica` or `all`"))
 }
 
 /// Why nothing was written: the status and what to say.
@@ -60,9 +71,14 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
         Err(Fault(status, text)) => return problem(status, &text),
     };
     let until = u64::try_from(order.expires_at).unwrap_or(0).saturating_mul(1000);
-    if let Err(error) = store.mark(&order.key, order.mark, until).await {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not revoked: {error}"));
-    }
+    let acknowledged = match store.revoke(&order.key, order.mark, until, order.ack).await {
+        Ok(acknowledged) => acknowledged,
+        Err(StoreError::NoReplicas) => return problem(StatusCode::CONFLICT, &StoreError::NoReplicas.to_string()),
+        Err(error) if error.is_written() => {
+            return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("revoked, but {error}"));
+        }
+        Err(error) => return problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not revoked: {error}")),
+    };
     let took = clock::monotonic().saturating_duration_since(started);
     tracing::info!(kind = order.kind.name(), expires_at = order.expires_at, "revoked");
     answer(
@@ -71,7 +87,9 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
             "revoked": order.kind.name(),
             "key": order.key,
             "expires_at": order.expires_at,
-            "acknowledged_by": "primary",
+            "acknowledged_by": ACKS.iter().find(|(_, ack)| *ack == order.ack).map(|(word, _)| word),
+            "confirmed": acknowledged.confirmed,
+            "outwaited": acknowledged.outwaited,
             "took_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         }),
     )
@@ -105,15 +123,19 @@ pub async fn look_up(gateway: &Gateway, query: &str) -> Response<Full<Bytes>> {
 }
 
 fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
-    let members = json::object(body).ok_or_else(|| fault("the body is no JSON object, or names a member twice"))?;
-    let known = ["token", "jti", "sid", "sub", "issuer", "all", "before"];
+    let mut members = json::object(body).ok_or_else(|| fault("the body is no JSON object, or names a member twice"))?;
+    let ack = match members.remove("ack") {
+        None => Ack::Primary,
+        Some(word) => acknowledgement(&word)?,
+    };
+    let known = ["token", "jti", "sid", "sub", "issuer", "all", "before", "ack"];
     if let Some(odd) = members.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(fault(format!("unknown member `{}`; known: {}", odd.escape_debug(), known.join(", "))));
     }
     if let Some(token) = members.get("token") {
         let token =
             token.as_str().filter(|_| members.len() == 1).ok_or_else(|| fault("`token` stands alone and is text"))?;
-        return by_token(gateway, token, now);
+        return by_token(gateway, token, now).map(|order| Order { ack, ..order });
     }
     let (kind, key) = named(gateway, &members)?;
     let issuers = gateway.authenticator.issuers();
@@ -126,7 +148,7 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
     let mark = if kind.is_time() { Mark::NotBefore(before) } else { Mark::Presence };
     let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)));
     let expires_at = now.max(before).saturating_add(longest.max().unwrap_or(0)).saturating_add(MARGIN);
-    Ok(Order { kind, key, mark, expires_at })
+    Ok(Order { kind, key, mark, expires_at, ack })
 }
 
 /// A second up to which tokens die. One in the future would kill logins that have not happened yet.
@@ -174,7 +196,7 @@ fn by_token(gateway: &Gateway, text: &str, now: i64) -> Result<Order, Fault> {
     let jti = token.claims.text("jti").ok().flatten();
     let jti = jti.ok_or_else(|| fault("the token has no `jti` to revoke it by; revoke its `sub` or `sid`"))?;
     let key = pattern(gateway, Kind::Jti)?.key(jti, &issuer.issuer);
-    Ok(Order { kind: Kind::Jti, key, mark: Mark::Presence, expires_at: ends.saturating_add(MARGIN) })
+    Ok(Order { kind: Kind::Jti, key, mark: Mark::Presence, expires_at: ends.saturating_add(MARGIN), ack: Ack::Primary })
 }
 
 /// What is named, and its key: the one of `jti`, `sid`, `sub`; or the issuer alone; or all.

@@ -22,12 +22,25 @@ pub(super) fn ask(pipeline: &mut Pipeline, keys: &StandingKeys) -> usize {
     usize::from(!keys.present.is_empty()) + keys.times.len()
 }
 
+/// Ends a pipeline with a word of its own; its echo tells that the replies are those to this pipeline.
+pub(super) fn end_with_word(pipeline: &mut Pipeline) -> String {
+    let word = format!("{:016x}", fastrand::u64(..));
+    pipeline.cmd("PING").arg(&word);
+    word
+}
+
+/// Whether this is the echo of the word.
+pub(super) fn is_word(reply: Option<&Value>, word: &str) -> bool {
+    matches!(reply, Some(Value::BulkString(bytes)) if bytes == word.as_bytes())
+}
+
 /// Sends one batch as one pipeline and hands out the answers.
 pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch: Vec<Ask>, deadline: Duration) {
     let mut pipeline = Pipeline::with_capacity(batch.len() * 2);
-    let count = batch.iter().map(|one| ask(&mut pipeline, &one.keys)).sum();
+    let count = batch.iter().map(|one| ask(&mut pipeline, &one.keys)).sum::<usize>() + 1;
+    let word = end_with_word(&mut pipeline);
     let replies = match timeout(deadline, connected.connection.send_packed_commands(&pipeline, 0, count)).await {
-        Ok(Ok(replies)) if replies.len() == count => replies,
+        Ok(Ok(replies)) if replies.len() == count && is_word(replies.last(), &word) => replies,
         // A refusal is an answer; the driver of the control runtime notices and says so.
         Ok(Err(error)) if error.code().is_some() => Vec::new(),
         Ok(_) | Err(_) => {

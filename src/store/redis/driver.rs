@@ -9,6 +9,7 @@ use ::redis::{AsyncConnectionConfig, Client, Pipeline, Value};
 use tokio::time::timeout;
 
 use super::batch::{answer, ask};
+use super::hello::{self, Hello};
 use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, RedisUrl, Shared, reason};
 use crate::store::{Standing, StandingKeys};
 
@@ -58,7 +59,7 @@ impl Driver {
         *was_announced = true;
     }
 
-    /// A connection that has answered `PING` in time.
+    /// A connection to a primary that has answered in time.
     async fn connect(&mut self) -> Result<MultiplexedConnection, String> {
         let client = Client::open(self.url.0.clone()).map_err(|error| reason(&error))?;
         let limit = self.deadline.max(Duration::from_millis(500));
@@ -69,11 +70,8 @@ impl Driver {
         let attempt = async {
             let mut connection =
                 client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| reason(&error))?;
-            connection
-                .send_packed_command(&::redis::cmd("PING"))
-                .await
-                .map_err(|error| reason(&error))
-                .and_then(usable)?;
+            let said = connection.send_packed_command(&hello::ask(2)).await.map_err(|error| reason(&error))?;
+            Hello::read(Some(&said))?;
             Ok(connection)
         };
         timeout(limit * 2, attempt).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
@@ -129,18 +127,17 @@ struct Look {
 impl Look {
     async fn at(self, shared: Arc<Shared>, mut connected: Connected) {
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("PING");
+        pipeline.add_command(hello::ask(2));
         let asked = self.probe.as_ref().map_or(0, |probe| ask(&mut pipeline, probe));
         let sent = connected.connection.send_packed_commands(&pipeline, 0, 1 + asked);
         let Ok(Ok(replies)) = timeout(self.deadline, sent).await else {
             return shared.give_up(connected.generation);
         };
-        let mut codes = replies.into_iter().map(usable);
-        if !codes.next().is_some_and(|pong| pong.is_ok()) {
+        if Hello::read(replies.first()).is_err() {
             return shared.give_up(connected.generation);
         }
         if self.probe.is_some() {
-            self.tell(&shared, codes.find_map(Result::err));
+            self.tell(&shared, replies.into_iter().find_map(refusal));
         }
     }
 
@@ -158,6 +155,6 @@ impl Look {
 }
 
 /// `LOADING`, `NOAUTH`, `MASTERDOWN` and kin are answers too, but not ones to build on.
-fn usable(reply: Value) -> Result<(), String> {
-    if let Value::ServerError(error) = reply { Err(error.code().to_owned()) } else { Ok(()) }
+fn refusal(reply: Value) -> Option<String> {
+    if let Value::ServerError(error) = reply { Some(error.code().to_owned()) } else { None }
 }

@@ -15,6 +15,9 @@
 
 mod batch;
 mod driver;
+mod hello;
+mod lease;
+mod revoke;
 mod tracking;
 
 use std::fmt;
@@ -28,9 +31,12 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+pub use self::lease::{Lease, LeaseKeys};
 pub use self::tracking::{Tracked, Tracker, Tracking, TrackingNumbers};
-use super::{Entry, Mark, Standing, StandingKeys, StoreError, Trouble};
+use super::{Entry, Standing, StandingKeys, StoreError, Trouble};
 
+/// What the names of the gateways' own keys begin with, unless said otherwise.
+const PREFIX: &str = "bearward:";
 /// Look-ups that may wait for the connection's task; one more is answered `Unknown`.
 const QUEUE: usize = 16_384;
 /// Look-ups in one pipeline at the most.
@@ -39,25 +45,6 @@ const BATCH: usize = 256;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
-
-/// SECURITY: a plain `SET` would shorten a ban that a service wrote without an end, or put a later
-/// logout time back, and so revive tokens. A value of another type than text is replaced where a time
-/// is needed: it could not be read anyway. Needs Redis 6.2 (`PXAT`).
-const STRENGTHEN: &str = r"
-local key, value, at, kind = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local there = redis.call('TYPE', key).ok
-if there == 'none' or (kind == 'not-before' and there ~= 'string') then
-  redis.call('SET', key, value, 'PXAT', ARGV[2])
-  return 1
-end
-if kind == 'not-before' then
-  local old = tonumber(redis.call('GET', key))
-  if old == nil or old < tonumber(value) then redis.call('SET', key, value, 'KEEPTTL') end
-end
-local left = redis.call('PTTL', key)
-local time = redis.call('TIME')
-if left >= 0 and time[1] * 1000 + left < at then redis.call('PEXPIREAT', key, ARGV[2]) end
-return 1";
 
 /// Where Redis is; `Debug` and `Display` leave the password out.
 #[derive(Clone)]
@@ -92,13 +79,15 @@ impl fmt::Debug for RedisUrl {
 }
 
 /// One way to Redis; the connection itself is held by its [`Driver`].
-#[derive(Debug)]
 pub struct Link {
     url: RedisUrl,
     deadline: Duration,
     asks: mpsc::Sender<Ask>,
     shared: Arc<Shared>,
     tracking: Option<Tracking>,
+    lease_keys: LeaseKeys,
+    /// Where writes wait for replicas; made when the first one does.
+    replicated: tokio::sync::Mutex<Option<MultiplexedConnection>>,
 }
 
 /// Connects, reconnects and sends; one for each [`Link`], run where the link is used.
@@ -142,6 +131,12 @@ impl fmt::Debug for Shared {
     }
 }
 
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 impl Link {
     /// A link and the driver that connects it. `deadline` bounds every answer; `probe` is what is
     /// asked to learn whether look-ups are answered.
@@ -153,7 +148,15 @@ impl Link {
     fn open(url: RedisUrl, deadline: Duration, probe: Option<Arc<StandingKeys>>) -> (Self, Driver) {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared::default());
-        let link = Self { url: url.clone(), deadline, asks, shared: Arc::clone(&shared), tracking: None };
+        let link = Self {
+            url: url.clone(),
+            deadline,
+            asks,
+            shared: Arc::clone(&shared),
+            tracking: None,
+            lease_keys: LeaseKeys::new(PREFIX),
+            replicated: tokio::sync::Mutex::default(),
+        };
         (link, Driver { url, deadline, inbox, shared, probe })
     }
 
@@ -161,6 +164,12 @@ impl Link {
     #[must_use]
     pub fn with_tracking(self, tracking: Option<Tracking>) -> Self {
         Self { tracking, ..self }
+    }
+
+    /// The same with other names for the gateways' own keys.
+    #[must_use]
+    pub fn with_lease_keys(self, lease_keys: LeaseKeys) -> Self {
+        Self { lease_keys, ..self }
     }
 
     /// Another link to the same store.
@@ -201,17 +210,6 @@ impl Link {
             return Standing::Unknown;
         }
         wait.await.unwrap_or(Standing::Unknown)
-    }
-
-    /// Writes a mark, or strengthens the one that is there, in one step.
-    pub(super) async fn mark(&self, key: &str, mark: Mark, expires_at: u64) -> Result<(), StoreError> {
-        let kind = match mark {
-            Mark::Presence => "presence",
-            Mark::NotBefore(_) => "not-before",
-        };
-        let mut command = ::redis::cmd("EVAL");
-        command.arg(STRENGTHEN).arg(1).arg(key).arg(mark.value()).arg(expires_at).arg(kind);
-        self.command(command).await.map(drop)
     }
 
     /// The value of one key (its type, where it is no text) and its remaining life.

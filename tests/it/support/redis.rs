@@ -10,6 +10,7 @@ use super::until;
 pub struct Redis {
     child: Child,
     pub port: u16,
+    _folder: tempfile::TempDir,
 }
 
 impl Redis {
@@ -19,13 +20,27 @@ impl Redis {
     }
 
     pub fn start_on(port: u16) -> Self {
+        Self::start_on_with(port, &[])
+    }
+
+    /// With settings of its own.
+    pub fn start_with(settings: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        Self::start_on_with(port, settings)
+    }
+
+    fn start_on_with(port: u16, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(settings)
+            // What it writes when a replica comes is not for this folder.
+            .current_dir(folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed (tests/run.sh installs it)");
-        let redis = Self { child, port };
+        let redis = Self { child, port, _folder: folder };
         until("redis answers", || redis.try_command(&["PING"]).as_deref() == Some("PONG"));
         redis
     }

@@ -5,8 +5,10 @@
 //!    A reply that was overtaken by such a message is not kept: what was asked before the change is
 //!    no answer after it.
 //! 3. Freshness is looked at before the keys: a proof that is seen has every change before it applied.
+//! 4. What is known is read again now and then, in turn: a store that changed without telling (`SWAPDB`,
+//!    a proxy in between that lost its own connection) is found out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -29,12 +31,28 @@ pub(super) struct Generation {
     is_alive: AtomicBool,
     /// When the last read that was answered had been sent, in microseconds from `born`.
     proved: AtomicU64,
-    keys: Mutex<HashMap<Arc<str>, Weak<Key>>>,
+    /// Every change before this epoch is applied.
+    epoch: AtomicU64,
+    /// What Redis calls the connection; 0 before it said so.
+    client: AtomicI64,
+    keys: Mutex<Keys>,
+}
+
+/// Every key that a token needs. A name may stand for a presence and for a time: two keys, of which
+/// each knows only what its own kind of read said.
+#[derive(Default)]
+struct Keys {
+    present: HashMap<Arc<str>, Weak<Key>>,
+    times: HashMap<Arc<str>, Weak<Key>>,
+    /// All of them, those first that were not read again for the longest time.
+    round: VecDeque<Weak<Key>>,
 }
 
 /// What is known of one key; shared by every token that it concerns.
 pub(super) struct Key {
     pub(super) name: Arc<str>,
+    /// Whether its time is what counts, and not its presence.
+    pub(super) is_time: bool,
     known: AtomicI64,
     /// Counts what Redis said of changes; read and written under the lock of `Generation::keys`.
     version: AtomicU64,
@@ -48,6 +66,17 @@ pub(super) enum Found {
     Present,
     Time(i64),
     Unreadable,
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learned {
+    /// It is what is known now.
+    Kept,
+    /// Redis has told of a change since the read was sent.
+    Overtaken,
+    /// It is not what is known, and Redis has told of no change.
+    Untold,
 }
 
 /// The keys of one token on one connection.
@@ -83,19 +112,39 @@ impl Generation {
             born: clock::monotonic(),
             is_alive: AtomicBool::new(true),
             proved: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            client: AtomicI64::new(0),
             keys: Mutex::default(),
         })
     }
 
-    /// Voids everything.
+    /// Voids everything. What tokens that are not used still hold of it is small.
     pub(super) fn end(&self) {
         self.is_alive.store(false, Ordering::Release);
+        let keys = std::mem::take(&mut *lock(&self.keys));
+        drop(keys);
+    }
+
+    /// Whether this is the client that it has been: a proxy may have connected anew behind us.
+    pub(super) fn is_client(&self, id: i64) -> bool {
+        let before = self.client.swap(id, Ordering::AcqRel);
+        before == 0 || before == id
     }
 
     /// A read that was sent at `sent` has been answered.
     pub(super) fn prove(&self, sent: Instant) {
         let micros = u64::try_from(sent.saturating_duration_since(self.born).as_micros()).unwrap_or(0);
         self.proved.fetch_max(micros, Ordering::AcqRel);
+    }
+
+    /// The epoch up to which all is applied.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// An epoch was read on this connection: every change before it has been told before.
+    pub(super) fn applied(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     /// How long ago the last proof was sent.
@@ -116,70 +165,100 @@ impl Generation {
 
     /// How many keys are known or asked for.
     pub(super) fn len(&self) -> usize {
-        lock(&self.keys).len()
+        let keys = lock(&self.keys);
+        keys.present.len() + keys.times.len()
+    }
+
+    /// Up to `count` keys whose turn it is to be read again.
+    pub(super) fn next_round(&self, count: usize) -> Vec<Arc<Key>> {
+        let mut keys = lock(&self.keys);
+        let mut due = Vec::new();
+        for _ in 0..count.min(keys.round.len()) {
+            let Some(key) = keys.round.pop_front() else { break };
+            if let Some(alive) = key.upgrade() {
+                keys.round.push_back(key);
+                due.push(alive);
+            }
+        }
+        due
     }
 
     /// The keys of one token, shared with other tokens.
     pub(super) fn track(self: &Arc<Self>, keys: &StandingKeys) -> Tracked {
         Tracked {
             generation: Arc::clone(self),
-            present: keys.present.iter().map(|name| self.key(name)).collect(),
-            times: keys.times.iter().map(|name| self.key(name)).collect(),
+            present: keys.present.iter().map(|name| self.key(name, false)).collect(),
+            times: keys.times.iter().map(|name| self.key(name, true)).collect(),
             issued_at: keys.issued_at,
             waiting: Mutex::default(),
         }
     }
 
-    fn key(self: &Arc<Self>, name: &Arc<str>) -> Arc<Key> {
+    fn key(self: &Arc<Self>, name: &Arc<str>, is_time: bool) -> Arc<Key> {
         let mut keys = lock(&self.keys);
-        if let Some(known) = keys.get(name).and_then(Weak::upgrade) {
+        if let Some(known) = keys.of(is_time).get(name).and_then(Weak::upgrade) {
             return known;
         }
         let key = Arc::new(Key {
             name: Arc::clone(name),
+            is_time,
             known: AtomicI64::new(UNKNOWN),
             version: AtomicU64::new(0),
             generation: Arc::downgrade(self),
         });
-        keys.insert(Arc::clone(name), Arc::downgrade(&key));
+        keys.of(is_time).insert(Arc::clone(name), Arc::downgrade(&key));
+        keys.round.push_back(Arc::downgrade(&key));
+        if keys.round.len() > 1024 + 2 * (keys.present.len() + keys.times.len()) {
+            keys.round.retain(|key| key.strong_count() > 0);
+        }
         key
     }
 
     /// Redis says that a key changed.
     pub(super) fn changed(&self, name: &str) {
+        // Why first: a key that is dropped takes the lock.
+        let found: [Option<Arc<Key>>; 2];
         let keys = lock(&self.keys);
-        let key = keys.get(name).and_then(Weak::upgrade);
-        if let Some(key) = &key {
-            key.forget();
-        }
-        // Why: a key that is dropped takes the lock.
+        found = [keys.present.get(name), keys.times.get(name)].map(|known| known.and_then(Weak::upgrade));
+        found.iter().flatten().for_each(|key| key.forget());
         drop(keys);
-        drop(key);
     }
 
     /// Redis says that everything changed (`FLUSHALL`, or its table is full).
     pub(super) fn all_changed(&self) {
+        let found: Vec<Arc<Key>>;
         let keys = lock(&self.keys);
-        let all: Vec<Arc<Key>> = keys.values().filter_map(Weak::upgrade).collect();
-        for key in &all {
+        found = keys.present.values().chain(keys.times.values()).filter_map(Weak::upgrade).collect();
+        for key in &found {
             key.forget();
         }
         drop(keys);
-        drop(all);
     }
 
     /// Keeps what a read said, unless the key changed since `version`.
-    pub(super) fn learn(&self, key: &Key, version: u64, found: Found) {
+    pub(super) fn learn(&self, key: &Key, version: u64, found: Found) -> Learned {
         let _keys = lock(&self.keys);
-        if key.version.load(Ordering::Relaxed) == version {
-            key.known.store(found.word(), Ordering::Release);
+        if key.version.load(Ordering::Relaxed) != version {
+            return Learned::Overtaken;
         }
+        let before = key.known.swap(found.word(), Ordering::AcqRel);
+        // A key that is over leaves with the read that finds it so, and that reply comes before the message.
+        if before == UNKNOWN || before == found.word() || found == Found::Absent {
+            return Learned::Kept;
+        }
+        Learned::Untold
     }
 
     /// What `learn` wants to know, taken before the read is sent.
     pub(super) fn version(&self, key: &Key) -> u64 {
         let _keys = lock(&self.keys);
         key.version.load(Ordering::Relaxed)
+    }
+}
+
+impl Keys {
+    const fn of(&mut self, is_time: bool) -> &mut HashMap<Arc<str>, Weak<Key>> {
+        if is_time { &mut self.times } else { &mut self.present }
     }
 }
 
@@ -201,6 +280,7 @@ impl Drop for Key {
         let Some(generation) = self.generation.upgrade() else { return };
         let mut keys = lock(&generation.keys);
         // Another one of this name may have been made meanwhile.
+        let keys = keys.of(self.is_time);
         if keys.get(&self.name).is_some_and(|known| known.strong_count() == 0) {
             keys.remove(&self.name);
         }
@@ -237,7 +317,9 @@ impl Tracked {
             match key.known.load(Ordering::Acquire) {
                 ABSENT => {}
                 UNKNOWN => verdict = Verdict::Ask,
-                UNREADABLE if verdict == Verdict::Known(Standing::Clear) => verdict = Verdict::Known(Standing::Unknown),
+                PRESENT | UNREADABLE if verdict == Verdict::Known(Standing::Clear) => {
+                    verdict = Verdict::Known(Standing::Unknown);
+                }
                 PRESENT | UNREADABLE => {}
                 time if self.issued_at <= time => return Verdict::Known(Standing::Revoked),
                 _ => {}
@@ -246,10 +328,9 @@ impl Tracked {
         verdict
     }
 
-    /// Every key of the token, and whether its time is what counts.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&Arc<Key>, bool)> {
-        let times = self.times.iter().map(|key| (key, true));
-        self.present.iter().map(|key| (key, false)).chain(times)
+    /// Every key of the token.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
+        self.present.iter().chain(&self.times)
     }
 
     /// Waits for the look-up that is under way; `true` where there was none, and it has to be sent.
@@ -280,7 +361,7 @@ mod tests {
     }
 
     fn learn(generation: &Generation, key: &Key, found: Found) {
-        generation.learn(key, generation.version(key), found);
+        assert_ne!(generation.learn(key, generation.version(key), found), Learned::Overtaken);
     }
 
     #[test]
@@ -324,12 +405,62 @@ mod tests {
         assert!(presence.is_unknown());
         let asked_at = generation.version(presence);
         generation.all_changed();
-        generation.learn(presence, asked_at, Found::Absent);
+        assert_eq!(generation.learn(presence, asked_at, Found::Absent), Learned::Overtaken);
         assert!(presence.is_unknown());
         learn(&generation, presence, Found::Absent);
         assert!(!presence.is_unknown());
         generation.changed("blacklist:b");
         assert!(!presence.is_unknown());
+    }
+
+    // What a read for its presence said of a name is nothing to go by where its time counts.
+    #[test]
+    fn a_name_that_is_a_presence_and_a_time_is_two_keys() {
+        let generation = Generation::new();
+        let now = clock::monotonic();
+        generation.prove(now);
+        let name = || vec![Arc::from("revoked:kim")];
+        let presence = generation.track(&StandingKeys { present: name(), ..StandingKeys::default() });
+        let time = generation.track(&StandingKeys { times: name(), issued_at: 100, ..StandingKeys::default() });
+        learn(&generation, &presence.present[0], Found::Present);
+        assert_eq!(presence.judge(now, MAX), Verdict::Known(Standing::Revoked));
+        assert_eq!(time.judge(now, MAX), Verdict::Ask);
+        learn(&generation, &time.times[0], Found::Time(100));
+        assert_eq!(time.judge(now, MAX), Verdict::Known(Standing::Revoked));
+        generation.changed("revoked:kim");
+        assert_eq!((presence.judge(now, MAX), time.judge(now, MAX)), (Verdict::Ask, Verdict::Ask));
+        learn(&generation, &time.times[0], Found::Present);
+        assert_eq!(time.judge(now, MAX), Verdict::Known(Standing::Unknown), "a time that is no time");
+    }
+
+    #[test]
+    fn every_key_is_read_again_in_turn_and_a_change_that_was_not_told_is_found() {
+        let generation = Generation::new();
+        let tokens: Vec<Tracked> = (0..10)
+            .map(|n| StandingKeys { present: vec![format!("k:{n}").into()], ..StandingKeys::default() })
+            .map(|keys| generation.track(&keys))
+            .collect();
+        let mut names: Vec<Arc<str>> =
+            (0..5).flat_map(|_| generation.next_round(2)).map(|key| Arc::clone(&key.name)).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!((names.len(), generation.next_round(100).len()), (10, 10));
+        let tokens: Vec<Tracked> = tokens.into_iter().take(1).collect();
+        let due = generation.next_round(100);
+        let [key] = &due[..] else { panic!("{}", due.len()) };
+        let version = generation.version(key);
+        assert_eq!(generation.learn(key, version, Found::Absent), Learned::Kept);
+        assert_eq!(generation.learn(key, version, Found::Absent), Learned::Kept);
+        assert_eq!(generation.learn(key, version, Found::Present), Learned::Untold);
+        assert_eq!(generation.learn(key, version, Found::Absent), Learned::Kept, "it may have ended");
+        assert_eq!(tokens.len(), 1);
+    }
+
+    #[test]
+    fn a_client_is_the_same_as_long_as_redis_calls_it_so() {
+        let generation = Generation::new();
+        assert!(generation.is_client(7) && generation.is_client(7));
+        assert!(!generation.is_client(8));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod generation;
 #[cfg(test)]
 mod model;
+mod reads;
 mod tracker;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use tokio::time::timeout;
 pub use self::generation::Tracked;
 use self::generation::{Generation, Verdict};
 pub use self::tracker::Tracker;
-use super::RedisUrl;
+use super::{Lease, RedisUrl};
 use crate::clock;
 use crate::store::{Slot, Standing, StandingKeys};
 
@@ -39,14 +40,19 @@ const TRIES: usize = 2;
 
 /// The way to standings that are kept up to date; shared by all workers.
 #[derive(Clone)]
-pub struct Tracking(Arc<Shared>);
+pub struct Tracking {
+    shared: Arc<Shared>,
+    asks: mpsc::Sender<Arc<Tracked>>,
+}
 
 struct Shared {
     current: ArcSwapOption<Generation>,
-    asks: mpsc::Sender<Arc<Tracked>>,
     broken: Notify,
     deadline: Duration,
     max_staleness: Duration,
+    lease: Option<Lease>,
+    /// Somebody waits until this gateway says what it has applied.
+    is_awaited: Notify,
     counted: Counted,
 }
 
@@ -81,19 +87,26 @@ impl std::fmt::Debug for Tracking {
 
 impl Tracking {
     /// The way to standings, and what keeps them up to date. `probe` is what is read to prove
-    /// freshness; `deadline` bounds every look-up.
+    /// freshness; `deadline` bounds every look-up; `lease` is renewed with each proof.
     #[must_use]
-    pub fn new(url: RedisUrl, deadline: Duration, max_staleness: Duration, probe: StandingKeys) -> (Self, Tracker) {
+    pub fn new(
+        url: RedisUrl,
+        deadline: Duration,
+        max_staleness: Duration,
+        probe: StandingKeys,
+        lease: Option<Lease>,
+    ) -> (Self, Tracker) {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             current: ArcSwapOption::empty(),
-            asks,
             broken: Notify::new(),
-            deadline,
+            deadline: reads::deadline(deadline, max_staleness),
             max_staleness,
+            lease,
+            is_awaited: Notify::new(),
             counted: Counted::default(),
         });
-        (Self(Arc::clone(&shared)), Tracker::new(url, probe, inbox, shared))
+        (Self { shared: Arc::clone(&shared), asks }, Tracker::new(url, probe, inbox, shared))
     }
 
     /// The standing of a token at `now`; asks where it is not known. `None` where changes overtook
@@ -101,7 +114,7 @@ impl Tracking {
     /// a look-up for this one request says what holds.
     pub async fn standing(&self, keys: &StandingKeys, slot: &Slot, now: Instant) -> Option<Standing> {
         if let Some(tracked) = &*slot.tracked.load()
-            && let Verdict::Known(standing) = tracked.judge(now, self.0.max_staleness)
+            && let Verdict::Known(standing) = tracked.judge(now, self.shared.max_staleness)
         {
             return Some(standing);
         }
@@ -111,18 +124,18 @@ impl Tracking {
     async fn ask(&self, keys: &StandingKeys, slot: &Slot) -> Option<Standing> {
         for is_last in (0..=TRIES).map(|tries| tries == TRIES) {
             let Some(tracked) = self.tracked(keys, slot) else { return Some(Standing::Unknown) };
-            match tracked.judge(clock::monotonic(), self.0.max_staleness) {
+            match tracked.judge(clock::monotonic(), self.shared.max_staleness) {
                 Verdict::Known(standing) => return Some(standing),
                 Verdict::Stale => return Some(Standing::Unknown),
                 Verdict::Ask if is_last => break,
                 Verdict::Ask => {}
             }
             let (done, is_first) = tracked.wait();
-            if is_first && self.0.asks.try_send(Arc::clone(&tracked)).is_err() {
+            if is_first && self.asks.try_send(Arc::clone(&tracked)).is_err() {
                 tracked.answered();
                 return Some(Standing::Unknown);
             }
-            if timeout(self.0.deadline, done).await.is_err() {
+            if timeout(self.shared.deadline, done).await.is_err() {
                 return Some(Standing::Unknown);
             }
         }
@@ -131,7 +144,7 @@ impl Tracking {
 
     /// The token's keys on the present connection.
     fn tracked(&self, keys: &StandingKeys, slot: &Slot) -> Option<Arc<Tracked>> {
-        let current = self.0.current.load_full()?;
+        let current = self.shared.current.load_full()?;
         if keys.is_empty() {
             return None;
         }
@@ -146,21 +159,21 @@ impl Tracking {
     /// Whether standings are known to be fresh now.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        let current = self.0.current.load();
-        current.as_ref().is_some_and(|current| current.is_fresh(clock::monotonic(), self.0.max_staleness))
+        let current = self.shared.current.load();
+        current.as_ref().is_some_and(|current| current.is_fresh(clock::monotonic(), self.shared.max_staleness))
     }
 
     /// Numbers for the metrics.
     #[must_use]
     pub fn numbers(&self) -> TrackingNumbers {
-        let current = self.0.current.load();
+        let current = self.shared.current.load();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         TrackingNumbers {
             staleness: current.as_ref().map(|current| current.age(clock::monotonic())),
             keys: current.as_ref().map_or(0, |current| current.len()),
-            look_ups: read(&self.0.counted.look_ups),
-            invalidations: read(&self.0.counted.invalidations),
-            connections: read(&self.0.counted.connections),
+            look_ups: read(&self.shared.counted.look_ups),
+            invalidations: read(&self.shared.counted.invalidations),
+            connections: read(&self.shared.counted.connections),
         }
     }
 }

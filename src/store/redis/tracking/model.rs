@@ -127,8 +127,8 @@ impl World {
 
     fn look_up(&mut self) {
         let token = &self.tokens[self.rng.usize(0..KEYS)];
-        let unknown = token.keys().filter(|(key, _)| key.is_unknown());
-        let keys = unknown.map(|(key, _)| (Arc::clone(key), self.generation.version(key))).collect();
+        let unknown = token.keys().filter(|key| key.is_unknown());
+        let keys = unknown.map(|key| (Arc::clone(key), self.generation.version(key))).collect();
         self.send(keys);
     }
 
@@ -195,7 +195,7 @@ impl World {
         for token in self.tokens.iter().chain(&self.outlived) {
             let Verdict::Known(standing) = token.judge(self.now, MAX_STALENESS) else { continue };
             self.served += 1;
-            let since = token.keys().filter_map(|(key, _)| self.there.get(&*key.name)).min();
+            let since = token.keys().filter_map(|key| self.there.get(&*key.name)).min();
             if let (Standing::Clear, Some(since)) = (standing, since) {
                 let late = self.now.saturating_duration_since(*since);
                 if late > MAX_STALENESS {
@@ -218,7 +218,7 @@ impl World {
             }
         }
         for token in &self.tokens {
-            let is_revoked = token.keys().any(|(key, _)| self.there.contains_key(&*key.name));
+            let is_revoked = token.keys().any(|key| self.there.contains_key(&*key.name));
             let holds = if is_revoked { Standing::Revoked } else { Standing::Clear };
             if let Verdict::Known(known) = token.judge(self.now, MAX_STALENESS)
                 && known != holds

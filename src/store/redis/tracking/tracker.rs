@@ -1,25 +1,26 @@
-//! Keeps a tracking connection alive: connects, asks what is wanted, proves freshness, connects again.
+//! Keeps a tracking connection alive: connects, hands look-ups on, takes what is told, connects again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, Value,
-};
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, timeout};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
 
-use super::super::batch::ask;
 use super::super::{BACKOFF, RedisUrl, reason};
-use super::generation::{Found, Generation, Key, Tracked};
+use super::generation::{Generation, Tracked};
+use super::reads::Connected;
 use super::{QUEUE, Shared};
 use crate::clock;
 use crate::store::StandingKeys;
 
 /// Look-ups in one pipeline at the most.
 const BATCH: usize = 1024;
+/// Pipelines of look-ups under way at the most: a proof has to come through between them.
+const UNDER_WAY: usize = 8;
+/// Keys that the tokens of a full cache may need; fewer in Redis's table make it forget and be asked again.
+const REMEMBERED: u64 = 131_072;
 
 /// Connects, asks and proves; run on the control runtime.
 pub struct Tracker {
@@ -35,14 +36,6 @@ impl std::fmt::Debug for Tracker {
     }
 }
 
-/// One connection with what it says.
-#[derive(Clone)]
-struct Connected {
-    connection: MultiplexedConnection,
-    generation: Arc<Generation>,
-    shared: Arc<Shared>,
-}
-
 impl Tracker {
     pub(super) fn new(
         url: RedisUrl,
@@ -55,32 +48,42 @@ impl Tracker {
 
     /// Keeps the connection until every user of it is gone.
     pub async fn run(mut self) {
-        let (mut announced_away, mut pause) = (false, BACKOFF.0);
+        let (mut told, mut pause) = (None, BACKOFF.0);
         loop {
             let why = match self.connect().await {
                 Ok(connected) => {
-                    tracing::info!(store = %self.url, "revocations are tracked");
-                    (announced_away, pause) = (false, BACKOFF.0);
                     self.shared.counted.connections.fetch_add(1, Ordering::Relaxed);
+                    if told.replace(true) != Some(true) {
+                        tracing::info!(store = %self.url, "revocations are tracked");
+                    }
+                    tokio::spawn(advise(connected.clone()));
                     let generation = Arc::clone(&connected.generation);
                     self.shared.current.store(Some(Arc::clone(&generation)));
+                    let started = clock::monotonic();
                     let users_left = self.serve(connected).await;
                     generation.end();
                     self.shared.current.store(None);
                     if !users_left {
                         return;
                     }
-                    "the connection broke, or an answer did not come in time".to_owned()
+                    // One that does not last is no end of the trouble.
+                    let has_lasted = clock::monotonic().saturating_duration_since(started) > self.shared.max_staleness;
+                    pause = if has_lasted { BACKOFF.0 } else { (pause * 2).min(BACKOFF.1) };
+                    has_lasted.then(|| "the connection broke, or said what cannot be relied on".to_owned())
                 }
-                Err(why) => why,
+                Err(why) => {
+                    pause = (pause * 2).min(BACKOFF.1);
+                    Some(why)
+                }
             };
-            if !std::mem::replace(&mut announced_away, true) {
+            if let Some(why) = why
+                && told.replace(false) != Some(false)
+            {
                 tracing::error!(store = %self.url, reason = why, "revocations are not tracked: tokens get 503 until they are");
             }
             if !self.refuse_for(pause.mul_f64(0.5 + fastrand::f64())).await {
                 return;
             }
-            pause = (pause * 2).min(BACKOFF.1);
         }
     }
 
@@ -95,7 +98,8 @@ impl Tracker {
         let (told, shared) = (Arc::clone(&generation), Arc::clone(&self.shared));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(limit))
-            .set_response_timeout(Some(limit))
+            // A look-up that is late is waited for; what does not answer at all fails its proof.
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             // Why a function: what it does is done before any later reply is handed out.
             .set_push_sender(move |push: PushInfo| {
@@ -104,19 +108,22 @@ impl Tracker {
             });
         let attempt = async {
             let opened = client.get_multiplexed_async_connection_with_config(&config).await;
-            let mut connection = opened.map_err(|error| reason(&error))?;
+            let mut connection = opened.map_err(|error| match reason(&error) {
+                code if code == "ERR" || code == "NOPROTO" => format!("{code}: Redis 6 or newer is needed"),
+                why => why,
+            })?;
             let mut track = ::redis::cmd("CLIENT");
             track.arg("TRACKING").arg("ON");
             let reply = connection.send_packed_command(&track).await.map_err(|error| reason(&error))?;
             if let Value::ServerError(error) = &reply {
-                return Err(error.code().to_owned());
+                return Err(format!("CLIENT TRACKING is refused: {}", error.code()));
             }
             if reply != Value::Okay {
                 return Err("an odd answer to CLIENT TRACKING".to_owned());
             }
             let shared = Arc::clone(&self.shared);
             let connected = Connected { connection, generation, shared };
-            connected.clone().prove(&self.probe).await?;
+            connected.prove(&self.probe).await?;
             Ok(connected)
         };
         timeout(limit * 2, attempt).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
@@ -124,9 +131,14 @@ impl Tracker {
 
     /// Sends what is asked until the connection breaks; `false` when nobody is left to ask.
     async fn serve(&mut self, connected: Connected) -> bool {
-        let mut beat = tokio::time::interval(self.shared.max_staleness / 4);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut asked = Vec::new();
+        let proving = tokio::spawn(connected.clone().stay_fresh(Arc::clone(&self.probe)));
+        let users_left = self.hand_on(connected).await;
+        proving.abort();
+        users_left
+    }
+
+    async fn hand_on(&mut self, connected: Connected) -> bool {
+        let room = Arc::new(Semaphore::new(UNDER_WAY));
         loop {
             tokio::select! {
                 () = self.shared.broken.notified() => {
@@ -135,18 +147,14 @@ impl Tracker {
                         return true;
                     }
                 }
-                count = self.inbox.recv_many(&mut asked, BATCH) => {
-                    if count == 0 {
+                (permit, asked) = next(&mut self.inbox, &room) => {
+                    if asked.is_empty() {
                         return false;
                     }
-                    tokio::spawn(connected.clone().look_up(std::mem::take(&mut asked)));
-                }
-                _ = beat.tick() => {
-                    let (connected, probe) = (connected.clone(), Arc::clone(&self.probe));
+                    let look_up = connected.clone().look_up(asked);
                     tokio::spawn(async move {
-                        if let Err(reason) = connected.clone().prove(&probe).await {
-                            connected.give_up(&reason);
-                        }
+                        look_up.await;
+                        drop(permit);
                     });
                 }
             }
@@ -169,7 +177,40 @@ impl Tracker {
     }
 }
 
+/// What is asked next, once there is room for it; nothing when nobody is left to ask.
+async fn next(
+    inbox: &mut mpsc::Receiver<Arc<Tracked>>,
+    room: &Arc<Semaphore>,
+) -> (Option<OwnedSemaphorePermit>, Vec<Arc<Tracked>>) {
+    let permit = Arc::clone(room).acquire_owned().await.ok();
+    let mut asked = Vec::new();
+    inbox.recv_many(&mut asked, BATCH).await;
+    (permit, asked)
+}
+
+/// Says what in the settings of Redis will be regretted; once for each connection, if it may be read.
+async fn advise(mut connected: Connected) {
+    let mut setting = async |name: &str| {
+        let mut get = Cmd::new();
+        get.arg("CONFIG").arg("GET").arg(name);
+        let (_, value): (String, String) = get.query_async(&mut connected.connection).await.ok()?;
+        Some(value)
+    };
+    let table = setting("tracking-table-max-keys").await.and_then(|value| value.parse::<u64>().ok());
+    if let Some(table) = table.filter(|table| (1..REMEMBERED).contains(table)) {
+        tracing::warn!(
+            table,
+            wanted = REMEMBERED,
+            "tracking-table-max-keys of Redis is small: tokens are asked for more often"
+        );
+    }
+    if let Some(policy) = setting("maxmemory-policy").await.filter(|policy| policy != "noeviction") {
+        tracing::warn!(policy, "maxmemory-policy of Redis is not noeviction: revocations may be evicted");
+    }
+}
+
 /// Applies one message of Redis; called before any later reply is handed out.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an open enum of another crate; what is not listed voids all keys")]
 fn take(generation: &Generation, shared: &Shared, push: PushInfo) {
     match push.kind {
         PushKind::Invalidate => {
@@ -180,121 +221,30 @@ fn take(generation: &Generation, shared: &Shared, push: PushInfo) {
             };
             let texts: Option<Vec<&str>> = names.iter().map(text).collect();
             match texts {
-                Some(names) if !names.is_empty() => names.into_iter().for_each(|name| generation.changed(name)),
+                Some(names) if !names.is_empty() => {
+                    if shared.lease.as_ref().is_some_and(|lease| names.contains(&lease.epoch_key())) {
+                        shared.is_awaited.notify_one();
+                    }
+                    for name in names {
+                        generation.changed(name);
+                    }
+                }
                 // Nothing, or what cannot be read: everything may have changed.
-                Some(_) | None => generation.all_changed(),
+                Some(_) | None => {
+                    generation.all_changed();
+                    shared.is_awaited.notify_one();
+                }
             }
         }
         PushKind::Disconnection => {
             generation.end();
             shared.broken.notify_one();
         }
-        PushKind::Other(_)
-        | PushKind::Message
-        | PushKind::PMessage
-        | PushKind::SMessage
-        | PushKind::Unsubscribe
-        | PushKind::PUnsubscribe
-        | PushKind::SUnsubscribe
-        | PushKind::Subscribe
-        | PushKind::PSubscribe
-        | PushKind::SSubscribe => {}
-        // SECURITY: what is not understood may have been an invalidation.
+        // SECURITY: what is not asked for may stand for an invalidation.
         _ => generation.all_changed(),
     }
 }
 
 fn text(name: &Value) -> Option<&str> {
     if let Value::BulkString(bytes) = name { std::str::from_utf8(bytes).ok() } else { None }
-}
-
-impl Connected {
-    /// Reads what look-ups read; a good answer proves that everything before it has been told.
-    async fn prove(mut self, probe: &StandingKeys) -> Result<(), String> {
-        let mut pipeline = Pipeline::new();
-        let count = ask(&mut pipeline, probe);
-        let sent = clock::monotonic();
-        let replies = self.send(&pipeline, count).await?;
-        if let Some(error) = replies.iter().find_map(refusal) {
-            return Err(error);
-        }
-        self.generation.prove(sent);
-        Ok(())
-    }
-
-    /// Asks for the keys of these tokens that are not known, and tells who waits.
-    async fn look_up(mut self, asked: Vec<Arc<Tracked>>) {
-        let mut pipeline = Pipeline::new();
-        let mut reads: Vec<(Arc<Key>, u64, bool)> = Vec::new();
-        for tracked in asked.iter().filter(|tracked| Arc::ptr_eq(&tracked.generation, &self.generation)) {
-            for (key, is_time) in tracked.keys().filter(|(key, _)| key.is_unknown()) {
-                // Before it is sent: what is told from now on overtakes the reply.
-                reads.push((Arc::clone(key), self.generation.version(key), is_time));
-                pipeline.cmd(if is_time { "GET" } else { "EXISTS" }).arg(&*key.name);
-            }
-        }
-        self.shared.counted.look_ups.fetch_add(asked.len() as u64, Ordering::Relaxed);
-        if !reads.is_empty() {
-            let sent = clock::monotonic();
-            match self.send(&pipeline, reads.len()).await {
-                Ok(replies) => self.learn(&reads, &replies, sent),
-                Err(reason) => self.give_up(&reason),
-            }
-        }
-        for tracked in &asked {
-            tracked.answered();
-        }
-    }
-
-    fn learn(&self, reads: &[(Arc<Key>, u64, bool)], replies: &[Value], sent: Instant) {
-        for ((key, version, is_time), reply) in reads.iter().zip(replies) {
-            if let Some(reason) = refusal(reply) {
-                return self.give_up(&reason);
-            }
-            match found(reply, *is_time) {
-                Some(found) => self.generation.learn(key, *version, found),
-                None => return self.give_up("an odd answer"),
-            }
-        }
-        self.generation.prove(sent);
-    }
-
-    async fn send(&mut self, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, String> {
-        let sent = self.connection.send_packed_commands(pipeline, 0, count);
-        match timeout(self.shared.deadline, sent).await {
-            Err(_) => Err("no answer in time".to_owned()),
-            Ok(Err(error)) => Err(reason(&error)),
-            Ok(Ok(replies)) if replies.len() != count => Err("too few answers".to_owned()),
-            Ok(Ok(replies)) => Ok(replies),
-        }
-    }
-
-    /// Voids what the connection said, and has it made anew.
-    fn give_up(&self, reason: &str) {
-        tracing::debug!(reason, "the tracking connection is given up");
-        self.generation.end();
-        self.shared.broken.notify_one();
-    }
-}
-
-/// What a read said of a key; `None` for what is no answer to it.
-#[allow(clippy::wildcard_enum_match_arm, reason = "an open enum of another crate; what is not listed is no answer")]
-fn found(reply: &Value, is_time: bool) -> Option<Found> {
-    match (reply, is_time) {
-        (Value::Int(0), false) | (Value::Nil, true) => Some(Found::Absent),
-        (Value::Int(_), false) => Some(Found::Present),
-        (Value::BulkString(bytes), true) => {
-            let time = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok());
-            Some(time.map_or(Found::Unreadable, Found::Time))
-        }
-        // A key of another type: Redis tells when that changes, as of any other.
-        (Value::ServerError(error), true) if error.code() == "WRONGTYPE" => Some(Found::Unreadable),
-        _ => None,
-    }
-}
-
-/// The code of an error that says more of the connection than of one key.
-fn refusal(reply: &Value) -> Option<String> {
-    let Value::ServerError(error) = reply else { return None };
-    (error.code() != "WRONGTYPE").then(|| error.code().to_owned())
 }

@@ -1,0 +1,137 @@
+//! Writes a revocation and waits for what was asked for: the primary, a replica, every gateway.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, Value};
+use tokio::time::timeout;
+
+use super::{Link, lease, reason};
+use crate::clock;
+use crate::store::{Ack, Acknowledged, Mark, StoreError};
+
+/// SECURITY: a plain `SET` would shorten a ban that a service wrote without an end, or put a later
+/// logout time back, and so revive tokens. A value of another type than text is replaced where a time
+/// is needed: it could not be read anyway. Needs Redis 6.2 (`PXAT`).
+const STRENGTHEN: &str = r"
+local key, value, at, kind = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local there = redis.call('TYPE', key).ok
+if there == 'none' or (kind == 'not-before' and there ~= 'string') then
+  redis.call('SET', key, value, 'PXAT', ARGV[2])
+  return 1
+end
+if kind == 'not-before' then
+  local old = tonumber(redis.call('GET', key))
+  if old == nil or old < tonumber(value) then redis.call('SET', key, value, 'KEEPTTL') end
+end
+local left = redis.call('PTTL', key)
+local time = redis.call('TIME')
+if left >= 0 and time[1] * 1000 + left < at then redis.call('PEXPIREAT', key, ARGV[2]) end
+return 1";
+
+/// Longest wait for a replica.
+const REPLICA: Duration = Duration::from_secs(1);
+/// First and longest pause between two looks at the leases.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// Longest wait for leases: `max_staleness` is at most 60 s, and each of them says so or runs out.
+const LEASES: Duration = Duration::from_secs(75);
+
+impl Link {
+    /// Writes a mark, or strengthens the one that is there, in one step.
+    pub(in crate::store) async fn mark(&self, key: &str, mark: Mark, expires_at: u64) -> Result<(), StoreError> {
+        self.command(strengthen(key, mark, expires_at)).await.map(drop)
+    }
+
+    /// The same, and waits until what `ack` asks for is true.
+    pub(in crate::store) async fn revoke(
+        &self,
+        key: &str,
+        mark: Mark,
+        expires_at: u64,
+        ack: Ack,
+    ) -> Result<Acknowledged, StoreError> {
+        match ack {
+            Ack::Primary => {
+                self.mark(key, mark, expires_at).await?;
+                Ok(Acknowledged::default())
+            }
+            Ack::Replica => self.replicated(strengthen(key, mark, expires_at)).await,
+            Ack::All => {
+                self.mark(key, mark, expires_at).await?;
+                self.applied().await
+            }
+        }
+    }
+
+    /// Waits until every gateway with a live lease has applied what was written before.
+    async fn applied(&self) -> Result<Acknowledged, StoreError> {
+        let odd = || StoreError::Unconfirmed("an odd answer".to_owned());
+        let unconfirmed = |error: StoreError| StoreError::Unconfirmed(error.to_string());
+        let moved = self.command(self.lease_keys.move_epoch()).await.map_err(unconfirmed)?;
+        let epoch = lease::epoch(&moved).ok_or_else(odd)?;
+        let (started, mut pause) = (clock::monotonic(), LOOK_AGAIN.0);
+        let mut awaited = BTreeSet::new();
+        loop {
+            let live = self.command(self.lease_keys.live()).await.map_err(unconfirmed)?;
+            let live = lease::leases(&live).ok_or_else(odd)?;
+            let (confirmed, pending): (Vec<_>, Vec<_>) = live.into_iter().partition(|(_, applied)| *applied >= epoch);
+            let confirmed: BTreeSet<String> = confirmed.into_iter().map(|(gateway, _)| gateway).collect();
+            if pending.is_empty() {
+                let outwaited = awaited.difference(&confirmed).cloned().collect();
+                return Ok(Acknowledged { confirmed: confirmed.into_iter().collect(), outwaited });
+            }
+            awaited.extend(pending.into_iter().map(|(gateway, _)| gateway));
+            if clock::monotonic().saturating_duration_since(started) > LEASES {
+                let names = awaited.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(StoreError::Unconfirmed(format!("not by {names}")));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN.1);
+        }
+    }
+
+    /// Writes on a connection that waits for replicas: `WAIT` holds up what comes behind it.
+    async fn replicated(&self, write: Cmd) -> Result<Acknowledged, StoreError> {
+        let mut kept = self.replicated.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.connect_apart().await?,
+        };
+        let mut pipeline = Pipeline::new();
+        let wait = u64::try_from(REPLICA.as_millis()).unwrap_or(1000);
+        pipeline.add_command(write).cmd("WAIT").arg(1).arg(wait);
+        let sent = connection.send_packed_commands(&pipeline, 0, 2);
+        let replies = match timeout(REPLICA + self.deadline, sent).await {
+            Err(_) => return Err(StoreError::TimedOut),
+            Ok(Err(error)) => return Err(StoreError::Refused(reason(&error))),
+            Ok(Ok(replies)) => replies,
+        };
+        *kept = Some(connection);
+        match replies.as_slice() {
+            [Value::ServerError(error), _] => Err(StoreError::Refused(error.code().to_owned())),
+            [_, Value::Int(1..)] => Ok(Acknowledged::default()),
+            [_, _] => Err(StoreError::Unconfirmed("no replica took it in time".to_owned())),
+            _ => Err(StoreError::Unconfirmed("an odd answer".to_owned())),
+        }
+    }
+
+    async fn connect_apart(&self) -> Result<MultiplexedConnection, StoreError> {
+        let client = Client::open(self.url.0.clone()).map_err(|error| StoreError::Refused(reason(&error)))?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.deadline.max(Duration::from_millis(500))))
+            .set_response_timeout(None);
+        let opened = client.get_multiplexed_async_connection_with_config(&config).await;
+        opened.map_err(|_| StoreError::Away)
+    }
+}
+
+fn strengthen(key: &str, mark: Mark, expires_at: u64) -> Cmd {
+    let kind = match mark {
+        Mark::Presence => "presence",
+        Mark::NotBefore(_) => "not-before",
+    };
+    let mut command = ::redis::cmd("EVAL");
+    command.arg(STRENGTHEN).arg(1).arg(key).arg(mark.value()).arg(expires_at).arg(kind);
+    command
+}

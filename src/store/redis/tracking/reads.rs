@@ -1,0 +1,200 @@
+//! What goes over a tracking connection: look-ups, and proofs that nothing was missed.
+//!
+//! 1. Each pipeline ends with a `PING` of a new word. Replies are matched by order alone, so a pipeline
+//!    that does not end with its own word may hold the answers of another one: all is void.
+//! 2. A proof says who answers as well: the same connection, of a primary, not of a cluster.
+//! 3. An error that is about one key leaves that key unknown. An error that is about the store, or one
+//!    to a proof, voids all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Pipeline, Value};
+use tokio::time::{MissedTickBehavior, timeout};
+
+use super::super::batch::{ask, end_with_word, is_word};
+use super::super::hello::{self, Hello};
+use super::super::{lease, reason};
+use super::Shared;
+use super::generation::{Found, Generation, Key, Learned, Tracked};
+use crate::clock;
+use crate::store::StandingKeys;
+
+/// How long it takes until every key has been read again, unless there are too many.
+const ROUND: Duration = Duration::from_secs(30);
+/// Keys that are read again with one proof at the most.
+const READ_AGAIN: usize = 1024;
+
+/// One connection with what it says.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) generation: Arc<Generation>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A key that is read, and the version that it had before.
+struct Read {
+    key: Arc<Key>,
+    version: u64,
+}
+
+impl Connected {
+    /// Proves freshness, time and again, and at once where somebody waits for this gateway.
+    pub(super) async fn stay_fresh(self, probe: Arc<StandingKeys>) {
+        let mut beat = tokio::time::interval(self.shared.max_staleness / 4);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                () = self.shared.is_awaited.notified() => {}
+            }
+            let said = self.generation.epoch();
+            let mut proved = self.prove(&probe).await;
+            if proved.is_ok() && self.generation.epoch() != said {
+                // What was applied is said now, and not with the next beat.
+                proved = self.prove(&probe).await;
+            }
+            if let Err(reason) = proved {
+                return self.give_up(&reason);
+            }
+        }
+    }
+
+    /// Reads what look-ups read, renews the lease, and reads some keys again; a good answer proves
+    /// that everything before it has been told.
+    pub(super) async fn prove(&self, probe: &StandingKeys) -> Result<(), String> {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(hello::ask(3));
+        let probes = ask(&mut pipeline, probe);
+        if let Some(lease) = &self.shared.lease {
+            pipeline.add_command(lease.read_epoch()).add_command(lease.renew(self.generation.epoch()));
+        }
+        let beats = ROUND.as_millis() / self.shared.max_staleness.as_millis().max(1) * 4;
+        let due = self.generation.len() / usize::try_from(beats).unwrap_or(1).max(1) + 1;
+        let due = self.generation.next_round(due.min(READ_AGAIN));
+        let again: Vec<Read> = due.into_iter().map(|key| self.read(&mut pipeline, key)).collect();
+        let sent = clock::monotonic();
+        // Until nothing counts any more: behind many look-ups it may be late, and is still a proof.
+        let left = self.shared.max_staleness.saturating_sub(self.generation.age(sent));
+        let replies = timeout(left, self.send(pipeline)).await;
+        let mut replies = replies.map_err(|_| "no answer in time".to_owned())??.into_iter();
+        let hello = Hello::read(replies.next().as_ref())?;
+        if !self.generation.is_client(hello.client) {
+            return Err("another connection answers: is there a proxy in between?".to_owned());
+        }
+        let said: Vec<Value> = replies.by_ref().take(probes).collect();
+        if let Some(code) = said.iter().find_map(code).filter(|code| code != "WRONGTYPE") {
+            return Err(code);
+        }
+        if self.shared.lease.is_some() {
+            let (epoch, renewed) = (replies.next(), replies.next());
+            if let Some(code) = [&epoch, &renewed].into_iter().flatten().find_map(code) {
+                return Err(format!("the lease is refused: {code}"));
+            }
+            self.generation.applied(epoch.as_ref().and_then(lease::epoch).ok_or("an odd epoch")?);
+        }
+        self.learn(&again, replies)?;
+        self.generation.prove(sent);
+        Ok(())
+    }
+
+    /// Asks for the keys of these tokens that are not known, and tells who waits.
+    pub(super) async fn look_up(self, asked: Vec<Arc<Tracked>>) {
+        let mut pipeline = Pipeline::new();
+        let unknown = asked
+            .iter()
+            .filter(|tracked| Arc::ptr_eq(&tracked.generation, &self.generation))
+            .flat_map(|tracked| tracked.keys())
+            .filter(|key| key.is_unknown());
+        let reads: Vec<Read> = unknown.map(|key| self.read(&mut pipeline, Arc::clone(key))).collect();
+        self.shared.counted.look_ups.fetch_add(asked.len() as u64, Ordering::Relaxed);
+        if !reads.is_empty() {
+            let sent = clock::monotonic();
+            let told = self.send(pipeline).await.and_then(|replies| self.learn(&reads, replies.into_iter()));
+            match told {
+                Ok(()) => self.generation.prove(sent),
+                Err(reason) => self.give_up(&reason),
+            }
+        }
+        for tracked in &asked {
+            tracked.answered();
+        }
+    }
+
+    /// Adds the read of a key. Its version is taken now: what is told from now on overtakes the reply.
+    fn read(&self, pipeline: &mut Pipeline, key: Arc<Key>) -> Read {
+        pipeline.cmd(if key.is_time { "GET" } else { "EXISTS" }).arg(&*key.name);
+        Read { version: self.generation.version(&key), key }
+    }
+
+    fn learn(&self, reads: &[Read], mut replies: impl Iterator<Item = Value>) -> Result<(), String> {
+        for Read { key, version } in reads {
+            let reply = replies.next().ok_or("too few answers")?;
+            if let Some(code) = code(&reply).filter(|code| is_of_the_store(code)) {
+                return Err(code);
+            }
+            let Some(found) = found(&reply, key.is_time)? else { continue };
+            if self.generation.learn(key, *version, found) == Learned::Untold {
+                return Err("a key changed without a word: is there a proxy in between?".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a pipeline and returns the replies before its last word.
+    async fn send(&self, mut pipeline: Pipeline) -> Result<Vec<Value>, String> {
+        let word = end_with_word(&mut pipeline);
+        let count = pipeline.len();
+        let mut connection = self.connection.clone();
+        let mut replies = connection.send_packed_commands(&pipeline, 0, count).await.map_err(|error| reason(&error))?;
+        let last = replies.pop();
+        if replies.len() + 1 == count && is_word(last.as_ref(), &word) {
+            Ok(replies)
+        } else {
+            Err("answers came out of order".to_owned())
+        }
+    }
+
+    /// Voids what the connection said, and has it made anew.
+    fn give_up(&self, reason: &str) {
+        tracing::debug!(reason, "the tracking connection is given up");
+        self.generation.end();
+        self.shared.broken.notify_one();
+    }
+}
+
+/// How long a look-up may be waited for: no longer than what it says may count.
+pub(super) fn deadline(timeout: Duration, max_staleness: Duration) -> Duration {
+    timeout.min(max_staleness)
+}
+
+/// What a read said of a key; nothing where it says only that the key may not be read.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an open enum of another crate; what is not listed is no answer")]
+fn found(reply: &Value, is_time: bool) -> Result<Option<Found>, String> {
+    match (reply, is_time) {
+        (Value::Int(0), false) | (Value::Nil, true) => Ok(Some(Found::Absent)),
+        (Value::Int(_), false) => Ok(Some(Found::Present)),
+        (Value::BulkString(bytes), true) => {
+            let time = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok());
+            Ok(Some(time.map_or(Found::Unreadable, Found::Time)))
+        }
+        // A key of another type: Redis tells when that changes, as of any other.
+        (Value::ServerError(error), true) if error.code() == "WRONGTYPE" => Ok(Some(Found::Unreadable)),
+        (Value::ServerError(_), _) => Ok(None),
+        _ => Err("an odd answer".to_owned()),
+    }
+}
+
+/// Whether an error is about the store as a whole.
+fn is_of_the_store(code: &str) -> bool {
+    const OF_THE_STORE: [&str; 8] =
+        ["LOADING", "MASTERDOWN", "READONLY", "NOAUTH", "WRONGPASS", "BUSY", "MISCONF", "CLUSTERDOWN"];
+    OF_THE_STORE.contains(&code)
+}
+
+fn code(reply: &Value) -> Option<String> {
+    if let Value::ServerError(error) = reply { Some(error.code().to_owned()) } else { None }
+}

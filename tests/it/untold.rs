@@ -1,0 +1,151 @@
+//! A store that is not what it seems: a replica, part of a cluster, changed without a word, or one
+//! that will not be asked for one key.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::fault::Fault;
+use crate::support::gateway::{get, token, with_store};
+use crate::support::redis::Redis;
+use crate::support::{Gateway, Upstream, until};
+
+const ROUTES: &str = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: money, match: { path: "/money" }, upstream: echo, access: authenticated, revocation: { mode: lookup } }
+"#;
+
+fn start(url: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&with_store(upstream.address, url, "", ROUTES));
+    (upstream, gateway)
+}
+
+fn status(gateway: &Gateway, path: &str, token: &str) -> u16 {
+    gateway.get(path, Some(token)).status
+}
+
+fn readiness(gateway: &Gateway) -> String {
+    gateway.admin("GET", "/readyz", "").text()
+}
+
+#[test]
+fn a_primary_that_becomes_a_replica_is_not_believed_any_more() {
+    let (one, other) = (Redis::start(), Redis::start());
+    let (_upstream, gateway) = start(&one.url());
+    let good = token(&json!({ "jti": "d-1" }));
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(&gateway, path, &good) == 200);
+    }
+    one.command(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]);
+    until("nothing is known", || status(&gateway, "/me/x", &good) == 503);
+    until("a look-up does not help", || status(&gateway, "/money", &good) == 503);
+    other.command(&["SET", "blacklist:d-1", "1"]);
+    (0..20).for_each(|_| assert_eq!(status(&gateway, "/me/x", &good), 503));
+    until("it is told", || gateway.lines().iter().any(|line| line.contains("it is a replica")));
+    assert!(readiness(&gateway).contains("the store is away"), "{}", readiness(&gateway));
+    // A gateway that starts on it does not believe it either.
+    let (_upstream, late) = start(&one.url());
+    assert_eq!(status(&late, "/me/x", &good), 503);
+    one.command(&["REPLICAOF", "NO", "ONE"]);
+    until("it heals", || matches!(status(&gateway, "/me/x", &good), 200 | 401));
+}
+
+#[test]
+fn a_part_of_a_cluster_is_refused_in_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nodes = folder.path().join("nodes.conf");
+    let settings = ["--cluster-enabled", "yes", "--cluster-config-file", nodes.to_str().expect("text")];
+    let redis = Redis::start_with(&settings);
+    let (_upstream, gateway) = start(&redis.url());
+    until("it is told", || gateway.lines().iter().any(|line| line.contains("it is a cluster, which is not supported")));
+    assert_eq!(status(&gateway, "/me/x", &token(&json!({}))), 503);
+}
+
+// Redis tells nobody of SWAPDB: what is known is read again, a little with each proof.
+#[test]
+fn a_change_that_is_not_told_is_found_out() {
+    let redis = Redis::start();
+    let (_upstream, gateway) = start(&redis.url());
+    let good = token(&json!({ "jti": "w-1" }));
+    until("it is taken", || status(&gateway, "/me/x", &good) == 200);
+    redis.command(&["-n", "1", "SET", "blacklist:w-1", "1"]);
+    redis.command(&["SWAPDB", "0", "1"]);
+    until("it is found out", || status(&gateway, "/me/x", &good) == 401);
+}
+
+#[test]
+fn a_name_that_two_patterns_share_never_shields_a_logged_out_subject() {
+    let redis = Redis::start();
+    let upstream = Upstream::echo();
+    for first in ["sid", "sub"] {
+        let yaml = with_store(upstream.address, &redis.url(), "", ROUTES).replace("session:{sid}", "logout:b-{sid}");
+        let gateway = Gateway::start(&yaml);
+        let subject = token(&json!({ "sub": "b-kim", "jti": "n-1" }));
+        let login = token(&json!({ "sub": "lee", "sid": "kim", "jti": "n-2" }));
+        until("both are taken", || {
+            let (one, two) = if first == "sid" { (&login, &subject) } else { (&subject, &login) };
+            status(&gateway, "/me/x", one) == 200 && status(&gateway, "/me/x", two) == 200
+        });
+        redis.command(&["SET", "logout:b-kim", &(crate::support::now() + 5).to_string()]);
+        let (one, two) = if first == "sid" { (&login, &subject) } else { (&subject, &login) };
+        until("both are refused", || status(&gateway, "/me/x", one) == 401 && status(&gateway, "/me/x", two) == 401);
+        (0..10).for_each(|_| assert_eq!(status(&gateway, "/me/x", &subject), 401));
+        redis.command(&["DEL", "logout:b-kim"]);
+    }
+}
+
+#[test]
+fn a_key_that_may_not_be_read_concerns_nobody_else() {
+    let redis = Redis::start();
+    // Every pattern's probe, and one subject.
+    redis.command(&[
+        "ACL",
+        "SETUSER",
+        "gw",
+        "on",
+        ">pw",
+        "+@all",
+        "resetkeys",
+        "~bearward:*",
+        "~*bearward-probe",
+        "~blacklist:*",
+        "~session:*",
+        "~logout:kim",
+    ]);
+    let (_upstream, gateway) = start(&format!("redis://gw:pw@127.0.0.1:{}", redis.port));
+    let (kim, eve) = (token(&json!({ "sub": "kim" })), token(&json!({ "sub": "eve" })));
+    until("it is taken", || status(&gateway, "/me/x", &kim) == 200);
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut asked = 0;
+    while Instant::now() < end {
+        assert_eq!(status(&gateway, "/me/x", &eve), 503);
+        assert_eq!(status(&gateway, "/me/x", &kim), 200);
+        asked += 1;
+    }
+    assert!(asked > 10);
+    redis.command(&["ACL", "SETUSER", "gw", "~logout:*"]);
+    until("it is allowed", || status(&gateway, "/me/x", &eve) == 200);
+}
+
+// The way of most requests has no store in it: a slow one is felt by tokens that are new alone.
+#[test]
+fn a_slow_store_slows_no_token_that_is_known() {
+    let redis = Redis::start();
+    let network = Fault::before(redis.port);
+    let (_upstream, gateway) = start(&network.url());
+    let good = token(&json!({ "jti": "s-1" }));
+    until("it is taken", || status(&gateway, "/me/x", &good) == 200);
+    network.delay(Duration::from_millis(100));
+    let mut client = gateway.client();
+    let started = Instant::now();
+    for _ in 0..500 {
+        assert_eq!(client.send(get("/me/x", Some(&good))).status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(25), "a tenth of a second each would be 50 s");
+    let slow = Instant::now();
+    until("a new one is taken", || status(&gateway, "/me/x", &token(&json!({ "jti": "s-2" }))) == 200);
+    assert!(slow.elapsed() >= Duration::from_millis(100));
+    redis.command(&["SET", "blacklist:s-1", "1"]);
+    until("it is refused", || status(&gateway, "/me/x", &good) == 401);
+}
