@@ -1,4 +1,4 @@
-//! Percent-encoding (RFC 3986 §2.1), read.
+//! Percent-encoding (RFC 3986 §2.1), read and written.
 
 /// The byte that two hex digits stand for.
 #[must_use]
@@ -22,4 +22,16 @@ pub fn decode(encoded: &str) -> String {
         rest = after.get(if pair.is_some() { 2 } else { 0 }..).unwrap_or_default();
     }
     String::from_utf8_lossy(&decoded).into_owned()
+}
+/// Every byte but the unreserved ones as `%XX` (RFC 3986 §2.3).
+#[must_use]
+pub fn encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+        encoded
+    })
 }

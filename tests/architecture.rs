@@ -72,7 +72,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec!["authenticate", "clock", "denial", "forward", "gateway", "percent", "respond", "route", "store"],
         ),
         ("config", vec!["accept", "admit", "authenticate", "forward", "gateway", "respond", "route", "store"]),
-        ("cli", vec!["accept", "authenticate", "clock", "config", "observe", "route", "store"]),
+        ("cli", vec!["accept", "authenticate", "clock", "config", "observe", "percent", "route", "store"]),
     ])
 }
 

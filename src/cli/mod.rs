@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod http;
 mod keys;
+mod revocations;
 mod revoke;
 mod routes;
 mod run;
@@ -53,6 +54,9 @@ enum Command {
     Keys(keys::Keys),
     /// Take a token, a login or a subject back, through a running gateway.
     Revoke(revoke::Revoke),
+    /// See what is taken back.
+    #[command(subcommand)]
+    Revocations(revocations::Revocations),
     /// List the routes of a configuration.
     Routes(routes::Routes),
     /// Print the JSON Schema of gateway.yaml.
@@ -105,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Keys(keys) => keys.run(),
         Command::Revoke(revoke) => revoke.run(),
+        Command::Revocations(revocations) => revocations.run(),
         Command::Routes(routes) => routes.run(),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Completions { shell } => {

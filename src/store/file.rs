@@ -12,6 +12,7 @@
 //! somebody who writes into it from outside.
 
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,9 @@ use arc_swap::ArcSwapOption;
 use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::{Entry, Mark, Slot, Standing, StandingKeys, StoreError, judge_not_before, strengthened};
+use super::{
+    Entry, KeyPattern, Mark, Page, Slot, Standing, StandingKeys, StoreError, judge_not_before, page, strengthened,
+};
 use crate::clock;
 
 /// Key to value and end of life (unix milliseconds).
@@ -148,6 +151,16 @@ impl File {
         let entries = self.entries().ok_or(StoreError::Away)?;
         let found = live(&entries, key, now).map_err(|error| StoreError::Refused(error.to_string()))?;
         Ok(found.map(|(value, ends)| Entry { value, remaining: Some(ends.saturating_sub(now)) }))
+    }
+
+    /// The keys that a pattern gives, after one of them, in order.
+    pub(super) fn list(&self, pattern: &KeyPattern, after: &str) -> Result<Page, StoreError> {
+        let refused = |error: StorageError| StoreError::Refused(error.to_string());
+        let now = clock::unix_millis(clock::wall());
+        let entries = self.entries().ok_or(StoreError::Away)?;
+        let range = entries.range::<&str>((Bound::Excluded(after), Bound::Unbounded)).map_err(refused)?;
+        let live = range.flatten().filter(|(_, entry)| entry.value().1 > now);
+        Ok(page(live.map(|(key, _)| key.value().to_owned()).filter(|key| pattern.gives(key))))
     }
 
     /// Writes one entry, or strengthens the one that is there; it is on the disk when this returns.

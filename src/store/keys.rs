@@ -112,6 +112,48 @@ impl KeyPattern {
         })
     }
 
+    /// The keys that it can give, as a glob of Redis: `blacklist:*`.
+    #[must_use]
+    pub fn glob(&self) -> String {
+        self.pieces.iter().fold(String::new(), |mut glob, piece| {
+            match piece {
+                Piece::Text(text) => text.chars().for_each(|c| {
+                    if "*?[]^\\".contains(c) {
+                        glob.push('\\');
+                    }
+                    glob.push(c);
+                }),
+                Piece::Claim | Piece::Issuer => glob.push('*'),
+            }
+            glob
+        })
+    }
+
+    /// Whether it can give this key.
+    #[must_use]
+    pub fn gives(&self, key: &str) -> bool {
+        let mut rest = key;
+        let mut is_open = false;
+        for (place, piece) in self.pieces.iter().enumerate() {
+            let Piece::Text(text) = piece else {
+                is_open = true;
+                continue;
+            };
+            let is_last = place + 1 == self.pieces.len();
+            let found = match (is_open, is_last) {
+                (false, _) => rest.strip_prefix(&**text),
+                (true, true) => rest.strip_suffix(&**text).map(|_| ""),
+                (true, false) => rest.split_once(&**text).map(|(_, rest)| rest),
+            };
+            match found {
+                Some(after) => rest = after,
+                None => return false,
+            }
+            is_open = false;
+        }
+        is_open || rest.is_empty()
+    }
+
     /// Whether the key says which issuer's it is.
     #[must_use]
     pub fn names_issuer(&self) -> bool {
@@ -209,6 +251,12 @@ mod tests {
             ("b:{jti", PatternFault::Unclosed),
         ] {
             assert_eq!(KeyPattern::parse(Kind::Jti, text), Err(fault), "{text}");
+        }
+        let pattern = KeyPattern::parse(Kind::Sub, "{iss}|out*:{sub}!").expect("a good pattern");
+        assert_eq!(pattern.glob(), "*|out\\*:*!");
+        assert!(pattern.gives("https://i|out*:kim!") && pattern.gives("|out*:!"));
+        for other in ["https://i|out*:kim", "https://i|outx:kim!", "", "!"] {
+            assert!(!pattern.gives(other), "{other}");
         }
         let pattern = KeyPattern::parse(Kind::Iss, "logout-issuer:{iss}").expect("a good pattern");
         assert_eq!(pattern.key("https://i", "https://i"), "logout-issuer:https://i");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Entry, Mark, Standing, StandingKeys, judge_not_before, strengthened};
+use super::{Entry, KeyPattern, Mark, Page, Standing, StandingKeys, judge_not_before, page, strengthened};
 use crate::clock;
 
 /// Expired entries are looked for after this many writes.
@@ -55,6 +55,16 @@ impl Memory {
         let there = there.map(|stored| (&*stored.value, stored.expires_at));
         let (value, expires_at) = strengthened(there, mark, expires_at);
         entries.by_key.insert(key.to_owned(), Stored { value, expires_at });
+    }
+
+    /// The keys that a pattern gives, after one of them, in order.
+    pub(super) fn list(&self, pattern: &KeyPattern, after: &str) -> Page {
+        let now = clock::unix_millis(clock::wall());
+        let entries = self.read_lock();
+        let live = entries.by_key.iter().filter(|(_, stored)| stored.expires_at > now).map(|(key, _)| key);
+        let mut keys: Vec<String> = live.filter(|key| key.as_str() > after && pattern.gives(key)).cloned().collect();
+        keys.sort_unstable();
+        page(keys.into_iter())
     }
 
     /// Reads one entry.

@@ -180,6 +180,15 @@ pub struct Entry {
     pub remaining: Option<u64>,
 }
 
+/// Some of the keys that a pattern gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The keys; there may be none on a page that is not the last.
+    pub keys: Vec<String>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<String>,
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -272,6 +281,19 @@ impl Store {
         }
     }
 
+    /// The keys that a pattern gives, a page at a time: `after` is empty, or [`Page::next`] of the page
+    /// before. What is written meanwhile may be there or not.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn list(&self, pattern: &KeyPattern, after: &str) -> Result<Page, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.list(pattern, after)),
+            Self::File(file) => file.list(pattern, after),
+            Self::Redis(redis) => redis.list(pattern, after).await,
+        }
+    }
+
     /// Numbers about standings that are kept up to date, where a route wants that.
     #[must_use]
     pub fn tracking(&self) -> Option<TrackingNumbers> {
@@ -296,6 +318,16 @@ impl Store {
 fn strengthened(there: Option<(&str, u64)>, mark: Mark, expires_at: u64) -> (String, u64) {
     let kept = there.filter(|(value, _)| mark.is_said_by(value)).map(|(value, _)| value.to_owned());
     (kept.unwrap_or_else(|| mark.value()), there.map_or(expires_at, |(_, ends)| ends.max(expires_at)))
+}
+
+/// Keys on one page at the most, roughly.
+const PAGE: usize = 1000;
+
+/// The page of these keys, which come in their order.
+fn page(keys: impl Iterator<Item = String>) -> Page {
+    let keys: Vec<String> = keys.take(PAGE).collect();
+    let next = if keys.len() == PAGE { keys.last().cloned() } else { None };
+    Page { keys, next }
 }
 
 /// Judges a not-before value: `iat <= t` is dead (DESIGN §5). A value that is no whole number of

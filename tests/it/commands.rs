@@ -151,6 +151,34 @@ fn revoke_works_through_a_running_gateway_and_says_what_is_true() {
 }
 
 #[test]
+fn revocations_are_listed_as_lines_for_people_and_machines() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let admin = gateway.admin.to_string();
+    let list = |more: &[&str]| {
+        let mut arguments = vec!["revocations", "list", "--admin", &admin];
+        arguments.extend(more);
+        run(gateway.folder(), &arguments)
+    };
+    assert_eq!(said(&list(&[])), "");
+    for order in [r#"{"jti":"a\u001b[31m"}"#, r#"{"sub":"홍길동","before":1700000000}"#, r#"{"sid":"s-1"}"#] {
+        assert_eq!(gateway.admin("POST", "/revocations", order).status, 200, "{order}");
+    }
+    let text = said(&list(&[]));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with(r"jti  blacklist:a\u{1b}[31m  1  "), "no escape reaches the terminal: {text}");
+    assert!(lines[1].starts_with("sid  session:s-1  1  ") && lines[1].ends_with(" s"), "{text}");
+    assert!(lines[2].starts_with("sub  logout:홍길동  1700000000  "), "{text}");
+    let json = said(&list(&["--kind", "sub", "--format", "json"]));
+    let one: serde_json::Value = serde_json::from_str(&json).expect("one object");
+    assert_eq!((one["kind"].as_str(), one["key"].as_str()), (Some("sub"), Some("logout:홍길동")));
+    let none = list(&["--kind", "iss"]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(said(&none).contains("`revocation.keys.iss` is not configured"), "{}", said(&none));
+}
+
+#[test]
 fn routes_schema_completions_version_and_usage() {
     let upstream = Upstream::echo();
     let folder = tempfile::tempdir().expect("a folder");

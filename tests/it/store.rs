@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bearward::store::{Asker, File, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble};
+use bearward::store::{
+    Asker, File, KeyPattern, Kind, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
+};
 
 use crate::support::now;
 use crate::support::redis::Redis;
@@ -140,6 +142,35 @@ fn what_was_written_can_be_read_with_its_remaining_life() {
         assert!(entry.remaining.is_some_and(|left| (50_000..=60_000).contains(&left)), "{entry:?}");
         store.mark("past", Mark::Presence, in_millis(-1000)).await.expect("written");
         assert_eq!(store.read("past").await, Ok(None), "already over");
+    });
+}
+
+#[test]
+fn what_a_pattern_gives_is_listed_page_by_page_and_nothing_else() {
+    on_each_store(async |store, _| {
+        let pattern = KeyPattern::parse(Kind::Jti, "list*:{jti}").expect("a pattern");
+        let mut written: Vec<String> = (0..2500).map(|number| format!("list*:{number}")).collect();
+        for key in &written {
+            store.mark(key, Mark::Presence, in_millis(HOUR)).await.expect("written");
+        }
+        for other in ["listed:1", "list*", "xlist*:1"] {
+            store.mark(other, Mark::Presence, in_millis(HOUR)).await.expect("written");
+        }
+        store.mark("list*:over", Mark::Presence, in_millis(-1)).await.expect("written");
+        let (mut keys, mut after, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = store.list(&pattern, &after).await.expect("a page");
+            keys.extend(page.keys);
+            pages += 1;
+            match page.next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        keys.sort();
+        keys.dedup();
+        written.sort();
+        assert!(keys == written && pages >= 3, "{} in {pages}", keys.len());
     });
 }
 

@@ -95,13 +95,39 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
     )
 }
 
-/// Says what the store holds for `jti=`, `sid=`, `sub=` (and `issuer=`), `issuer=` alone, or `all=true`.
+/// One page of what the store holds of a kind (`kind=sub`, `after=` what the page before ended with).
+async fn list(gateway: &Gateway, kind: &str, after: &str) -> Result<Value, Fault> {
+    let kinds = || Kind::ALL.map(Kind::name).join(", ");
+    let found = Kind::ALL.into_iter().find(|known| known.name() == kind);
+    let kind = found.ok_or_else(|| fault(format!("unknown kind; known: {}", kinds())))?;
+    let away = |error| Fault(StatusCode::SERVICE_UNAVAILABLE, format!("not known: {error}"));
+    let store = store(gateway)?;
+    let page = store.list(pattern(gateway, kind)?, after).await.map_err(away)?;
+    let mut revocations = Vec::new();
+    for key in page.keys {
+        // One that has ended meanwhile is none.
+        if let Some(entry) = store.read(&key).await.map_err(away)? {
+            revocations.push(json!({ "key": key, "value": entry.value, "remaining_ms": entry.remaining }));
+        }
+    }
+    Ok(json!({ "kind": kind.name(), "revocations": revocations, "after": page.next }))
+}
+
+/// Says what the store holds for `jti=`, `sid=`, `sub=` (and `issuer=`), `issuer=` alone, or `all=true`;
+/// with `kind=` it lists.
 pub async fn look_up(gateway: &Gateway, query: &str) -> Response<Full<Bytes>> {
     let members: Map<String, Value> = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (percent::decode(name), percent::decode(&value.replace('+', " ")).into()))
         .collect();
+    if let Some(kind) = members.get("kind").and_then(Value::as_str) {
+        let after = members.get("after").and_then(Value::as_str).unwrap_or_default();
+        return match list(gateway, kind, after).await {
+            Ok(page) => answer(StatusCode::OK, &page),
+            Err(Fault(status, text)) => problem(status, &text),
+        };
+    }
     let found = async {
         let (_, key) = named(gateway, &members)?;
         let away = |error| Fault(StatusCode::SERVICE_UNAVAILABLE, format!("not known: {error}"));

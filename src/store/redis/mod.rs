@@ -33,7 +33,7 @@ use tokio::time::timeout;
 
 pub use self::lease::{Lease, LeaseKeys};
 pub use self::tracking::{Tracked, Tracker, Tracking, TrackingNumbers};
-use super::{Entry, Standing, StandingKeys, StoreError, Trouble};
+use super::{Entry, KeyPattern, PAGE, Page, Standing, StandingKeys, StoreError, Trouble};
 
 /// What the names of the gateways' own keys begin with, unless said otherwise.
 const PREFIX: &str = "bearward:";
@@ -228,6 +228,19 @@ impl Link {
         let life = self.command(life).await?;
         let remaining = if let Value::Int(millis) = life { u64::try_from(millis).ok() } else { None };
         Ok(Some(Entry { value, remaining }))
+    }
+
+    /// One step of a scan over all keys; what is a page is for Redis to say.
+    pub(super) async fn list(&self, pattern: &KeyPattern, after: &str) -> Result<Page, StoreError> {
+        let odd = || StoreError::Refused("an odd answer to SCAN".to_owned());
+        let text = |value: Value| ::redis::from_redis_value::<String>(value).map_err(|_| odd());
+        let mut scan = ::redis::cmd("SCAN");
+        scan.arg(if after.is_empty() { "0" } else { after }).arg("MATCH").arg(pattern.glob()).arg("COUNT").arg(PAGE);
+        let Value::Array(parts) = self.command(scan).await? else { return Err(odd()) };
+        let Ok([cursor, Value::Array(keys)]) = <[Value; 2]>::try_from(parts) else { return Err(odd()) };
+        let next = text(cursor)?;
+        let keys = keys.into_iter().map(text).collect::<Result<_, _>>()?;
+        Ok(Page { keys, next: (next != "0").then_some(next) })
     }
 
     async fn command(&self, command: ::redis::Cmd) -> Result<Value, StoreError> {
