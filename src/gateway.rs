@@ -3,6 +3,7 @@
 //! `serve` is the only place where order is decided; around it `handle` reads the clocks once,
 //! renders, and has what happened recorded.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
@@ -13,6 +14,7 @@ use crate::admit::Routes;
 use crate::authenticate::Authenticator;
 use crate::authorize;
 use crate::clock::{self, Moment};
+use crate::denial::Denial;
 use crate::forward::body::Answer;
 use crate::forward::{Connections, Exchanged, Forwarder, trace};
 use crate::observe::exchange::{Exchange, Recorded};
@@ -77,6 +79,22 @@ impl Gateway {
         let outcome = gateway.serve(arrived, &mut seen).await;
         seen.ended(outcome.as_ref().err());
         seen.answered(gateway.responder.render(outcome, &request_id))
+    }
+
+    /// Asks again for answers that last; what is not permitted any more is cut. Called a few times a
+    /// second.
+    pub fn look(worker: &Rc<Worker>) {
+        let now = clock::now();
+        for held in worker.connections.leashes().lasting(now.monotonic) {
+            let worker = Rc::clone(worker);
+            tokio::task::spawn_local(async move {
+                match Authenticator::still_holds(&held.caller, held.policy, now, &worker.store).await {
+                    Ok(()) => held.holds(),
+                    Err(Denial::StandingUnknown) => held.doubt(),
+                    Err(_) => held.cut(),
+                }
+            });
+        }
     }
 
     fn request_id(peer: &Peer, request: &Request<Incoming>) -> HeaderValue {

@@ -40,6 +40,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "authenticate",
                 "authorize",
                 "clock",
+                "denial",
                 "forward",
                 "observe::exchange",
                 "observe::metrics",
@@ -63,7 +64,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("admit", vec!["denial", "percent", "route"]),
         ("authenticate", vec!["admit::Admitted", "clock", "denial", "percent", "route", "store"]),
         ("authorize", vec!["admit::Admitted", "authenticate::Caller", "authenticate::Identity", "denial", "route"]),
-        ("forward", vec!["accept::Busy", "accept::Peer", "authenticate::Caller", "authorize::Permit", "clock"]),
+        (
+            "forward",
+            vec!["accept::Busy", "accept::Peer", "authenticate::Caller", "authorize::Permit", "clock", "route"],
+        ),
         ("respond", vec!["denial", "forward::ForwardError", "forward::body"]),
         // Beside the way of a request.
         ("store", vec!["clock"]),

@@ -176,6 +176,7 @@ impl Seat {
                     if looks.is_multiple_of(SWEEP_EVERY) {
                         watch.look(&seat.limits);
                         worker.connections.sweep(&worker.gateway.forwarder);
+                        Gateway::look(&worker);
                     }
                 }
             }

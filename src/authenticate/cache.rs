@@ -12,7 +12,7 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::VerifiedCaller;
+use super::Identity;
 
 /// Bytes of tokens and claims that are kept at the most.
 const CAPACITY: u64 = 64 * 1024 * 1024;
@@ -20,14 +20,14 @@ const CAPACITY: u64 = 64 * 1024 * 1024;
 const TOKENS: usize = 65_536;
 
 /// Verified tokens by their text, shared by all workers.
-pub struct TokenCache(Cache<Box<str>, Arc<VerifiedCaller>, Bytes>);
+pub struct TokenCache(Cache<Box<str>, Arc<Identity>, Bytes>);
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Box<str>, Arc<VerifiedCaller>> for Bytes {
-    fn weight(&self, token: &Box<str>, caller: &Arc<VerifiedCaller>) -> u64 {
-        token.len() as u64 + caller.weight
+impl Weighter<Box<str>, Arc<Identity>> for Bytes {
+    fn weight(&self, token: &Box<str>, identity: &Arc<Identity>) -> u64 {
+        token.len() as u64 + identity.vouch.weight
     }
 }
 
@@ -38,11 +38,11 @@ impl TokenCache {
         Self(Cache::with_weighter(TOKENS, CAPACITY, Bytes))
     }
 
-    pub(super) fn find(&self, token: &str) -> Option<Arc<VerifiedCaller>> {
-        self.0.get(token).filter(|known| !known.key.is_retired())
+    pub(super) fn find(&self, token: &str) -> Option<Arc<Identity>> {
+        self.0.get(token).filter(|known| !known.vouch.key.is_retired())
     }
 
-    pub(super) fn keep(&self, token: &str, caller: Arc<VerifiedCaller>) {
+    pub(super) fn keep(&self, token: &str, caller: Arc<Identity>) {
         self.0.insert(token.into(), caller);
     }
 

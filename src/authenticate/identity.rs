@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::claims::Claims;
+use super::vouch::Vouch;
 
 /// Who is calling.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Identity {
     scopes: Vec<String>,
     claims: Claims,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Why it may be believed.
+    pub(super) vouch: Vouch,
 }
 
 impl Identity {
@@ -32,14 +35,15 @@ impl Identity {
         scopes: Vec<String>,
         claims: Claims,
         headers: Vec<(HeaderName, HeaderValue)>,
+        vouch: Vouch,
     ) -> Self {
-        Self { subject, roles, scopes, claims, headers }
+        Self { subject, roles, scopes, claims, headers, vouch }
     }
 
     /// An identity without a token, for tests of what comes after.
     #[cfg(test)]
     pub(crate) fn for_tests(subject: &str, roles: Vec<String>, scopes: Vec<String>, claims: Claims) -> Self {
-        Self::new(subject.into(), roles, scopes, claims, Vec::new())
+        Self::new(subject.into(), roles, scopes, claims, Vec::new(), Vouch::for_tests())
     }
 
     /// The `sub` claim.

@@ -21,6 +21,7 @@ pub mod issuer;
 pub mod json;
 pub mod keys;
 pub mod token;
+mod vouch;
 
 use std::sync::Arc;
 
@@ -32,13 +33,13 @@ use self::claims::ClaimPath;
 use self::headers::IdentityHeader;
 pub use self::identity::{Caller, Identity};
 use self::issuer::{Issuer, VerifiedToken};
-use self::keys::Key;
 use self::token::UnverifiedToken;
+use self::vouch::Vouch;
 use crate::admit::Admitted;
 use crate::clock::Moment;
 use crate::denial::Denial;
-use crate::route::{RevocationMode, Route, Rule, WhenUnavailable};
-use crate::store::{Asker, KeyPatterns, Slot, Standing, StandingKeys, Store};
+use crate::route::{RevocationPolicy, Route, Rule};
+use crate::store::{Asker, KeyPatterns, Slot, StandingKeys, Store};
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
@@ -50,22 +51,6 @@ pub struct Authenticator {
     patterns: KeyPatterns,
     store: Option<Arc<Store>>,
     cache: TokenCache,
-}
-
-/// What is remembered of a verified token.
-#[derive(Debug)]
-struct VerifiedCaller {
-    issuer: usize,
-    key: Arc<Key>,
-    expires_at: i64,
-    has_jti: bool,
-    has_iat: bool,
-    /// About how many bytes of memory it takes.
-    weight: u64,
-    identity: Arc<Identity>,
-    standing_keys: Arc<StandingKeys>,
-    /// What the store said of them; leaves with the token.
-    slot: Slot,
 }
 
 impl Authenticator {
@@ -97,18 +82,31 @@ impl Authenticator {
             return Ok(Caller::Anonymous);
         }
         let bearer = Bearer::of(request)?;
-        let caller = match self.cache.find(bearer.as_str()) {
+        let identity = match self.cache.find(bearer.as_str()) {
             Some(known) => known,
             None => self.verify(bearer, route, now.unix)?,
         };
-        if !route.issuers.contains(&caller.issuer) {
+        if !route.issuers.contains(&identity.vouch.issuer) {
             return Err(Denial::WrongIssuer);
         }
-        if now.unix >= caller.expires_at {
-            return Err(Denial::Expired);
+        identity.vouch.check(route.revocation, now, store).await?;
+        Ok(Caller::Known(identity))
+    }
+
+    /// Whether what identified a caller holds at `now` as well; for answers that last.
+    ///
+    /// # Errors
+    /// As [`Authenticator::identify`], for a token that was verified.
+    pub async fn still_holds(
+        caller: &Caller,
+        policy: RevocationPolicy,
+        now: Moment,
+        store: &Asker,
+    ) -> Result<(), Denial> {
+        match caller {
+            Caller::Anonymous => Ok(()),
+            Caller::Known(identity) => identity.vouch.check(policy, now, store).await,
         }
-        self.check_standing(route, &caller, store, now).await?;
-        Ok(Caller::Known(Arc::clone(&caller.identity)))
     }
 
     /// The issuers, by their place.
@@ -135,7 +133,7 @@ impl Authenticator {
         self.cache.len()
     }
 
-    fn verify(&self, bearer: Bearer<'_>, route: &Route, now: i64) -> Result<Arc<VerifiedCaller>, Denial> {
+    fn verify(&self, bearer: Bearer<'_>, route: &Route, now: i64) -> Result<Arc<Identity>, Denial> {
         let token = UnverifiedToken::parse(bearer)?;
         let iss = token.claims.text("iss")?.ok_or_else(|| Denial::MissingClaim("iss".into()))?;
         // Only issuers of this route are tried: a stranger's token costs no signature check.
@@ -151,7 +149,7 @@ impl Authenticator {
         Ok(caller)
     }
 
-    fn remember(&self, place: usize, issuer: &Issuer, token: VerifiedToken) -> Result<VerifiedCaller, Denial> {
+    fn remember(&self, place: usize, issuer: &Issuer, token: VerifiedToken) -> Result<Identity, Denial> {
         let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
         let roles = owned(token.claims.texts(&issuer.roles)?);
         let scopes = token.claims.texts(&issuer.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
@@ -163,17 +161,18 @@ impl Authenticator {
         let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
         let (has_jti, has_iat) = (token.claims.member("jti").is_some(), token.issued_at.is_some());
         let claims = token.claims.keep(&self.asked);
-        Ok(VerifiedCaller {
+        let vouch = Vouch {
             issuer: place,
             key: token.key,
             expires_at: token.expires_at,
             has_jti,
             has_iat,
+            needs_jti: self.patterns.jti.is_some(),
             weight: 1024 + claims.weight() + (texts + fields + standing_keys.len() * 192) as u64,
-            identity: Arc::new(Identity::new(token.subject, roles, scopes, claims, headers)),
             standing_keys,
             slot: Slot::default(),
-        })
+        };
+        Ok(Identity::new(token.subject, roles, scopes, claims, headers, vouch))
     }
 
     fn standing_keys(&self, issuer: &Issuer, token: &VerifiedToken) -> Result<StandingKeys, Denial> {
@@ -191,38 +190,5 @@ impl Authenticator {
             keys.times.push(pattern.key(value, &issuer.issuer).into());
         }
         Ok(keys)
-    }
-
-    async fn check_standing(
-        &self,
-        route: &Route,
-        caller: &VerifiedCaller,
-        store: &Asker,
-        now: Moment,
-    ) -> Result<(), Denial> {
-        if route.revocation.mode == RevocationMode::Off {
-            return Ok(());
-        }
-        // A token that the configured keys cannot name could never be taken back.
-        if self.patterns.jti.is_some() && !caller.has_jti {
-            return Err(Denial::MissingClaim("jti".into()));
-        }
-        // Without `iat` nobody knows how long it lives, and so how long its revocation has to.
-        if !caller.has_iat {
-            return Err(Denial::MissingClaim("iat".into()));
-        }
-        if caller.standing_keys.is_empty() {
-            return Err(Denial::MissingClaim("sid".into()));
-        }
-        let standing = match route.revocation.mode {
-            RevocationMode::Off => return Ok(()),
-            RevocationMode::Lookup => store.standing(&caller.standing_keys).await,
-            RevocationMode::Tracked => store.tracked(&caller.standing_keys, &caller.slot, now.monotonic).await,
-        };
-        match (standing, route.revocation.when_unavailable) {
-            (Standing::Clear, _) | (Standing::Unknown, WhenUnavailable::Allow) => Ok(()),
-            (Standing::Revoked, _) => Err(Denial::Revoked),
-            (Standing::Unknown, WhenUnavailable::Deny) => Err(Denial::StandingUnknown),
-        }
     }
 }

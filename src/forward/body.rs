@@ -16,6 +16,7 @@ use super::answer::{Framing, Piece};
 use super::error::ForwardError;
 use super::exchange::Exchange;
 use super::headers::BodyFraming;
+use super::leash::Leash;
 use super::pool::Pool;
 use crate::accept::Busy;
 use crate::clock;
@@ -158,11 +159,18 @@ pub struct Streaming {
     exchange: Option<Exchange>,
     goes_back_to: Option<Pool>,
     silence: Duration,
+    /// Cut when what permitted the answer does not hold any more.
+    pub(super) leash: Option<Leash>,
 }
 
-/// The upstream broke off, or fell silent, inside its answer.
-#[derive(Debug)]
-pub struct AnswerCut;
+/// Why an answer does not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerCut {
+    /// The upstream broke off, or fell silent, inside it.
+    BrokeOff,
+    /// The token that it was permitted for has ended or was taken back.
+    TakenBack,
+}
 
 impl Answer {
     /// The body that follows a head; `pool` is where the connection goes when it is through, `None`
@@ -182,8 +190,14 @@ impl Answer {
             Piece::More | Piece::End => Bytes::new(),
         };
         let is_over = framing.is_over();
-        let mut streaming =
-            Streaming { first: Bytes::new(), framing, exchange: Some(exchange), goes_back_to: pool, silence };
+        let mut streaming = Streaming {
+            first: Bytes::new(),
+            framing,
+            exchange: Some(exchange),
+            goes_back_to: pool,
+            silence,
+            leash: None,
+        };
         if is_over {
             streaming.settle();
             return Ok(Self::Whole(first));
@@ -215,11 +229,14 @@ impl Streaming {
         if !self.first.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
         }
+        if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
+            return Poll::Ready(Err(AnswerCut::TakenBack));
+        }
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(None)) };
         // A fault of the client's body ends the sending, not what is already being answered.
         let _sent = exchange.poll_send(cx);
         loop {
-            match self.framing.next(&mut exchange.connection.buffer).map_err(|_| AnswerCut)? {
+            match self.framing.next(&mut exchange.connection.buffer).map_err(|_| AnswerCut::BrokeOff)? {
                 Piece::End => return Poll::Ready(Ok(None)),
                 Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
                 Piece::More => {}
@@ -228,10 +245,10 @@ impl Streaming {
             match (connection.poll_fill(cx, self.framing.still_to_come()), &self.framing) {
                 (Poll::Ready(Ok(1..)), _) => connection.alarm.clear(),
                 (Poll::Ready(Ok(0)), Framing::Close) => return Poll::Ready(Ok(None)),
-                (Poll::Ready(Ok(0) | Err(_)), _) => return Poll::Ready(Err(AnswerCut)),
+                (Poll::Ready(Ok(0) | Err(_)), _) => return Poll::Ready(Err(AnswerCut::BrokeOff)),
                 (Poll::Pending, _) => {
                     if connection.alarm.poll(cx).is_ready() {
-                        return Poll::Ready(Err(AnswerCut));
+                        return Poll::Ready(Err(AnswerCut::BrokeOff));
                     }
                     if !connection.alarm.is_set() {
                         connection.alarm.set(clock::monotonic() + self.silence);
@@ -254,7 +271,7 @@ impl Body for Answer {
             Self::Streaming(streaming) => {
                 let polled = streaming.poll_next(cx);
                 match &polled {
-                    Poll::Ready(Err(AnswerCut) | Ok(None)) if !streaming.framing.is_over() => streaming.exchange = None,
+                    Poll::Ready(Err(_) | Ok(None)) if !streaming.framing.is_over() => streaming.exchange = None,
                     Poll::Ready(_) if streaming.framing.is_over() => streaming.settle(),
                     Poll::Ready(_) | Poll::Pending => {}
                 }
@@ -283,7 +300,10 @@ impl Body for Answer {
 
 impl std::fmt::Display for AnswerCut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the upstream broke off inside its answer")
+        f.write_str(match self {
+            Self::BrokeOff => "the upstream broke off inside its answer",
+            Self::TakenBack => "the token was taken back",
+        })
     }
 }
 

@@ -19,6 +19,7 @@ pub mod connection;
 pub mod error;
 pub mod exchange;
 pub mod headers;
+pub mod leash;
 pub mod pool;
 pub mod trace;
 
@@ -37,6 +38,7 @@ use self::connection::Connection;
 pub use self::error::{ForwardError, Phase};
 use self::exchange::{Exchange, Fault};
 use self::headers::{BodyFraming, HeaderPlan, Sources};
+use self::leash::Leashes;
 use self::pool::{Pool, Target};
 use crate::accept::{Busy, Peer};
 use crate::authorize::Permit;
@@ -71,6 +73,7 @@ pub struct Forwarder {
 pub struct Connections {
     pool: Pool,
     turn: Cell<usize>,
+    leashes: Leashes,
 }
 
 /// One request with what the gateway adds to it.
@@ -99,6 +102,12 @@ impl Connections {
     pub fn sweep(&self, forwarder: &Forwarder) {
         let longest = forwarder.upstreams.iter().map(|upstream| upstream.keep_alive).max();
         self.pool.sweep(longest.unwrap_or_default());
+    }
+
+    /// Answers that have lasted for a while.
+    #[must_use]
+    pub const fn leashes(&self) -> &Leashes {
+        &self.leashes
     }
 
     fn next_turn(&self) -> usize {
@@ -156,7 +165,10 @@ impl Forwarder {
         };
         let (head, exchange) = attempt.send(upload, started).await?;
         let pool = head.is_persistent.then(|| connections.pool.clone());
-        let answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
+        let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
+        if let Answer::Streaming(streaming) = &mut answer {
+            streaming.leash = connections.leashes.hold(permit.caller(), route.revocation, started);
+        }
         let mut response = Response::new(answer);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;

@@ -98,6 +98,13 @@ impl Exchange {
         }
     }
 
+    fn cut_off(&mut self, cut: AnswerCut) {
+        self.is_cut = true;
+        if cut == AnswerCut::TakenBack {
+            self.outcome = "taken_back";
+        }
+    }
+
     /// Watches the answer's body to its end.
     pub fn answered(mut self, response: Response<Body>) -> Response<Recorded> {
         self.status = response.status().as_u16();
@@ -148,7 +155,7 @@ impl http_body::Body for Recorded {
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => this.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Poll::Ready(Some(Err(AnswerCut))) => this.exchange.is_cut = true,
+            Poll::Ready(Some(Err(cut))) => this.exchange.cut_off(*cut),
             Poll::Ready(None) | Poll::Pending => {}
         }
         polled

@@ -24,6 +24,7 @@ mod embedded;
 mod forwarding;
 mod headers;
 mod keys;
+mod lasting;
 mod lifecycle;
 mod load;
 mod observing;

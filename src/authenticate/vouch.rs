@@ -1,0 +1,84 @@
+//! Why an identity may be believed, and what takes that back.
+
+use std::sync::Arc;
+
+use super::keys::Key;
+use crate::clock::Moment;
+use crate::denial::Denial;
+use crate::route::{RevocationMode, RevocationPolicy, WhenUnavailable};
+use crate::store::{Asker, Slot, Standing, StandingKeys};
+
+/// The token behind an identity, as far as it is looked at with every request.
+#[derive(Debug)]
+pub struct Vouch {
+    /// The place of its issuer.
+    pub(super) issuer: usize,
+    /// The key that its signature was checked with.
+    pub(super) key: Arc<Key>,
+    /// Unix seconds, with leeway.
+    pub(super) expires_at: i64,
+    pub(super) has_jti: bool,
+    pub(super) has_iat: bool,
+    /// Whether the configuration names a key by `jti`.
+    pub(super) needs_jti: bool,
+    pub(super) standing_keys: Arc<StandingKeys>,
+    /// What the store said of them; leaves with the token.
+    pub(super) slot: Slot,
+    /// About how many bytes of memory the identity takes.
+    pub(super) weight: u64,
+}
+
+impl Vouch {
+    /// Whether it holds at `now`: its key is in use, its time is not over, nobody took it back.
+    ///
+    /// # Errors
+    /// `UnknownKey`, `Expired`, `Revoked`, `MissingClaim`, `StandingUnknown`.
+    pub(super) async fn check(&self, policy: RevocationPolicy, now: Moment, store: &Asker) -> Result<(), Denial> {
+        if self.key.is_retired() {
+            return Err(Denial::UnknownKey);
+        }
+        if now.unix >= self.expires_at {
+            return Err(Denial::Expired);
+        }
+        if policy.mode == RevocationMode::Off {
+            return Ok(());
+        }
+        // A token that the configured keys cannot name could never be taken back.
+        if self.needs_jti && !self.has_jti {
+            return Err(Denial::MissingClaim("jti".into()));
+        }
+        // Without it nobody knows how long its revocation has to live, nor whether it was before a logout.
+        if !self.has_iat {
+            return Err(Denial::MissingClaim("iat".into()));
+        }
+        if self.standing_keys.is_empty() {
+            return Err(Denial::MissingClaim("sid".into()));
+        }
+        let standing = match policy.mode {
+            RevocationMode::Off => return Ok(()),
+            RevocationMode::Lookup => store.standing(&self.standing_keys).await,
+            RevocationMode::Tracked => store.tracked(&self.standing_keys, &self.slot, now.monotonic).await,
+        };
+        match (standing, policy.when_unavailable) {
+            (Standing::Clear, _) | (Standing::Unknown, WhenUnavailable::Allow) => Ok(()),
+            (Standing::Revoked, _) => Err(Denial::Revoked),
+            (Standing::Unknown, WhenUnavailable::Deny) => Err(Denial::StandingUnknown),
+        }
+    }
+
+    /// A vouch of nobody, for tests of what comes after.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self {
+            issuer: 0,
+            key: Arc::new(Key::for_tests()),
+            expires_at: i64::MAX,
+            has_jti: true,
+            has_iat: true,
+            needs_jti: false,
+            standing_keys: Arc::default(),
+            slot: Slot::default(),
+            weight: 0,
+        }
+    }
+}

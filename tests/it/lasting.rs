@@ -1,0 +1,129 @@
+//! Answers that last: cut off within a second when the token that permitted them ends.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::gateway::{get, token, with_store};
+use crate::support::redis::Redis;
+use crate::support::{Gateway, Upstream, now, until};
+
+const ROUTES: &str = r#"
+  - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: money, match: { path: "/money/**" }, upstream: echo, access: authenticated, revocation: { mode: lookup } }
+  - { id: lax, match: { path: "/lax/**" }, upstream: echo, access: authenticated, revocation: { when_unavailable: allow } }
+"#;
+
+/// An upstream that sends events for ever, or is silent after the first.
+fn events() -> Upstream {
+    Upstream::scripted(|seen, stream| {
+        let is_silent = seen.line().contains("/silent");
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        drop(stream.write_all(head.as_bytes()));
+        while stream.write_all(b"9\r\ndata: 1\n\n\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(if is_silent { 30_000 } else { 50 }));
+        }
+        false
+    })
+}
+
+/// A stream of events that has begun.
+struct Events(std::net::TcpStream);
+
+impl Events {
+    fn begin(gateway: &Gateway, path: &str, token: Option<&str>) -> Self {
+        let mut client = gateway.client();
+        client.write(get(path, token));
+        assert_eq!(client.read_to_head().status, 200, "{path}");
+        Self(client.stream.try_clone().expect("a second handle"))
+    }
+
+    /// Whether the stream has ended, and not as a whole answer does.
+    fn is_cut(&mut self) -> bool {
+        self.0.set_read_timeout(Some(Duration::from_millis(10))).expect("a time limit");
+        let mut piece = [0; 4096];
+        loop {
+            match self.0.read(&mut piece) {
+                Ok(0) => return true,
+                Ok(read) => assert!(!piece[..read].ends_with(b"0\r\n\r\n"), "a whole answer"),
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_cut_within_a_second_of_the_revocation_and_others_go_on() {
+    let (redis, upstream) = (Redis::start(), events());
+    for store in [redis.url(), "file:store.db".to_owned(), "memory:".to_owned()] {
+        let gateway = Gateway::start(&with_store(upstream.address, &store, "", ROUTES));
+        until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);
+        let (dead, good) =
+            (token(&json!({ "jti": "dead", "sub": "kim" })), token(&json!({ "jti": "good", "sub": "lee" })));
+        for path in ["/me/events", "/me/silent", "/money/events"] {
+            let mut cut = Events::begin(&gateway, path, Some(&dead));
+            let mut goes_on = Events::begin(&gateway, path, Some(&good));
+            let mut open = Events::begin(&gateway, "/open/events", None);
+            // It is looked at a few times before.
+            std::thread::sleep(Duration::from_millis(600));
+            assert!(!cut.is_cut() && !goes_on.is_cut() && !open.is_cut(), "{path}");
+            assert_eq!(gateway.admin("POST", "/revocations", r#"{"jti":"dead"}"#).status, 200);
+            let revoked = Instant::now();
+            until("it is cut", || cut.is_cut());
+            assert!(revoked.elapsed() < Duration::from_secs(1), "{path} on {store}: {:?}", revoked.elapsed());
+            assert!(!goes_on.is_cut() && !open.is_cut(), "{path}");
+            until("the line says so", || {
+                gateway.access_lines().iter().any(|line| line["outcome"] == "taken_back" && line["cut"] == true)
+            });
+            if store.starts_with("redis") {
+                redis.command(&["DEL", "blacklist:dead"]);
+                until("it is taken again", || {
+                    let mut client = gateway.client();
+                    client.write(get("/me/silent", Some(&dead)));
+                    client.read_to_head().status == 200
+                });
+            } else {
+                // A store of its own cannot take it back.
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_ends_with_its_token() {
+    let upstream = events();
+    let yaml = with_store(upstream.address, "memory:", "", ROUTES)
+        .replace("algorithms: [RS256]", "leeway: 0s, algorithms: [RS256]");
+    let gateway = Gateway::start(&yaml);
+    let short = token(&json!({ "exp": now() + 2 }));
+    let mut events = Events::begin(&gateway, "/me/events", Some(&short));
+    assert!(!events.is_cut());
+    let begun = Instant::now();
+    until("it is cut", || events.is_cut());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_store_that_is_away_for_a_moment_ends_no_stream_and_one_that_stays_away_does() {
+    let (redis, upstream) = (Redis::start(), events());
+    let gateway = Gateway::start(&with_store(upstream.address, &redis.url(), "", ROUTES));
+    until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);
+    let good = token(&json!({}));
+    let (mut strict, mut lax) =
+        (Events::begin(&gateway, "/me/events", Some(&good)), Events::begin(&gateway, "/lax/events", Some(&good)));
+    for _ in 0..3 {
+        redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);
+        // Longer than what counts as a connection that lasts.
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    assert!(!strict.is_cut() && !lax.is_cut());
+    redis.freeze();
+    let frozen = Instant::now();
+    until("it is cut", || strict.is_cut());
+    assert!(frozen.elapsed() < Duration::from_secs(4), "{:?}", frozen.elapsed());
+    assert!(!lax.is_cut());
+}
