@@ -66,7 +66,7 @@ section! {
 section! {
     /// Where revocations live.
     pub struct Store {
-        /// `redis://[user:password@]host:port/db`, `rediss://...`, `file:PATH` (beside the configuration
+        /// `redis://[user:password@]host:port/db`, `rediss://...`, `redis+sentinel://host,host/service/db`, `file:PATH` (beside the configuration
         /// unless it begins with `/`; for one gateway), or `memory:` (forgotten at the end).
         required url: String,
         /// What the names of the gateways' own keys in Redis begin with; the same for all that share it.

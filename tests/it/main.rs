@@ -30,6 +30,7 @@ mod load;
 mod observing;
 mod paths;
 mod redis;
+mod sentinel;
 mod store;
 mod tokens;
 mod tracked;

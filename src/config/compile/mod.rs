@@ -219,7 +219,7 @@ fn store(
         Err(reason) => {
             // The URL is not shown: it may hold a password.
             let mistake = Mistake::at(url, format!("the store's URL is not taken: {reason}"));
-            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, `file:PATH`, or `memory:`"));
+            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, `redis+sentinel://host:26379,host:26379/service`, `file:PATH`, or `memory:`"));
             None
         }
     }

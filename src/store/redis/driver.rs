@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Pipeline, Value};
+use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline, Value};
 use tokio::time::timeout;
 
 use super::batch::{answer, ask};
@@ -21,13 +21,13 @@ impl Driver {
         let mut generation = 0;
         loop {
             match self.connect().await {
-                Ok(connection) => {
+                Ok((connection, info)) => {
                     if self.probe.is_some() {
                         tracing::info!(store = %self.url, "store connected");
                     }
                     (announced_away, pause) = (false, BACKOFF.0);
                     generation += 1;
-                    let connected = Connected { generation, connection };
+                    let connected = Connected { generation, info: Arc::new(info), connection };
                     self.shared.connection.store(Some(Arc::new(connected.clone())));
                     let users_left = self.serve(connected).await;
                     self.shared.connection.store(None);
@@ -60,8 +60,9 @@ impl Driver {
     }
 
     /// A connection to a primary that has answered in time.
-    async fn connect(&mut self) -> Result<MultiplexedConnection, String> {
-        let client = Client::open(self.url.0.clone()).map_err(|error| reason(&error))?;
+    async fn connect(&mut self) -> Result<(MultiplexedConnection, ConnectionInfo), String> {
+        let info = self.url.primary().await?;
+        let client = Client::open(info.clone()).map_err(|error| reason(&error))?;
         let limit = self.deadline.max(Duration::from_millis(500));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(limit))
@@ -72,7 +73,7 @@ impl Driver {
                 client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| reason(&error))?;
             let said = connection.send_packed_command(&hello::ask(2)).await.map_err(|error| reason(&error))?;
             Hello::read(Some(&said))?;
-            Ok(connection)
+            Ok((connection, info))
         };
         timeout(limit * 2, attempt).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
@@ -134,6 +135,9 @@ impl Look {
             return shared.give_up(connected.generation);
         };
         if Hello::read(replies.first()).is_err() {
+            return shared.give_up(connected.generation);
+        }
+        if self.url.has_moved_from(&connected.info).await {
             return shared.give_up(connected.generation);
         }
         if self.probe.is_some() {

@@ -19,6 +19,7 @@ mod hello;
 mod lease;
 mod revoke;
 mod tracking;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,13 +27,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{IntoConnectionInfo, RedisError, Value};
+use ::redis::{ConnectionInfo, RedisError, Value};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 pub use self::lease::{Lease, LeaseKeys};
 pub use self::tracking::{Tracked, Tracker, Tracking, TrackingNumbers};
+pub use self::url::RedisUrl;
 use super::{Entry, KeyPattern, PAGE, Page, Standing, StandingKeys, StoreError, Trouble};
 
 /// What the names of the gateways' own keys begin with, unless said otherwise.
@@ -45,38 +47,6 @@ const BATCH: usize = 256;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
-
-/// Where Redis is; `Debug` and `Display` leave the password out.
-#[derive(Clone)]
-pub struct RedisUrl(::redis::ConnectionInfo);
-
-impl RedisUrl {
-    /// Reads `redis://[user:password@]host[:port][/db]` or the same with `rediss://`.
-    ///
-    /// # Errors
-    /// What is wrong, without the password.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        if !(url.starts_with("redis://") || url.starts_with("rediss://")) {
-            return Err("the scheme is neither `redis://` nor `rediss://`".to_owned());
-        }
-        let info =
-            url.into_connection_info().map_err(|error| error.detail().unwrap_or("it cannot be read").to_owned())?;
-        let settings = ::redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        Ok(Self(info.set_tcp_settings(settings)))
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.addr())
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// One way to Redis; the connection itself is held by its [`Driver`].
 pub struct Link {
@@ -115,6 +85,8 @@ struct Shared {
 #[derive(Clone)]
 struct Connected {
     generation: u64,
+    /// Where it leads.
+    info: Arc<ConnectionInfo>,
     connection: MultiplexedConnection,
 }
 

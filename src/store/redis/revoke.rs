@@ -107,9 +107,12 @@ impl Link {
             Ok(Err(error)) => return Err(StoreError::Refused(reason(&error))),
             Ok(Ok(replies)) => replies,
         };
+        if let Some(Value::ServerError(error)) = replies.first() {
+            // It may be a replica by now: the next one asks anew where the primary is.
+            return Err(StoreError::Refused(error.code().to_owned()));
+        }
         *kept = Some(connection);
         match replies.as_slice() {
-            [Value::ServerError(error), _] => Err(StoreError::Refused(error.code().to_owned())),
             [_, Value::Int(1..)] => Ok(Acknowledged::default()),
             [_, _] => Err(StoreError::Unconfirmed("no replica took it in time".to_owned())),
             _ => Err(StoreError::Unconfirmed("an odd answer".to_owned())),
@@ -117,7 +120,8 @@ impl Link {
     }
 
     async fn connect_apart(&self) -> Result<MultiplexedConnection, StoreError> {
-        let client = Client::open(self.url.0.clone()).map_err(|error| StoreError::Refused(reason(&error)))?;
+        let info = self.url.primary().await.map_err(|_| StoreError::Away)?;
+        let client = Client::open(info).map_err(|error| StoreError::Refused(reason(&error)))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.deadline.max(Duration::from_millis(500))))
             .set_response_timeout(None);

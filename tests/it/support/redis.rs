@@ -45,6 +45,7 @@ impl Redis {
         redis
     }
 
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

@@ -11,12 +11,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, Value};
+use ::redis::{ConnectionInfo, Pipeline, Value};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::super::batch::{ask, end_with_word, is_word};
 use super::super::hello::{self, Hello};
-use super::super::{lease, reason};
+use super::super::{RedisUrl, lease, reason};
 use super::Shared;
 use super::generation::{Found, Generation, Key, Learned, Tracked};
 use crate::clock;
@@ -24,6 +24,8 @@ use crate::store::StandingKeys;
 
 /// How long it takes until every key has been read again, unless there are too many.
 const ROUND: Duration = Duration::from_secs(30);
+/// How often Sentinels are asked whether the primary is still the same.
+const FOLLOW: Duration = Duration::from_millis(500);
 /// Keys that are read again with one proof at the most.
 const READ_AGAIN: usize = 1024;
 
@@ -31,6 +33,8 @@ const READ_AGAIN: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
+    /// Where it leads.
+    pub(super) info: Arc<ConnectionInfo>,
     pub(super) generation: Arc<Generation>,
     pub(super) shared: Arc<Shared>,
 }
@@ -59,6 +63,18 @@ impl Connected {
             }
             if let Err(reason) = proved {
                 return self.give_up(&reason);
+            }
+        }
+    }
+
+    /// Gives up when the Sentinels have made another one the primary.
+    pub(super) async fn follow(self, url: RedisUrl) {
+        let mut beat = tokio::time::interval(FOLLOW);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            if url.has_moved_from(&self.info).await {
+                return self.give_up("the Sentinels name another primary");
             }
         }
     }

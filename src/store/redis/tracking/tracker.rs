@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ::redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -90,10 +90,10 @@ impl Tracker {
     /// A connection that tracks, and has proved that it may read what look-ups read.
     async fn connect(&self) -> Result<Connected, String> {
         let generation = Generation::new();
-        let info = self.url.0.clone();
+        let info = self.url.primary().await?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings).into_connection_info().map_err(|error| reason(&error))?;
-        let client = Client::open(info).map_err(|error| reason(&error))?;
+        let info = info.set_redis_settings(settings);
+        let client = Client::open(info.clone()).map_err(|error| reason(&error))?;
         let limit = self.shared.deadline.max(Duration::from_millis(500));
         let (told, shared) = (Arc::clone(&generation), Arc::clone(&self.shared));
         let config = AsyncConnectionConfig::new()
@@ -122,7 +122,7 @@ impl Tracker {
                 return Err("an odd answer to CLIENT TRACKING".to_owned());
             }
             let shared = Arc::clone(&self.shared);
-            let connected = Connected { connection, generation, shared };
+            let connected = Connected { connection, info: Arc::new(info), generation, shared };
             connected.prove(&self.probe).await?;
             Ok(connected)
         };
@@ -132,8 +132,10 @@ impl Tracker {
     /// Sends what is asked until the connection breaks; `false` when nobody is left to ask.
     async fn serve(&mut self, connected: Connected) -> bool {
         let proving = tokio::spawn(connected.clone().stay_fresh(Arc::clone(&self.probe)));
+        let following = tokio::spawn(connected.clone().follow(self.url.clone()));
         let users_left = self.hand_on(connected).await;
         proving.abort();
+        following.abort();
         users_left
     }
 

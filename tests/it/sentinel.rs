@@ -1,0 +1,185 @@
+//! A primary with replicas and Sentinels: what was acknowledged by a replica outlives the primary.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::gateway::{get, token, with_store};
+use crate::support::redis::Redis;
+use crate::support::{Client, Gateway, Upstream, until};
+
+const ROUTES: &str = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: money, match: { path: "/money" }, upstream: echo, access: authenticated, revocation: { mode: lookup } }
+"#;
+
+/// One Sentinel; dropping it ends it.
+struct Sentinel {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn start(primary: u16) -> Self {
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("sentinel.conf");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor shop 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds shop 300\nsentinel failover-timeout shop 2000\n"
+        );
+        std::fs::write(&file, settings).expect("a file");
+        let child = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server");
+        Self { child, port, _folder: folder }
+    }
+
+    fn ask(&self, words: &[&str]) -> String {
+        let out =
+            Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output().expect("redis-cli");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Where it says the primary is.
+    fn primary(&self) -> u16 {
+        let said = self.ask(&["SENTINEL", "get-master-addr-by-name", "shop"]);
+        said.lines().nth(1).and_then(|port| port.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether it knows everybody: `replicas` replicas and two other Sentinels, all well.
+    fn knows(&self, replicas: usize) -> bool {
+        let well = |kind: &str| {
+            let said = self.ask(&["SENTINEL", kind, "shop"]);
+            let flags: Vec<&str> = said
+                .lines()
+                .zip(said.lines().skip(1))
+                .filter(|(name, _)| *name == "flags")
+                .map(|(_, flags)| flags)
+                .collect();
+            flags.iter().filter(|flags| !flags.contains("down") && !flags.contains("disconnected")).count()
+        };
+        well("replicas") >= replicas && well("sentinels") == 2
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn replica(primary: u16) -> Redis {
+    Redis::start_with(&["--replicaof", "127.0.0.1", &primary.to_string(), "--repl-diskless-sync-delay", "0"])
+}
+
+// `BEARWARD_TURNS` sets how many primaries die.
+#[test]
+fn what_a_replica_has_acknowledged_outlives_the_primary() {
+    let turns = std::env::var("BEARWARD_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let first = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let mut nodes = vec![replica(first.port), replica(first.port)];
+    nodes.push(first);
+    let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(nodes[2].port)).collect();
+    let known = |count: usize| sentinels.iter().all(|sentinel| sentinel.knows(count));
+    until("the Sentinels know all", || known(2));
+    let hosts: Vec<String> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+    let upstream = Upstream::echo();
+    let url = format!("redis+sentinel://{}/shop", hosts.join(","));
+    let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    let good = token(&json!({ "jti": "good" }));
+    let status = |path: &str, token: &str| gateway.get(path, Some(token)).status;
+    until("it is taken", || status("/me/x", &good) == 200);
+    let (next, acknowledged) = (AtomicUsize::new(0), Mutex::new(Vec::<String>::new()));
+    let mut slowest = Duration::ZERO;
+    for turn in 0..turns {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let jti = format!("f-{}", next.fetch_add(1, Ordering::Relaxed));
+                        let body = json!({ "jti": jti, "ack": "replica" }).to_string();
+                        if gateway.admin("POST", "/revocations", &body).status == 200 {
+                            acknowledged.lock().expect("a list").push(jti);
+                        }
+                    }
+                });
+            }
+            let enough = acknowledged.lock().expect("a list").len() + 50;
+            until("some are acknowledged", || acknowledged.lock().expect("a list").len() >= enough);
+            let old = sentinels[0].primary();
+            let place = nodes.iter().position(|node| node.port == old).expect("the primary is one of them");
+            nodes.remove(place).kill();
+            let killed = Instant::now();
+            // A good token is never taken for a bad one.
+            until("it heals", || match status("/me/x", &good) {
+                200 if sentinels[0].primary() != old => true,
+                200 | 503 => false,
+                other => panic!("{other}"),
+            });
+            slowest = slowest.max(killed.elapsed());
+            is_over.store(true, Ordering::Relaxed);
+            nodes.push(replica(sentinels[0].primary()));
+        });
+        let acknowledged = acknowledged.lock().expect("a list");
+        let mut client = gateway.client();
+        for jti in acknowledged.iter() {
+            let mut seen = client.send(get("/me/x", Some(&token(&json!({ "jti": jti }))))).status;
+            if seen == 503 {
+                until("it is known", || {
+                    seen = status("/me/x", &token(&json!({ "jti": jti })));
+                    seen != 503
+                });
+                client = Client::connect(gateway.address);
+            }
+            assert_eq!(seen, 401, "turn {turn}: {jti} is lost");
+        }
+        assert!(matches!(status("/money", &good), 200 | 503));
+        drop(acknowledged);
+        until("there are two replicas again", || known(2));
+    }
+    let count = acknowledged.lock().expect("a list").len();
+    println!("{count} acknowledged revocations, {turns} primaries killed, served again after at most {slowest:?}");
+}
+
+#[test]
+fn a_gateway_follows_the_sentinels_and_believes_no_minority() {
+    let primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let other = replica(primary.port);
+    let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(primary.port)).collect();
+    until("the Sentinels know all", || sentinels.iter().all(|sentinel| sentinel.knows(1)));
+    let upstream = Upstream::echo();
+    // One of three that are named is not more than half.
+    let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:1,127.0.0.1:2/shop", sentinels[0].port);
+    let alone = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    until("it is told", || alone.lines().iter().any(|line| line.contains("more than half have to agree")));
+    let good = token(&json!({ "jti": "good" }));
+    assert_eq!(alone.get("/me/x", Some(&good)).status, 503);
+    let hosts: Vec<String> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+    let url = format!("redis+sentinel://{}/shop", hosts.join(","));
+    let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    let status = |path: &str| gateway.get(path, Some(&good)).status;
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(path) == 200);
+    }
+    // The old primary lives on, cut off from the Sentinels' world by their own decision.
+    sentinels[0].ask(&["SENTINEL", "FAILOVER", "shop"]);
+    until("another one leads", || sentinels.iter().all(|sentinel| sentinel.primary() == other.port));
+    until("it leads", || other.command(&["INFO", "replication"]).contains("role:master"));
+    other.command(&["SET", "blacklist:good", "1"]);
+    for path in ["/me/x", "/money"] {
+        until("it is refused", || status(path) == 401);
+    }
+}
