@@ -8,27 +8,27 @@
 //! 2. inside a request's head, no longer than `header_timeout`: then 408 and closed (slow loris);
 //! 3. busy with a request, whose own limits apply.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request as HttpRequest;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::Limits;
 use super::peer::Peer;
-use crate::clock;
+use super::phase::{Busy, Order, Phase, State, Watch};
 use crate::forward::body::AnswerCut;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::exchange::Recorded;
@@ -40,115 +40,9 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n
 /// Header fields that are parsed at all; `admit` has the finer limit, and a better answer.
 const MAX_FIELDS: usize = 256;
 
-/// How long a connection waits before it is parked.
-const PARK_AFTER: Duration = Duration::from_secs(1);
-
-/// The connections of one worker.
-#[derive(Default)]
-pub struct Watch {
-    connections: RefCell<HashMap<u64, Rc<State>>>,
-    next: Cell<u64>,
-}
-
-/// What the watch sees of one connection.
-struct State {
-    phase: Cell<Phase>,
-    since: Cell<Instant>,
-    order: Cell<Order>,
-    /// Whether all that was written is with the kernel.
-    is_flushed: Cell<bool>,
-    woken: Notify,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Waiting,
-    /// Waiting, with its buffers given back.
-    Parked,
-    Head,
-    Busy,
-}
-
-/// What a connection is told to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    GoOn,
-    /// Give the buffers back and wait for the socket alone.
-    Park,
-    /// Answer what is under way, then close.
-    Finish,
-    /// Say 408 and close.
-    TimeOut,
-}
-
-impl Watch {
-    /// Ends what has been waiting, or inside a head, for too long.
-    pub fn look(&self, limits: &Limits) {
-        let now = clock::monotonic();
-        for state in self.connections.borrow().values() {
-            let age = now.saturating_duration_since(state.since.get());
-            match state.phase.get() {
-                Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => state.tell(Order::Finish),
-                Phase::Waiting if age > PARK_AFTER => state.tell(Order::Park),
-                Phase::Head if age > limits.header_timeout => state.tell(Order::TimeOut),
-                Phase::Waiting | Phase::Parked | Phase::Head | Phase::Busy => {}
-            }
-        }
-    }
-
-    /// Tells every connection to finish.
-    pub fn finish(&self) {
-        for state in self.connections.borrow().values() {
-            state.tell(Order::Finish);
-        }
-    }
-
-    /// How many connections there are.
-    pub fn count(&self) -> usize {
-        self.connections.borrow().len()
-    }
-
-    fn enter(self: &Rc<Self>) -> Entry {
-        let number = self.next.get();
-        self.next.set(number.wrapping_add(1));
-        let state = Rc::new(State {
-            phase: Cell::new(Phase::Head),
-            since: Cell::new(clock::monotonic()),
-            order: Cell::new(Order::GoOn),
-            is_flushed: Cell::new(true),
-            woken: Notify::new(),
-        });
-        self.connections.borrow_mut().insert(number, Rc::clone(&state));
-        Entry { watch: Rc::clone(self), number, state }
-    }
-}
-
-/// A connection's place in the watch; leaving is dropping it.
-struct Entry {
-    watch: Rc<Watch>,
-    number: u64,
-    state: Rc<State>,
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.watch.connections.borrow_mut().remove(&self.number);
-    }
-}
-
-impl State {
-    fn tell(&self, order: Order) {
-        if self.order.get() != order {
-            self.order.set(order);
-            self.woken.notify_one();
-        }
-    }
-
-    fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
-        self.since.set(clock::monotonic());
-    }
-}
+/// How long, and for how many bytes, a client is listened to that sends on after its answer.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_LINGERED: usize = 64 * 1024 * 1024;
 
 /// Serves one connection until it ends.
 pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<Watch>, limits: Limits) {
@@ -176,8 +70,9 @@ pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<
 /// Serves requests until the connection ends, `None`, or is parked.
 async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> Option<Watched> {
     let state = Rc::clone(&io.state);
-    let service = service_fn(|request| {
+    let service = service_fn(|request: HttpRequest<Incoming>| {
         let busy = Busy::begin(&state);
+        state.had_body.set(!request.body().is_end_stream());
         async move {
             let answer = Gateway::handle(worker, peer, busy.clone(), request).await;
             Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy }))
@@ -198,7 +93,7 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
                 if let Some(fault) = ended.err().and_then(head_fault) {
                     refused(fault, peer, worker);
                 }
-                return None;
+                break Order::Finish;
             }
             () = &mut woken => {
                 woken.set(state.woken.notified());
@@ -219,11 +114,37 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     if order == Order::Park {
         return Some(Watched { before: parts.read_buf, ..io });
     }
+    if order == Order::Finish {
+        linger(io.stream, state.had_body.get()).await;
+        return None;
+    }
     refused(HeadFault::TooSlow, peer, worker);
     // A client that does not read is not waited for.
     drop(io.stream.try_write(TIMED_OUT));
     drop(io.stream.shutdown().await);
     None
+}
+
+/// Reads what a client still sends to a connection that is closed on this side, for a while: closing
+/// the socket on it would reset the connection, and the client might lose the answer (RFC 9112 §9.6).
+async fn linger(stream: TcpStream, had_body: bool) {
+    let mut waste = vec![0; 16 * 1024];
+    let read = async {
+        let mut left = MAX_LINGERED;
+        loop {
+            match stream.try_read(&mut waste) {
+                Ok(0) => return,
+                Ok(read) if read < left => left -= read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && had_body => {
+                    if stream.readable().await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    drop(timeout(LINGER, read).await);
 }
 
 /// What was wrong with a head that hyper has answered by itself; how else a connection ends is the
@@ -244,26 +165,6 @@ fn refused(fault: HeadFault, peer: &Peer, worker: &Worker) {
 
 /// hyper's read buffer is not allowed to be smaller.
 const MIN_BUFFER: usize = 16 * 1024;
-
-/// Keeps a connection busy. When the last clone has gone, with the answer's body and with what was
-/// still read of the request's, the connection waits for the next request.
-#[derive(Clone)]
-pub struct Busy(#[expect(dead_code, reason = "held for what its end does")] Rc<Request>);
-
-struct Request(Rc<State>);
-
-impl Busy {
-    fn begin(state: &Rc<State>) -> Self {
-        state.enter(Phase::Busy);
-        Self(Rc::new(Request(Rc::clone(state))))
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        self.0.enter(Phase::Waiting);
-    }
-}
 
 /// An answer's body with what it keeps busy.
 struct Sending {

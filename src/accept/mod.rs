@@ -12,6 +12,7 @@
 pub mod connection;
 mod listen;
 mod peer;
+pub mod phase;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,9 +26,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
-pub use self::connection::Busy;
-use self::connection::Watch;
 pub use self::peer::Peer;
+pub use self::phase::Busy;
+use self::phase::Watch;
 use crate::clock;
 use crate::forward::Connections;
 use crate::gateway::{Gateway, Worker};
@@ -38,6 +39,8 @@ use crate::store::Asker;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How many of those looks pass before it looks after idle connections.
 const SWEEP_EVERY: u32 = 5;
+/// The same while draining, which looks every 5 ms.
+const DRAINING_LOOKS: u32 = 50;
 /// How long an accept that failed is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -186,6 +189,11 @@ impl Seat {
         while Rc::strong_count(&seat) > 1 || watch.count() > 0 {
             watch.finish();
             worker.connections.look(clock::monotonic());
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(DRAINING_LOOKS) {
+                watch.look(&seat.limits);
+                Gateway::look(&worker);
+            }
             tokio::select! {
                 () = sleep_until(end.into()) => break,
                 () = sleep(Duration::from_millis(5)) => {}

@@ -1,10 +1,10 @@
 //! A request becomes one canonical path on one route.
 //!
 //! 1. No `CONNECT` and no `TRACE`: 400. Target and header sizes within the limits: 414, 431.
-//! 2. Exactly one `Host`, well formed: 400.
+//! 2. Exactly one `Host`, well formed; a `Transfer-Encoding` of nothing but `chunked`: 400.
 //! 3. A canonical path: 400.
 //! 4. One route: 404, 405.
-//! 5. `%2F` only where the route allows it: 400.
+//! 5. `%2F` only where the route allows it, and no other route has the path that it decodes to: 400.
 //! 6. An announced body within the route's limit: 413.
 //!
 //! Pure: no IO, no clock, no log. It does not look at credentials.
@@ -16,7 +16,7 @@ pub mod path;
 pub mod pattern;
 pub mod router;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
@@ -93,11 +93,12 @@ impl Routes {
             return Err(Denial::TargetTooLong);
         }
         self.measure(&request.headers)?;
+        check_coding(&request.headers)?;
         let host = host::of(request)?;
         let path = CanonicalPath::of(target)?;
         let (number, parameters) = self.router.find(&host, path.as_str(), &request.method)?;
         let route = self.routes.get(number).ok_or(Denial::NoRoute)?;
-        if path.has_encoded_slash() && !route.encoded_slash {
+        if path.has_encoded_slash() && !(route.encoded_slash && self.is_alone(number, &host, &path, &request.method)) {
             return Err(Denial::AmbiguousPath);
         }
         if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
@@ -106,12 +107,31 @@ impl Routes {
         Ok(Admitted { route, path, parameters })
     }
 
+    /// Whether no other route has the path as an upstream reads it that decodes `%2F`: what one route
+    /// lets in must not be what another one protects.
+    fn is_alone(&self, number: usize, host: &str, path: &CanonicalPath, method: &Method) -> bool {
+        match self.router.find(host, &path.as_str().replace("%2F", "/"), method) {
+            Ok((other, _)) => other == number,
+            Err(denial) => denial == Denial::NoRoute,
+        }
+    }
+
     fn measure(&self, headers: &HeaderMap) -> Result<(), Denial> {
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if bytes > self.limits.headers || headers.len() > self.limits.header_count {
             return Err(Denial::HeadersTooLarge);
         }
         Ok(())
+    }
+}
+
+/// A coding beside `chunked` would reach the upstream as bytes that nothing names (RFC 9112 §6.1).
+fn check_coding(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(_), _) => Err(Denial::MalformedRequest),
     }
 }
 

@@ -1,12 +1,14 @@
 //! One connection to a target: bytes out, bytes in, and whether it may be used again.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -55,13 +57,10 @@ impl Connection {
         if !self.buffer.is_empty() {
             return false;
         }
-        // Why: the runtime knows whether the kernel has announced anything; that costs no call.
-        match self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => true,
-            Poll::Ready(_) => {
-                self.stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        // SECURITY: the kernel is asked, and not the runtime, which knows what was so at its last turn: an
+        // answer that came unasked would be taken for the one to the next request.
+        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Prepares the connection for its next exchange.

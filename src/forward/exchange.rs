@@ -191,6 +191,11 @@ impl Exchange {
         if alarm.poll(cx).is_pending() {
             return Poll::Pending;
         }
+        if self.sending == Sending::Body && self.outgoing.is_empty() {
+            // It is the client that is waited for, and its body has a limit of its own.
+            alarm.set(clock::monotonic() + limit);
+            return alarm.poll(cx);
+        }
         match self.upload.moved_at().map(|moved| moved + limit) {
             Some(until) if until > clock::monotonic() => {
                 alarm.set(until);

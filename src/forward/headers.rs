@@ -25,7 +25,7 @@ use crate::authenticate::Caller;
 
 /// Fields that would make an upstream act on another path or method than the one that was judged
 /// (row 44), or believe another client address.
-const OVERRIDES: [&str; 10] = [
+const OVERRIDES: [&str; 20] = [
     "x-original-url",
     "x-original-uri",
     "x-rewrite-url",
@@ -36,6 +36,16 @@ const OVERRIDES: [&str; 10] = [
     "x-client-ip",
     "true-client-ip",
     "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-host",
+    "x-override-url",
+    "x-envoy-external-address",
+    "x-envoy-original-path",
+    "x-client-cert",
+    "x-ssl-client-verify",
 ];
 
 /// What goes on and what is set, for all routes of one configuration.
@@ -189,10 +199,10 @@ pub fn is_hop_by_hop(name: &str) -> bool {
 /// The fields that a `Connection` field names (RFC 9110 §7.6.1). It cannot name one that a gateway
 /// relies on, since ours are set after all removals.
 pub fn named_by(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
-    let names = connection.to_str().unwrap_or_default().split(',');
+    let names = connection.as_bytes().split(|&byte| byte == b',');
     names
-        .filter(|name| !is_hop_by_hop(&name.trim().to_ascii_lowercase()))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !is_hop_by_hop(name.as_str()))
         // Why: these say whose the message is, from whom and how long; dropping them changes it.
         .filter(|name| ![HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE].contains(name))
 }

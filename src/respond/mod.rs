@@ -131,7 +131,8 @@ impl Responder {
         if let Some(seconds) = denial.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if matches!(denial, Denial::BodyTooLarge) {
+        // After a body that is not read, or a head that is not understood, nothing is taken for a request.
+        if matches!(denial, Denial::BodyTooLarge | Denial::MalformedRequest) {
             headers.insert(CONNECTION, CLOSE);
         }
     }

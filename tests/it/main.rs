@@ -20,6 +20,7 @@ mod acknowledged;
 mod answers;
 mod bodies;
 mod commands;
+mod edges;
 mod embedded;
 mod forwarding;
 mod headers;

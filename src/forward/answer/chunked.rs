@@ -14,7 +14,7 @@ use bytes::BytesMut;
 
 use super::{Malformed, Piece};
 
-/// Most bytes of extensions, and of trailers, of one body.
+/// Most bytes of one chunk's extensions, and of all trailers.
 const MAX_PASSED: u32 = 16 * 1024;
 
 /// Where the reader is inside a chunked body.
@@ -131,7 +131,10 @@ impl Chunks {
             (State::Size(1.., size), b';' | b' ' | b'\t') => self.passed(State::Extension(size)),
             (State::Extension(size), _) if is_text(byte) => self.passed(State::Extension(size)),
             (State::SizeEnd(0), b'\n') => Ok(State::Trailer),
-            (State::SizeEnd(size), b'\n') => Ok(State::Data(size)),
+            (State::SizeEnd(size), b'\n') => {
+                self.passed = 0;
+                Ok(State::Data(size))
+            }
             (State::DataCr, b'\r') => Ok(State::DataLf),
             (State::DataLf, b'\n') => Ok(State::Size(0, 0)),
             (State::Trailer, b'\r') => Ok(State::LastLf),

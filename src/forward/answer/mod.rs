@@ -213,7 +213,10 @@ impl Parsed {
             (true, false, Some(length)) => Framing::Length(length),
             (true, false, None) => Framing::Close,
         };
-        let is_persistent = self.is_persistent() && !matches!(framing, Framing::Close);
+        // SECURITY: a server that sends a body where there is none would have it read as the answer to
+        // the next request. Of HEAD the fields cannot tell.
+        let may_have_more = !has_body && (*method == Method::HEAD || is_chunked || self.has_odd_length(length));
+        let is_persistent = self.is_persistent() && !matches!(framing, Framing::Close) && !may_have_more;
         for name in self.connection.iter().flat_map(named_by) {
             self.headers.remove(name);
         }
@@ -222,6 +225,11 @@ impl Parsed {
             self.headers.insert(CONTENT_LENGTH, value);
         }
         Ok(Head { status: self.status, headers: self.headers, framing, is_persistent })
+    }
+
+    /// A length where there is no body: 204 has none; of 304 it is what there would have been.
+    fn has_odd_length(&self, length: Option<u64>) -> bool {
+        self.status == StatusCode::NO_CONTENT && length.is_some_and(|length| length > 0)
     }
 
     fn length(&self) -> Result<Option<u64>, Malformed> {
@@ -243,8 +251,8 @@ impl Parsed {
 
     fn is_persistent(&self) -> bool {
         let says = |option: &str| {
-            let fields = self.connection.iter().filter_map(|field| field.to_str().ok());
-            fields.flat_map(|field| field.split(',')).any(|said| said.trim().eq_ignore_ascii_case(option))
+            let options = self.connection.iter().flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+            options.map(<[u8]>::trim_ascii).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
         };
         if self.connection.is_empty() {
             return self.is_http_11;

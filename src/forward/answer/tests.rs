@@ -49,14 +49,19 @@ fn a_body_ends_where_the_fields_say() {
     ] {
         assert_eq!(get(text), Ok(Some((200, body.to_owned(), goes_on))), "{text}");
     }
-    for status in [204, 304] {
-        assert_eq!(
-            get(&format!("HTTP/1.1 {status} X\r\ncontent-length: 9\r\n\r\n")),
-            Ok(Some((status, String::new(), true)))
-        );
+    // Where a body may follow that should not be there, nothing else is read from the connection.
+    for (status, framing, goes_on) in [
+        (204, "content-length: 0", true),
+        (204, "content-length: 9", false),
+        (204, "transfer-encoding: chunked", false),
+        (304, "content-length: 9", true),
+        (304, "transfer-encoding: chunked", false),
+    ] {
+        let answer = get(&format!("HTTP/1.1 {status} X\r\n{framing}\r\n\r\n"));
+        assert_eq!(answer, Ok(Some((status, String::new(), goes_on))), "{status} {framing}");
     }
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
-    assert_eq!(read(&[head], &Method::HEAD), Ok(Some((200, Vec::new(), true))));
+    assert_eq!(read(&[head], &Method::HEAD), Ok(Some((200, Vec::new(), false))));
 }
 
 #[test]

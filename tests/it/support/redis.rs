@@ -45,7 +45,6 @@ impl Redis {
         redis
     }
 
-
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

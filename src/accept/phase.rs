@@ -1,0 +1,153 @@
+//! What a worker sees of its connections: in which phase each is, for how long, and what it is told.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::Limits;
+use crate::clock;
+
+/// How long a connection waits before it is parked.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// The connections of one worker.
+#[derive(Default)]
+pub struct Watch {
+    connections: RefCell<HashMap<u64, Rc<State>>>,
+    next: Cell<u64>,
+}
+
+/// What the watch sees of one connection.
+pub(super) struct State {
+    pub(super) phase: Cell<Phase>,
+    pub(super) since: Cell<Instant>,
+    pub(super) order: Cell<Order>,
+    /// Whether all that was written is with the kernel.
+    pub(super) is_flushed: Cell<bool>,
+    /// Requests that are under way: an upload may outlast its answer, and the next request begin.
+    pub(super) under_way: Cell<usize>,
+    /// Whether the last request had a body: the client may still be sending it.
+    pub(super) had_body: Cell<bool>,
+    pub(super) woken: Notify,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Waiting,
+    /// Waiting, with its buffers given back.
+    Parked,
+    Head,
+    Busy,
+}
+
+/// What a connection is told to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    GoOn,
+    /// Give the buffers back and wait for the socket alone.
+    Park,
+    /// Answer what is under way, then close.
+    Finish,
+    /// Say 408 and close.
+    TimeOut,
+}
+
+impl Watch {
+    /// Ends what has been waiting, or inside a head, for too long.
+    pub fn look(&self, limits: &Limits) {
+        let now = clock::monotonic();
+        for state in self.connections.borrow().values() {
+            let age = now.saturating_duration_since(state.since.get());
+            match state.phase.get() {
+                Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => state.tell(Order::Finish),
+                Phase::Waiting if age > PARK_AFTER => state.tell(Order::Park),
+                Phase::Head if age > limits.header_timeout => state.tell(Order::TimeOut),
+                Phase::Waiting | Phase::Parked | Phase::Head | Phase::Busy => {}
+            }
+        }
+    }
+
+    /// Tells every connection to finish.
+    pub fn finish(&self) {
+        for state in self.connections.borrow().values() {
+            state.tell(Order::Finish);
+        }
+    }
+
+    /// How many connections there are.
+    pub fn count(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    pub(super) fn enter(self: &Rc<Self>) -> Entry {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        let state = Rc::new(State {
+            phase: Cell::new(Phase::Head),
+            since: Cell::new(clock::monotonic()),
+            order: Cell::new(Order::GoOn),
+            is_flushed: Cell::new(true),
+            under_way: Cell::new(0),
+            had_body: Cell::new(false),
+            woken: Notify::new(),
+        });
+        self.connections.borrow_mut().insert(number, Rc::clone(&state));
+        Entry { watch: Rc::clone(self), number, state }
+    }
+}
+
+/// A connection's place in the watch; leaving is dropping it.
+pub(super) struct Entry {
+    watch: Rc<Watch>,
+    number: u64,
+    pub(super) state: Rc<State>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.watch.connections.borrow_mut().remove(&self.number);
+    }
+}
+
+impl State {
+    pub(super) fn tell(&self, order: Order) {
+        if self.order.get() != order {
+            self.order.set(order);
+            self.woken.notify_one();
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(clock::monotonic());
+    }
+}
+
+/// Keeps a connection busy. When the last clone has gone, with the answer's body and with what was
+/// still read of the request's, the connection waits for the next request.
+#[derive(Clone)]
+pub struct Busy(#[expect(dead_code, reason = "held for what its end does")] Rc<Request>);
+
+struct Request(Rc<State>);
+
+impl Busy {
+    pub(super) fn begin(state: &Rc<State>) -> Self {
+        state.under_way.set(state.under_way.get() + 1);
+        state.enter(Phase::Busy);
+        Self(Rc::new(Request(Rc::clone(state))))
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let left = self.0.under_way.get().saturating_sub(1);
+        self.0.under_way.set(left);
+        // The end of an earlier one says nothing of the one that has begun since.
+        if left == 0 {
+            self.0.enter(Phase::Waiting);
+        }
+    }
+}

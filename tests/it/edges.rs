@@ -1,0 +1,216 @@
+//! Requests and answers at the edges of the protocol, where an earlier version went wrong.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::gateway::{config, get, token};
+use crate::support::{Gateway, Upstream, until};
+
+/// A configuration with limits of its own.
+fn limited(upstream: std::net::SocketAddr, limits: &str, routes: &str) -> Gateway {
+    let yaml = config(upstream, routes).replace("realm: test }", &format!("realm: test, limits: {{ {limits} }} }}"));
+    Gateway::start(&yaml)
+}
+
+// The end of an upload that had been answered early made the connection look idle while the next
+// request was under way, and an idle connection is parked.
+#[test]
+fn a_request_after_an_upload_that_was_answered_early_is_answered_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    let was_early = seen.is_empty();
+                    seen.extend_from_slice(&buffer[..read]);
+                    if was_early && seen.starts_with(b"POST /open/early") {
+                        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+                    }
+                    if seen.starts_with(b"GET /open/slow") || seen.windows(14).any(|part| part == b"GET /open/slow") {
+                        std::thread::sleep(Duration::from_millis(2500));
+                        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow"));
+                        seen.clear();
+                    }
+                }
+            });
+        }
+    });
+    let gateway = limited(address, "keep_alive_timeout: 8s", "");
+    let mut client = gateway.client();
+    client.write("POST /open/early HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 10\r\n\r\nhello");
+    assert_eq!(client.read().status, 200);
+    client.write(format!("world{}", get("/open/slow", None)));
+    let answer = client.read();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));
+}
+
+#[test]
+fn an_encoded_slash_never_leads_around_another_route() {
+    let upstream = Upstream::echo();
+    let routes = r#"
+  - { id: files, match: { path: "/files/{name}" }, upstream: echo, access: authenticated, encoded_slash: allow }
+  - { id: secret, match: { path: "/files/admin/{name}" }, upstream: echo, access: { roles: [admin] } }
+  - { id: put, match: { path: "/files/put/it", methods: [PUT] }, upstream: echo, access: { roles: [admin] } }
+"#;
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let nobody = token(&json!({}));
+    let status = |path: &str| gateway.get(path, Some(&nobody)).status;
+    assert_eq!((status("/files/admin/x"), status("/files/a%2Fb"), status("/files/admin")), (403, 200, 200));
+    for path in ["/files/admin%2Fx", "/files/admin%2fx", "/files/put%2Fit", "/files/%61dmin%2Fx", "/files%2Fadmin/x"] {
+        let before = upstream.seen().len();
+        assert!(matches!(status(path), 400 | 404), "{path}");
+        assert_eq!(upstream.seen().len(), before, "{path}");
+    }
+}
+
+// What an upstream sends where there is no body would be read as the answer to the next request.
+#[test]
+fn a_body_that_should_not_be_there_reaches_nobody() {
+    const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL";
+    let upstream = Upstream::scripted(|seen, stream| {
+        let head = match seen.line() {
+            line if line.starts_with("HEAD") => "HTTP/1.1 200 OK\r\n",
+            line if line.contains("/204") => "HTTP/1.1 204 No Content\r\n",
+            line if line.contains("/304") => "HTTP/1.1 304 Not Modified\r\n",
+            _ => return stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood").is_ok(),
+        };
+        let framing = if seen.line().contains("chunked") {
+            "transfer-encoding: chunked".to_owned()
+        } else {
+            format!("content-length: {}", EVIL.len())
+        };
+        drop(stream.write_all(format!("{head}{framing}\r\n\r\n").as_bytes()));
+        std::thread::sleep(Duration::from_millis(1));
+        stream.write_all(EVIL.as_bytes()).is_ok()
+    });
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let mut client = gateway.client();
+    for (method, path) in
+        [("HEAD", "/open/head"), ("GET", "/open/204"), ("GET", "/open/204/chunked"), ("GET", "/open/304/chunked")]
+    {
+        for _ in 0..50 {
+            client.write(format!("{method} {path} HTTP/1.1\r\nhost: gw.test\r\n\r\n"));
+            client.read_to_head();
+            let answer = client.send(get("/open/x", None));
+            assert_eq!(answer.text(), "good", "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_transfer_coding_beside_chunked_is_400_and_closes() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    for codings in [
+        "gzip, chunked",
+        "chunked, chunked",
+        "chunked\r\ntransfer-encoding: chunked",
+        "identity\r\ntransfer-encoding: chunked",
+        ",chunked",
+    ] {
+        let mut client = gateway.client();
+        client.write(format!(
+            "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ntransfer-encoding: {codings}\r\n\r\n0\r\n\r\n{}",
+            get("/open/y", None)
+        ));
+        assert_eq!(client.read().status, 400, "{codings}");
+        assert!(client.try_read(false).is_none(), "{codings}: closed");
+    }
+    let answer = gateway.send("POST /open/x HTTP/1.1\r\nhost: gw.test\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n");
+    assert_eq!(answer.status, 200);
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
+fn nothing_after_a_head_that_is_not_understood_is_taken_for_a_request() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    for head in [
+        "GET /open/x HTTP/1.1\r\n\r\n",
+        "GET /open/x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "GET /open/x HTTP/1.1\r\nhost: a@b\r\n\r\n",
+        "GET http://other/open/x HTTP/1.1\r\nhost: gw.test\r\n\r\n",
+        "CONNECT gw.test:443 HTTP/1.1\r\nhost: gw.test:443\r\n\r\n",
+    ] {
+        let mut client = gateway.client();
+        client.write(format!("{head}{}", get("/open/y", None)));
+        let answer = client.read();
+        assert_eq!((answer.status, answer.header("connection")), (400, Some("close")), "{head}");
+        assert!(client.try_read(false).is_none(), "{head}: closed");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+#[test]
+fn a_client_that_stalls_its_body_is_408_and_not_the_services_fault() {
+    let upstream = Upstream::echo();
+    let yaml = config(upstream.address, "")
+        .replace("realm: test }", "realm: test, limits: { body_timeout: 1500ms } }")
+        .replace("targets: [\"http", "timeout: 300ms, targets: [\"http");
+    assert!(yaml.contains("timeout: 300ms"));
+    let gateway = Gateway::start(&yaml);
+    let mut client = gateway.client();
+    client.write("POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 100\r\n\r\nabc");
+    assert_eq!(client.read().status, 408);
+}
+
+#[test]
+fn a_client_reads_the_refusal_of_an_upload_that_it_is_still_sending() {
+    let upstream = Upstream::echo();
+    let gateway = limited(upstream.address, "body: 6MiB", "");
+    for (path, status, mebibytes) in [("/me/x", 401, 5), ("/none", 404, 5), ("/open/x", 413, 7)] {
+        for _ in 0..5 {
+            let mut client = gateway.client();
+            let length = mebibytes * 1024 * 1024;
+            client.write(format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: {length}\r\n\r\n"));
+            let piece = vec![b'x'; 64 * 1024];
+            let sent = (0..length / piece.len()).all(|_| client.try_write(&piece).is_some());
+            assert!(sent, "{path}: the connection was reset");
+            assert_eq!(client.try_read(false).map(|answer| answer.status), Some(status), "{path}");
+        }
+    }
+}
+
+#[test]
+fn chunks_of_an_answer_may_be_padded_for_as_long_as_it_lasts() {
+    let upstream = Upstream::scripted(|_, stream| {
+        let mut answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        for _ in 0..6000 {
+            answer.extend_from_slice(b"8   ;padded\r\nAAAAAAAA\r\n");
+        }
+        answer.extend_from_slice(b"0\r\n\r\n");
+        stream.write_all(&answer).is_ok()
+    });
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    assert_eq!(gateway.get("/open/x", None).body.len(), 48_000);
+}
+
+#[test]
+fn half_a_head_does_not_hold_up_a_drain() {
+    let upstream = Upstream::echo();
+    let mut gateway = limited(upstream.address, "header_timeout: 500ms, drain_timeout: 30s", "");
+    let mut slow = gateway.client();
+    slow.write("GET /open/x HTTP/1.1\r\nhost: ");
+    assert_eq!(gateway.get("/open/x", None).status, 200);
+    let told = Instant::now();
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+}
+
+#[test]
+fn what_connection_names_is_removed_whatever_else_stands_there() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let mut head = b"GET /open/x HTTP/1.1\r\nhost: gw.test\r\nx-hop: 1\r\nconnection: x-hop, ".to_vec();
+    head.extend_from_slice(b"\xff\r\n\r\n");
+    assert_eq!(gateway.send(head).status, 200);
+    assert_eq!(upstream.last().value("x-hop"), None);
+    until("the line is written", || !gateway.access_lines().is_empty());
+}
