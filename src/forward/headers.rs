@@ -12,8 +12,6 @@
 //!
 //! Sources: RFC 9110 §7.6, RFC 7239, DESIGN §4.
 
-use std::collections::HashSet;
-
 use http::Method;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -51,10 +49,9 @@ const OVERRIDES: [&str; 20] = [
 /// What goes on and what is set, for all routes of one configuration.
 #[derive(Debug)]
 pub struct HeaderPlan {
-    /// Identity headers and overrides, folded by [`fold`].
-    reserved: HashSet<String>,
-    /// Which lengths their names have: a bit each, so that most other names are not looked up.
-    lengths: u64,
+    /// Identity headers and overrides, folded by [`fold`], by the lengths of their names: most other
+    /// names are told apart by that alone.
+    reserved: Vec<Vec<String>>,
     forward_token: bool,
 }
 
@@ -91,9 +88,16 @@ impl HeaderPlan {
     #[must_use]
     pub fn new<'n>(identity: impl Iterator<Item = &'n HeaderName>, forward_token: bool) -> Self {
         let names = identity.map(HeaderName::as_str).chain(OVERRIDES);
-        let reserved: HashSet<String> = names.map(fold).collect();
-        let lengths = reserved.iter().fold(0, |lengths, name| lengths | length_bit(name));
-        Self { reserved, lengths, forward_token }
+        let mut reserved = Vec::<Vec<String>>::new();
+        for name in names.map(fold) {
+            if reserved.len() <= name.len() {
+                reserved.resize(name.len() + 1, Vec::new());
+            }
+            if let Some(same) = reserved.get_mut(name.len()).filter(|same| !same.contains(&name)) {
+                same.push(name);
+            }
+        }
+        Self { reserved, forward_token }
     }
 
     /// The head of the request to the upstream, to the empty line.
@@ -144,17 +148,13 @@ impl HeaderPlan {
 
     fn is_reserved(&self, name: &str) -> bool {
         if !has_odd_spelling(name) {
-            return self.lengths & length_bit(name) != 0 && self.reserved.contains(name);
+            return self.reserved.get(name.len()).is_some_and(|same| same.iter().any(|known| known == name));
         }
         // SECURITY: a server that turns fields into variables (CGI, WSGI) reads `x_user_id`, and some
         // `x+user+id`, as `X-User-Id`. Of a trusted proxy too, only the true spelling of a forwarding
         // field stays.
         !self.goes_on(&fold(name), false)
     }
-}
-
-fn length_bit(name: &str) -> u64 {
-    1 << (name.len() % 64)
 }
 
 fn has_odd_spelling(name: &str) -> bool {
