@@ -87,7 +87,7 @@ fn replica(primary: u16) -> Redis {
 // `BEARWARD_TURNS` sets how many primaries die.
 #[test]
 fn what_a_replica_has_acknowledged_outlives_the_primary() {
-    let turns = std::env::var("BEARWARD_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let turns = std::env::var("BEARWARD_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let first = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
     let mut nodes = vec![replica(first.port), replica(first.port)];
     nodes.push(first);
@@ -148,7 +148,9 @@ fn what_a_replica_has_acknowledged_outlives_the_primary() {
         }
         assert!(matches!(status("/money", &good), 200 | 503));
         drop(acknowledged);
-        until("there are two replicas again", || known(2));
+        if turn + 1 < turns {
+            until("there are two replicas again", || known(2));
+        }
     }
     let count = acknowledged.lock().expect("a list").len();
     println!("{count} acknowledged revocations, {turns} primaries killed, served again after at most {slowest:?}");
