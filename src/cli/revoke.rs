@@ -50,7 +50,7 @@ pub struct Revoke {
 enum Ack {
     /// The store has it: connected gateways refuse within milliseconds, others within `max_staleness`.
     Primary,
-    /// A replica of the store has it too.
+    /// Every replica that is connected to the store has it too.
     Replica,
     /// Every gateway refuses from now on, or serves no protected route.
     All,
@@ -74,7 +74,7 @@ impl Ack {
         match self {
             Self::Primary => "the store has it: gateways refuse it as soon as they are told".to_owned(),
             Self::Replica => {
-                "a replica of the store has it too: gateways refuse it as soon as they are told".to_owned()
+                "the store and its replicas have it: gateways refuse it as soon as they are told".to_owned()
             }
             Self::All if outwaited.is_empty() => format!("every gateway refuses it ({})", list(&confirmed)),
             Self::All => format!(

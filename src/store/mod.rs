@@ -135,7 +135,7 @@ pub enum Ack {
     /// The store has it: connected gateways refuse with its message, others within `max_staleness`.
     #[default]
     Primary,
-    /// A replica of the store has it too.
+    /// Every replica that is connected has it too: any of them may be the one that takes over.
     Replica,
     /// Every gateway refuses from now on, or serves no protected route.
     All,

@@ -209,6 +209,59 @@ fn a_replica_is_waited_for_and_its_absence_is_told() {
     assert_eq!((order("replica").status, order("all").status, order("some").status), (409, 200, 400));
 }
 
+// Which one takes over is not for the revoker to choose: Sentinels may pick the one that lags behind.
+#[test]
+fn every_replica_that_is_connected_is_waited_for() {
+    let field = Field::start(1);
+    let primary = field.redis.port.to_string();
+    let replicas = [Redis::start(), Redis::start()];
+    let online = || field.redis.command(&["INFO", "replication"]).matches("state=online").count();
+    for replica in &replicas {
+        replica.command(&["REPLICAOF", "127.0.0.1", &primary]);
+    }
+    until("they replicate", || online() == 2);
+    until("it is acknowledged", || field.revoke("first", "replica").0 == 200);
+    replicas[0].freeze();
+    let (status, answer, _) = field.revoke("second", "replica");
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer["detail"].as_str().expect("a detail").contains("1 of 2 replicas"), "{answer}");
+    // Nothing is left to write, and what was written is still not everywhere.
+    assert_eq!(field.revoke("second", "replica").0, 503);
+    replicas[0].thaw();
+    until("it is acknowledged", || field.revoke("second", "replica").0 == 200);
+    assert_eq!(replicas[0].command(&["EXISTS", "blacklist:second"]), "1");
+    // One that has left is not waited for.
+    drop(replicas);
+    let last = Redis::start();
+    last.command(&["REPLICAOF", "127.0.0.1", &primary]);
+    until("it is acknowledged", || field.revoke("third", "replica").0 == 200);
+    assert_eq!(last.command(&["EXISTS", "blacklist:third"]), "1");
+}
+
+// A presence of any type, with an end and without, another writer's and our own.
+#[test]
+fn what_is_there_already_is_acknowledged_too() {
+    let field = Field::start(1);
+    let replica = Redis::start();
+    replica.command(&["REPLICAOF", "127.0.0.1", &field.redis.port.to_string()]);
+    until("it is acknowledged", || field.revoke("first", "replica").0 == 200);
+    let redis = &field.redis;
+    redis.command(&["SET", "blacklist:a", "1"]);
+    redis.command(&["SADD", "blacklist:b", "1"]);
+    redis.command(&["SET", "blacklist:c", "1", "EX", "99999999"]);
+    for jti in ["a", "b", "c"] {
+        let key = format!("blacklist:{jti}");
+        let life = || redis.command(&["TTL", &key]).parse::<i64>().expect("a time");
+        let before = life();
+        replica.freeze();
+        assert_eq!(field.revoke(jti, "replica").0, 503, "{jti}");
+        replica.thaw();
+        until("it is acknowledged", || field.revoke(jti, "replica").0 == 200);
+        assert!((before - 9..=before).contains(&life()), "{jti}: {before}, then {}", life());
+        assert_eq!(replica.command(&["EXISTS", &key]), "1");
+    }
+}
+
 // The line in docs/revocation.md, to the letter.
 #[test]
 fn the_rights_that_are_documented_are_enough() {

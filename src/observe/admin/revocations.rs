@@ -8,7 +8,7 @@
 //! {"sub": "kim"} {"sub": "kim", "before": 1795417786}   every token issued at or before that second
 //! {"issuer": "shop"}                         every token of this issuer, in the same way
 //! {"all": true}                              every token, in the same way
-//! {"jti": "a1", "ack": "all"}                 answers once `primary` (unless said), a `replica`, or `all`
+//! {"jti": "a1", "ack": "all"}                 answers once the `primary` (unless said), every `replica`, or `all` have it
 //!                                            gateways have it
 //! ```
 //!

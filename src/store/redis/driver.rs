@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline, Value};
+use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline};
 use tokio::time::timeout;
 
 use super::batch::{answer, ask};
 use super::hello::{self, Hello};
-use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, RedisUrl, Shared, reason};
+use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, RedisUrl, Shared, code, reason};
 use crate::store::{Standing, StandingKeys};
 
 impl Driver {
@@ -141,7 +141,7 @@ impl Look {
             return shared.give_up(connected.generation);
         }
         if self.probe.is_some() {
-            self.tell(&shared, replies.into_iter().find_map(refusal));
+            self.tell(&shared, replies.into_iter().find_map(|reply| code(&reply)));
         }
     }
 
@@ -156,9 +156,4 @@ impl Look {
             Some(_) | None => {}
         }
     }
-}
-
-/// `LOADING`, `NOAUTH`, `MASTERDOWN` and kin are answers too, but not ones to build on.
-fn refusal(reply: Value) -> Option<String> {
-    if let Value::ServerError(error) = reply { Some(error.code().to_owned()) } else { None }
 }

@@ -57,7 +57,7 @@ pub struct Link {
     tracking: Option<Tracking>,
     lease_keys: LeaseKeys,
     /// Where writes wait for replicas; made when the first one does.
-    replicated: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    replicated: tokio::sync::Mutex<revoke::Replicated>,
 }
 
 /// Connects, reconnects and sends; one for each [`Link`], run where the link is used.
@@ -249,4 +249,10 @@ impl Shared {
 /// An error's code, or its category: the full text may quote what was sent.
 fn reason(error: &RedisError) -> String {
     error.code().unwrap_or_else(|| error.category()).to_owned()
+}
+
+/// The code of an error that was answered: `LOADING`, `NOAUTH`, `MASTERDOWN` and kin are answers too,
+/// but not ones to build on.
+fn code(reply: &Value) -> Option<String> {
+    if let Value::ServerError(error) = reply { Some(error.code().to_owned()) } else { None }
 }

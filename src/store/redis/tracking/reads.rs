@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::super::batch::{ask, end_with_word, is_word};
 use super::super::hello::{self, Hello};
-use super::super::{RedisUrl, lease, reason};
+use super::super::{RedisUrl, code, lease, reason};
 use super::Shared;
 use super::generation::{Found, Generation, Key, Learned, Tracked};
 use crate::clock;
@@ -209,8 +209,4 @@ fn is_of_the_store(code: &str) -> bool {
     const OF_THE_STORE: [&str; 8] =
         ["LOADING", "MASTERDOWN", "READONLY", "NOAUTH", "WRONGPASS", "BUSY", "MISCONF", "CLUSTERDOWN"];
     OF_THE_STORE.contains(&code)
-}
-
-fn code(reply: &Value) -> Option<String> {
-    if let Value::ServerError(error) = reply { Some(error.code().to_owned()) } else { None }
 }
