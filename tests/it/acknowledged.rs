@@ -262,6 +262,20 @@ fn what_is_there_already_is_acknowledged_too() {
     }
 }
 
+// Rights from before replicas were counted: what is written is not called refused.
+#[test]
+fn a_revocation_whose_replicas_may_not_be_counted_is_written_and_told_so() {
+    let field = Field::start(1);
+    for forbidden in ["role", "wait"] {
+        field.redis.command(&["ACL", "SETUSER", "default", "+@all", &format!("-{forbidden}")]);
+        let (status, answer, _) = field.revoke(forbidden, "replica");
+        assert_eq!(status, 503, "{answer}");
+        let detail = answer["detail"].as_str().expect("a detail");
+        assert!(detail.starts_with("revoked, but") && detail.contains("NOPERM"), "{forbidden}: {detail}");
+        assert_eq!(field.nodes[0].status(&token(&json!({ "jti": forbidden }))), 401, "{forbidden}");
+    }
+}
+
 // The line in docs/revocation.md, to the letter.
 #[test]
 fn the_rights_that_are_documented_are_enough() {

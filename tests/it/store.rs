@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bearward::store::{
-    Asker, File, KeyPattern, Kind, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
+    Ack, Asker, File, KeyPattern, Kind, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
 };
 
 use crate::support::now;
@@ -206,4 +206,28 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
         std::task::Poll::Ready(pending.drain(..).filter_map(|(_, output)| output).collect())
     })
     .await
+}
+
+// The clock of the gateway may be behind that of the store: an end that has passed there ends no ban.
+#[test]
+fn waiting_for_replicas_never_ends_a_ban() {
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let url = RedisUrl::parse(&redis.url()).expect("a URL");
+        let (link, driver) = Link::new(url, Duration::from_secs(5), StandingKeys::default());
+        tokio::spawn(driver.run());
+        let store = Store::Redis(Box::new(link));
+        redis.command(&["SET", "for-ever", "1"]);
+        redis.command(&["SET", "for-long", "1", "EX", "1000"]);
+        for key in ["for-ever", "for-long"] {
+            let before: i64 = redis.command(&["TTL", key]).parse().expect("a time");
+            // There is no replica, so it is never confirmed; it is written all the same.
+            let refused = store.revoke(key, Mark::Presence, 1, Ack::Replica).await.expect_err("no replica");
+            assert!(refused.is_written(), "{refused}");
+            assert_eq!(redis.command(&["EXISTS", key]), "1", "{key}");
+            let after: i64 = redis.command(&["TTL", key]).parse().expect("a time");
+            assert!(after == before || (after > 0 && before - after < 9), "{key}: {before}, then {after}");
+        }
+    });
 }

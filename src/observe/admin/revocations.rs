@@ -8,8 +8,8 @@
 //! {"sub": "kim"} {"sub": "kim", "before": 1795417786}   every token issued at or before that second
 //! {"issuer": "shop"}                         every token of this issuer, in the same way
 //! {"all": true}                              every token, in the same way
-//! {"jti": "a1", "ack": "all"}                 answers once the `primary` (unless said), every `replica`, or `all` have it
-//!                                            gateways have it
+//! {"jti": "a1", "ack": "all"}                answers once the `primary` (unless said), every `replica`
+//!                                            of it, or `all` gateways have it
 //! ```
 //!
 //! `issuer` is the issuer's name in the configuration; beside a claim it is needed only where the key

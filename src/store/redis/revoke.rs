@@ -16,7 +16,8 @@ use crate::store::{Ack, Acknowledged, Mark, StoreError};
 /// is needed: it could not be read anyway. Needs Redis 6.2 (`PXAT`).
 ///
 /// Where replicas are waited for it writes in any case: `WAIT` counts from this connection's own last
-/// write, and what is there already may not be everywhere yet.
+/// write, and what is there already may not be everywhere yet. A ban without an end gets one for a
+/// moment, by the clock of the store: one that has passed would delete it.
 const STRENGTHEN: &str = r"
 local key, value, at, kind, touch = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] == 'touch'
 local there = redis.call('TYPE', key).ok
@@ -36,7 +37,7 @@ if left >= 0 and ends < at then
 elseif left >= 0 and touch then
   redis.call('PEXPIREAT', key, string.format('%.0f', ends))
 elseif touch then
-  redis.call('PEXPIREAT', key, ARGV[2])
+  redis.call('PEXPIRE', key, 86400000)
   redis.call('PERSIST', key)
 end
 return 1";
@@ -134,17 +135,23 @@ impl Link {
         let mut pipeline = Pipeline::new();
         pipeline.add_command(write).add_command(::redis::cmd("ROLE"));
         let said = self.say(&mut connection, pipeline, 2).await?;
-        if let Some(code) = said.iter().find_map(code) {
+        if let Some(code) = said.first().and_then(code) {
             // It may be a replica by now: the next one asks anew where the primary is.
             return Err(StoreError::Refused(code));
         }
         let odd = || StoreError::Unconfirmed("an odd answer".to_owned());
+        if let Some(code) = said.get(1).and_then(code) {
+            return Err(StoreError::Unconfirmed(format!("ROLE is refused: {code}")));
+        }
         let connected = said.get(1).and_then(replicas).ok_or_else(odd)?;
         let wanted = kept.wanted(connected, clock::monotonic());
         let mut pipeline = Pipeline::new();
         pipeline.cmd("WAIT").arg(wanted).arg(u64::try_from(REPLICA.as_millis()).unwrap_or(1000));
         let said = self.say(&mut connection, pipeline, 1).await;
         let said = said.map_err(|error| StoreError::Unconfirmed(error.to_string()))?;
+        if let Some(code) = said.first().and_then(code) {
+            return Err(StoreError::Unconfirmed(format!("WAIT is refused: {code}")));
+        }
         kept.connection = Some(connection);
         match said.as_slice() {
             [Value::Int(taken)] if *taken >= i64::from(wanted) => Ok(Acknowledged::default()),
