@@ -225,6 +225,15 @@ impl StandingKeys {
         self.present.len() + self.times.len()
     }
 
+    /// Each key by itself.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        let issued_at = self.issued_at;
+        let present =
+            self.present.iter().map(move |key| Self { present: vec![Arc::clone(key)], times: Vec::new(), issued_at });
+        let time = move |key| Self { present: Vec::new(), times: vec![Arc::clone(key)], issued_at };
+        present.chain(self.times.iter().map(time))
+    }
+
     /// Whether there is nothing to ask.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

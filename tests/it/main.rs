@@ -19,6 +19,7 @@ mod support;
 mod acknowledged;
 mod answers;
 mod bodies;
+mod cluster;
 mod commands;
 mod edges;
 mod embedded;

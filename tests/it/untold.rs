@@ -1,4 +1,4 @@
-//! A store that is not what it seems: a replica, part of a cluster, changed without a word, or one
+//! A store that is not what it seems: a replica, changed without a word, or one
 //! that will not be asked for one key.
 
 use std::time::{Duration, Instant};
@@ -49,17 +49,6 @@ fn a_primary_that_becomes_a_replica_is_not_believed_any_more() {
     assert_eq!(status(&late, "/me/x", &good), 503);
     one.command(&["REPLICAOF", "NO", "ONE"]);
     until("it heals", || matches!(status(&gateway, "/me/x", &good), 200 | 401));
-}
-
-#[test]
-fn a_part_of_a_cluster_is_refused_in_words() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let nodes = folder.path().join("nodes.conf");
-    let settings = ["--cluster-enabled", "yes", "--cluster-config-file", nodes.to_str().expect("text")];
-    let redis = Redis::start_with(&settings);
-    let (_upstream, gateway) = start(&redis.url());
-    until("it is told", || gateway.lines().iter().any(|line| line.contains("it is a cluster, which is not supported")));
-    assert_eq!(status(&gateway, "/me/x", &token(&json!({}))), 503);
 }
 
 // Redis tells nobody of SWAPDB: what is known is read again, a little with each proof.

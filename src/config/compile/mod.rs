@@ -203,23 +203,23 @@ fn store(
     }
     match RedisUrl::parse(url) {
         Ok(parsed) => {
-            let timeout = *section.timeout;
+            let lease_keys = LeaseKeys::new(&section.prefix, &parsed);
+            let (link, driver) = Link::new(parsed, *section.timeout, patterns.probe());
             let tracking = modes.contains(&RevocationMode::Tracked).then(|| {
                 let max_staleness = *config.revocation.max_staleness;
-                let lease = (*config.revocation.leases)
-                    .then(|| Lease::new(LeaseKeys::new(&section.prefix), gateway_name(), max_staleness));
-                Tracking::new(parsed.clone(), timeout, max_staleness, patterns.probe(), lease)
+                let lease =
+                    (*config.revocation.leases).then(|| Lease::new(lease_keys.clone(), gateway_name(), max_staleness));
+                Tracking::new(&link, max_staleness, patterns.probe(), lease)
             });
             let (tracking, tracker) = tracking.unzip();
-            let (link, driver) = Link::new(parsed, timeout, patterns.probe());
             (background.store, background.tracker) = (Some(driver), tracker);
-            let link = link.with_tracking(tracking).with_lease_keys(LeaseKeys::new(&section.prefix));
+            let link = link.with_tracking(tracking).with_lease_keys(lease_keys);
             Some(Arc::new(Store::Redis(Box::new(link))))
         }
         Err(reason) => {
             // The URL is not shown: it may hold a password.
             let mistake = Mistake::at(url, format!("the store's URL is not taken: {reason}"));
-            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, `redis+sentinel://host:26379,host:26379/service`, `file:PATH`, or `memory:`"));
+            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, `redis+sentinel://host:26379,host:26379/service`, `redis+cluster://host:6379,host:6379`, `file:PATH`, or `memory:`"));
             None
         }
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use ::redis::{Pipeline, Value};
 use tokio::time::timeout;
 
-use super::{Ask, Connected, Shared};
+use super::cluster::redirect;
+use super::node::{Answer, Ask, Connected, Shared};
 use crate::store::{Standing, StandingKeys, judge_not_before};
 
 /// Adds the commands that ask for one token's standing; says how many there are.
@@ -37,7 +38,13 @@ pub(super) fn is_word(reply: Option<&Value>, word: &str) -> bool {
 /// Sends one batch as one pipeline and hands out the answers.
 pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch: Vec<Ask>, deadline: Duration) {
     let mut pipeline = Pipeline::with_capacity(batch.len() * 2);
-    let count = batch.iter().map(|one| ask(&mut pipeline, &one.keys)).sum::<usize>() + 1;
+    for one in &batch {
+        if one.is_asking {
+            pipeline.cmd("ASKING");
+        }
+        ask(&mut pipeline, &one.keys);
+    }
+    let count = pipeline.len() + 1;
     let word = end_with_word(&mut pipeline);
     let replies = match timeout(deadline, connected.connection.send_packed_commands(&pipeline, 0, count)).await {
         Ok(Ok(replies)) if replies.len() == count && is_word(replies.last(), &word) => replies,
@@ -50,12 +57,20 @@ pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch:
     };
     let mut replies = replies.into_iter();
     for ask in batch {
-        let present =
-            if ask.keys.present.is_empty() { Standing::Clear } else { judge_presence(replies.next().as_ref()) };
-        let times = ask.keys.times.iter().map(|_| judge_time(replies.next().as_ref(), ask.keys.issued_at));
+        if ask.is_asking {
+            replies.next();
+        }
+        let mut elsewhere = None;
+        let mut next = || {
+            let reply = replies.next();
+            elsewhere = elsewhere.take().or_else(|| reply.as_ref().and_then(redirect));
+            reply
+        };
+        let present = if ask.keys.present.is_empty() { Standing::Clear } else { judge_presence(next().as_ref()) };
+        let times = ask.keys.times.iter().map(|_| judge_time(next().as_ref(), ask.keys.issued_at));
         let standing = times.fold(present, Standing::worse);
         // A caller that has gone away does not want the answer any more.
-        let _gone = ask.answer.send(standing);
+        let _gone = ask.answer.send(elsewhere.map_or(Answer::Said(standing), Answer::Elsewhere));
     }
 }
 

@@ -9,13 +9,15 @@ use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline};
 use tokio::time::timeout;
 
 use super::batch::{answer, ask};
+use super::cluster::is_elsewhere;
 use super::hello::{self, Hello};
-use super::{BACKOFF, BATCH, Connected, Driver, HEARTBEAT, QUEUE, RedisUrl, Shared, code, reason};
+use super::node::{Answer, Connected, NodeDriver, Shared};
+use super::{BACKOFF, BATCH, HEARTBEAT, QUEUE, RedisUrl, code, reason};
 use crate::store::{Standing, StandingKeys};
 
-impl Driver {
-    /// Keeps the link alive until every user of it is gone.
-    pub async fn run(mut self) {
+impl NodeDriver {
+    /// Keeps the connection alive until every user of it is gone.
+    pub(super) async fn run(mut self) {
         let mut announced_away = false;
         let mut pause = BACKOFF.0;
         let mut generation = 0;
@@ -33,7 +35,7 @@ impl Driver {
                     self.shared.connection.store(None);
                     // What was still waiting has waited long enough.
                     while let Ok(ask) = self.inbox.try_recv() {
-                        let _gone = ask.answer.send(Standing::Unknown);
+                        let _gone = ask.answer.send(Answer::Said(Standing::Unknown));
                     }
                     if !users_left {
                         return;
@@ -72,7 +74,7 @@ impl Driver {
             let mut connection =
                 client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| reason(&error))?;
             let said = connection.send_packed_command(&hello::ask(2)).await.map_err(|error| reason(&error))?;
-            Hello::read(Some(&said))?;
+            Hello::read(Some(&said), self.url.mode())?;
             Ok((connection, info))
         };
         timeout(limit * 2, attempt).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
@@ -109,7 +111,7 @@ impl Driver {
                 () = &mut over => return true,
                 ask = self.inbox.recv() => match ask {
                     Some(ask) => {
-                        let _gone = ask.answer.send(Standing::Unknown);
+                        let _gone = ask.answer.send(Answer::Said(Standing::Unknown));
                     }
                     None => return false,
                 }
@@ -129,19 +131,20 @@ impl Look {
     async fn at(self, shared: Arc<Shared>, mut connected: Connected) {
         let mut pipeline = Pipeline::new();
         pipeline.add_command(hello::ask(2));
-        let asked = self.probe.as_ref().map_or(0, |probe| ask(&mut pipeline, probe));
+        // Each key for itself: in a cluster they are in different slots.
+        let asked = self.probe.iter().flat_map(|probe| probe.each()).map(|key| ask(&mut pipeline, &key)).sum::<usize>();
         let sent = connected.connection.send_packed_commands(&pipeline, 0, 1 + asked);
         let Ok(Ok(replies)) = timeout(self.deadline, sent).await else {
             return shared.give_up(connected.generation);
         };
-        if Hello::read(replies.first()).is_err() {
+        if Hello::read(replies.first(), self.url.mode()).is_err() {
             return shared.give_up(connected.generation);
         }
         if self.url.has_moved_from(&connected.info).await {
             return shared.give_up(connected.generation);
         }
         if self.probe.is_some() {
-            self.tell(&shared, replies.into_iter().find_map(|reply| code(&reply)));
+            self.tell(&shared, replies.iter().filter(|reply| !is_elsewhere(reply)).find_map(code));
         }
     }
 

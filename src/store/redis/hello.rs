@@ -9,6 +9,15 @@ pub(super) struct Hello {
     pub(super) client: i64,
 }
 
+/// What a Redis may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It has all keys.
+    Alone,
+    /// It has those of some hash slots.
+    Part,
+}
+
 /// Asks, in the protocol that the connection speaks.
 pub(super) fn ask(protocol: u8) -> Cmd {
     let mut hello = cmd("HELLO");
@@ -20,17 +29,28 @@ impl Hello {
     /// Reads the answer of one that can be believed.
     ///
     /// # Errors
-    /// Why it cannot: a replica may lag behind or be cut off; of a cluster it would be one part.
-    pub(super) fn read(reply: Option<&Value>) -> Result<Self, String> {
+    /// Why it cannot: a replica may lag behind or be cut off; what is taken for the whole and is one
+    /// part of a cluster does not have all keys.
+    pub(super) fn read(reply: Option<&Value>, wanted: Mode) -> Result<Self, String> {
         if let Some(Value::ServerError(error)) = reply {
             return Err(format!("{}: Redis 6 or newer is needed", error.code()));
         }
         let pairs = pairs(reply);
         let member = |name: &str| pairs.iter().find(|(known, _)| text(known) == Some(name)).map(|(_, value)| *value);
-        match member("mode").and_then(text) {
-            Some("standalone") => {}
-            Some(mode @ ("cluster" | "sentinel")) => return Err(format!("it is a {mode}, which is not supported")),
-            Some(_) | None => return Err("an odd answer to HELLO".to_owned()),
+        match (member("mode").and_then(text), wanted) {
+            (Some("standalone"), Mode::Alone) | (Some("cluster"), Mode::Part) => {}
+            (Some("cluster"), Mode::Alone) => {
+                return Err(
+                    "it is one node of a cluster: the URL is to be `redis+cluster://host:port,host:port`".into()
+                );
+            }
+            (Some("standalone"), Mode::Part) => {
+                return Err("it is no node of a cluster: the URL is to be `redis://host:port`".into());
+            }
+            (Some("sentinel"), _) => {
+                return Err("it is a Sentinel: the URL is to be `redis+sentinel://host:port,host:port/service`".into());
+            }
+            (Some(_) | None, _) => return Err("an odd answer to HELLO".to_owned()),
         }
         match member("role").and_then(text) {
             Some("master") => {}
@@ -72,21 +92,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_primary_that_stands_alone_is_believed() {
+    fn only_a_primary_of_the_wanted_kind_is_believed() {
         let told = |mode: &str, role: &str| {
             let parts = [("server", "redis"), ("mode", mode), ("role", role)];
             let mut parts: Vec<Value> = parts.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]).collect();
             parts.extend([bulk("id"), Value::Int(9)]);
-            Hello::read(Some(&Value::Array(parts)))
+            Hello::read(Some(&Value::Array(parts)), Mode::Alone)
         };
         assert_eq!(told("standalone", "master"), Ok(Hello { client: 9 }));
         for (mode, role) in [("cluster", "master"), ("sentinel", "master"), ("standalone", "replica"), ("", "")] {
             assert!(told(mode, role).is_err(), "{mode} {role}");
         }
         let map = vec![(bulk("mode"), bulk("standalone")), (bulk("role"), bulk("master")), (bulk("id"), Value::Int(1))];
-        assert_eq!(Hello::read(Some(&Value::Map(map))), Ok(Hello { client: 1 }));
+        assert_eq!(Hello::read(Some(&Value::Map(map.clone())), Mode::Alone), Ok(Hello { client: 1 }));
+        assert!(Hello::read(Some(&Value::Map(map)), Mode::Part).is_err());
+        let map = vec![(bulk("mode"), bulk("cluster")), (bulk("role"), bulk("master")), (bulk("id"), Value::Int(1))];
+        assert_eq!(Hello::read(Some(&Value::Map(map)), Mode::Part), Ok(Hello { client: 1 }));
         for odd in [None, Some(&Value::Nil), Some(&Value::Okay), Some(&bulk("PONG"))] {
-            assert!(Hello::read(odd).is_err(), "{odd:?}");
+            assert!(Hello::read(odd, Mode::Alone).is_err(), "{odd:?}");
         }
     }
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd};
 
+use super::RedisUrl;
+
 /// KEYS: epoch. Returns the new epoch as text.
 const MOVE: &str = r"
 local time = redis.call('TIME')
@@ -66,9 +68,12 @@ pub struct Lease {
 }
 
 impl LeaseKeys {
-    /// Keys that begin with `prefix`.
+    /// Keys that begin with `prefix`; of a cluster in one hash slot, whose tag the prefix is unless it
+    /// has one.
     #[must_use]
-    pub fn new(prefix: &str) -> Self {
+    pub fn new(prefix: &str, url: &RedisUrl) -> Self {
+        let is_tagged = url.seeds().is_none() || prefix.is_empty() || prefix.contains('{');
+        let prefix = if is_tagged { prefix.to_owned() } else { format!("{{{prefix}}}") };
         Self { epoch: format!("{prefix}epoch"), leases: format!("{prefix}leases") }
     }
 
@@ -94,6 +99,11 @@ impl Lease {
     /// The key that is tracked.
     pub(super) fn epoch_key(&self) -> &str {
         &self.keys.epoch
+    }
+
+    /// The key of all leases.
+    pub(super) fn leases_key(&self) -> &str {
+        &self.keys.leases
     }
 
     /// Reads the epoch.

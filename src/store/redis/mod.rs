@@ -1,4 +1,5 @@
-//! The store in Redis: one pipelined connection for each worker, one for the control runtime.
+//! The store in Redis: one pipelined connection for each worker, one for the control runtime; to a
+//! cluster as many for each primary.
 //!
 //! 1. A look-up is handed to a task of the same worker that owns the connection, so that it crosses
 //!    no thread; what arrives while that is busy goes out as one pipeline, and many requests share a
@@ -14,26 +15,27 @@
 //! and so `Unknown`.
 
 mod batch;
+mod cluster;
 mod driver;
 mod hello;
 mod lease;
+mod node;
+mod replication;
 mod revoke;
 mod tracking;
 mod url;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{ConnectionInfo, RedisError, Value};
-use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::timeout;
+use ::redis::{Cmd, RedisError, Value};
 
+use self::cluster::{Fleet, FleetDriver};
 pub use self::lease::{Lease, LeaseKeys};
-pub use self::tracking::{Tracked, Tracker, Tracking, TrackingNumbers};
+use self::node::{Node, NodeDriver};
+use self::replication::Replication;
+pub use self::tracking::{Split, Tracked, Tracker, Tracking, TrackingNumbers};
 pub use self::url::RedisUrl;
 use super::{Entry, KeyPattern, PAGE, Page, Standing, StandingKeys, StoreError, Trouble};
 
@@ -48,58 +50,42 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
 
-/// One way to Redis; the connection itself is held by its [`Driver`].
+/// The way to the store.
 pub struct Link {
     url: RedisUrl,
     deadline: Duration,
-    asks: mpsc::Sender<Ask>,
-    shared: Arc<Shared>,
+    way: Way,
     tracking: Option<Tracking>,
     lease_keys: LeaseKeys,
-    /// Where writes wait for replicas; made when the first one does.
-    replicated: tokio::sync::Mutex<revoke::Replicated>,
+    /// Where writes wait for replicas.
+    replication: Replication,
+}
+
+/// How many ways there are.
+enum Way {
+    /// One Redis has all keys.
+    One(Node),
+    /// Each primary of a cluster has some.
+    Many(Fleet),
 }
 
 /// Connects, reconnects and sends; one for each [`Link`], run where the link is used.
 #[derive(Debug)]
-pub struct Driver {
-    url: RedisUrl,
-    deadline: Duration,
-    inbox: mpsc::Receiver<Ask>,
-    shared: Arc<Shared>,
-    /// What the link that tells the log about the store asks now and then; the others, which would
-    /// only repeat it, have none.
-    probe: Option<Arc<StandingKeys>>,
-}
+pub struct Driver(Drives);
 
-/// What the driver and the users of a link share. `connection` is empty while Redis is away.
-#[derive(Default)]
-struct Shared {
-    connection: ArcSwapOption<Connected>,
-    /// Whether the last probe was refused.
-    is_refused: AtomicBool,
-    broken: Notify,
-}
-
-/// One connection, and which one it is: a late failure of an earlier one must not end a later one.
-#[derive(Clone)]
-struct Connected {
-    generation: u64,
-    /// Where it leads.
-    info: Arc<ConnectionInfo>,
-    connection: MultiplexedConnection,
-}
-
-/// One look-up on its way.
 #[derive(Debug)]
-struct Ask {
-    keys: Arc<StandingKeys>,
-    answer: oneshot::Sender<Standing>,
+enum Drives {
+    One(NodeDriver),
+    Many(FleetDriver),
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("connected", &self.connection.load().is_some()).finish()
+impl Driver {
+    /// Keeps the link alive until every user of it is gone.
+    pub async fn run(self) {
+        match self.0 {
+            Drives::One(driver) => driver.run().await,
+            Drives::Many(driver) => driver.run().await,
+        }
     }
 }
 
@@ -114,22 +100,18 @@ impl Link {
     /// asked to learn whether look-ups are answered.
     #[must_use]
     pub fn new(url: RedisUrl, deadline: Duration, probe: StandingKeys) -> (Self, Driver) {
-        Self::open(url, deadline, Some(Arc::new(probe)))
+        let probe = Arc::new(probe);
+        if url.seeds().is_some() {
+            let (fleet, driver) = Fleet::new(url.clone(), deadline, probe);
+            return (Self::over(Way::Many(fleet), url, deadline), Driver(Drives::Many(driver)));
+        }
+        let (node, driver) = Node::new(url.clone(), deadline, Some(probe));
+        (Self::over(Way::One(node), url, deadline), Driver(Drives::One(driver)))
     }
 
-    fn open(url: RedisUrl, deadline: Duration, probe: Option<Arc<StandingKeys>>) -> (Self, Driver) {
-        let (asks, inbox) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared::default());
-        let link = Self {
-            url: url.clone(),
-            deadline,
-            asks,
-            shared: Arc::clone(&shared),
-            tracking: None,
-            lease_keys: LeaseKeys::new(PREFIX),
-            replicated: tokio::sync::Mutex::default(),
-        };
-        (link, Driver { url, deadline, inbox, shared, probe })
+    fn over(way: Way, url: RedisUrl, deadline: Duration) -> Self {
+        let lease_keys = LeaseKeys::new(PREFIX, &url);
+        Self { url, deadline, way, tracking: None, lease_keys, replication: Replication::default() }
     }
 
     /// The same with standings that are kept up to date (`mode: tracked`).
@@ -146,8 +128,18 @@ impl Link {
 
     /// Another link to the same store.
     pub(super) fn sibling(&self) -> (Self, Driver) {
-        let (link, driver) = Self::open(self.url.clone(), self.deadline, None);
-        (link.with_tracking(self.tracking.clone()), driver)
+        let (way, drives) = match &self.way {
+            Way::One(_) => {
+                let (node, driver) = Node::new(self.url.clone(), self.deadline, None);
+                (Way::One(node), Drives::One(driver))
+            }
+            Way::Many(fleet) => {
+                let (fleet, driver) = fleet.sibling();
+                (Way::Many(fleet), Drives::Many(driver))
+            }
+        };
+        let link = Self::over(way, self.url.clone(), self.deadline);
+        (link.with_tracking(self.tracking.clone()), Driver(drives))
     }
 
     /// What keeps standings up to date, where a route wants that.
@@ -155,13 +147,13 @@ impl Link {
         self.tracking.as_ref()
     }
 
-    fn is_connected(&self) -> bool {
-        self.shared.connection.load().is_some()
-    }
-
-    /// Why look-ups are not answered, as far as is known.
+    /// Why look-ups are not answered, as far as is known; of a cluster, why none is.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        match (self.is_connected(), self.shared.is_refused.load(Ordering::Relaxed)) {
+        let (is_connected, is_refused) = match &self.way {
+            Way::One(node) => (node.is_connected(), node.is_refused()),
+            Way::Many(fleet) => (fleet.is_connected(), fleet.is_refused()),
+        };
+        match (is_connected, is_refused) {
             (false, _) => Some(Trouble::Away),
             (true, true) => Some(Trouble::Refuses),
             (true, false) if self.tracking.as_ref().is_some_and(|tracking| !tracking.is_fresh()) => {
@@ -172,16 +164,12 @@ impl Link {
     }
 
     /// Asks for a token's standing. Waits no longer than the deadline, and not at all while there
-    /// is no connection. Dropping the future abandons the answer, never the connection's order.
+    /// is no connection.
     pub(super) async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
-        if keys.is_empty() || !self.is_connected() {
-            return Standing::Unknown;
+        match &self.way {
+            Way::One(node) => node.standing(keys).await,
+            Way::Many(fleet) => fleet.standing(keys).await,
         }
-        let (answer, wait) = oneshot::channel();
-        if self.asks.try_send(Ask { keys: Arc::clone(keys), answer }).is_err() {
-            return Standing::Unknown;
-        }
-        wait.await.unwrap_or(Standing::Unknown)
     }
 
     /// The value of one key (its type, where it is no text) and its remaining life.
@@ -190,60 +178,54 @@ impl Link {
         get.arg(key);
         let mut life = ::redis::cmd("PTTL");
         life.arg(key);
-        let value = match self.command(get).await {
+        let value = match self.command(key, get).await {
             Ok(Value::Nil) => return Ok(None),
             Ok(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             Ok(other) => format!("{other:?}"),
             Err(StoreError::Refused(code)) if code == "WRONGTYPE" => "(not a string)".to_owned(),
             Err(error) => return Err(error),
         };
-        let life = self.command(life).await?;
+        let life = self.command(key, life).await?;
         let remaining = if let Value::Int(millis) = life { u64::try_from(millis).ok() } else { None };
         Ok(Some(Entry { value, remaining }))
     }
 
     /// One step of a scan over all keys; what is a page is for Redis to say.
     pub(super) async fn list(&self, pattern: &KeyPattern, after: &str) -> Result<Page, StoreError> {
-        let odd = || StoreError::Refused("an odd answer to SCAN".to_owned());
-        let text = |value: Value| ::redis::from_redis_value::<String>(value).map_err(|_| odd());
-        let mut scan = ::redis::cmd("SCAN");
-        scan.arg(if after.is_empty() { "0" } else { after }).arg("MATCH").arg(pattern.glob()).arg("COUNT").arg(PAGE);
-        let Value::Array(parts) = self.command(scan).await? else { return Err(odd()) };
-        let Ok([cursor, Value::Array(keys)]) = <[Value; 2]>::try_from(parts) else { return Err(odd()) };
-        let next = text(cursor)?;
-        let keys = keys.into_iter().map(text).collect::<Result<_, _>>()?;
-        Ok(Page { keys, next: (next != "0").then_some(next) })
+        let scan = |cursor: &str| {
+            let mut scan = ::redis::cmd("SCAN");
+            let cursor = if cursor.is_empty() { "0" } else { cursor };
+            scan.arg(cursor).arg("MATCH").arg(pattern.glob()).arg("COUNT").arg(PAGE);
+            scan
+        };
+        match &self.way {
+            Way::One(node) => scanned(node.command(scan(after), false).await?),
+            Way::Many(fleet) => fleet.list(after, scan, scanned).await,
+        }
     }
 
-    async fn command(&self, command: ::redis::Cmd) -> Result<Value, StoreError> {
-        let connected = self.shared.connection.load_full().ok_or(StoreError::Away)?;
-        let mut connection = connected.connection.clone();
-        match timeout(self.deadline, connection.send_packed_command(&command)).await {
-            Err(_) => {
-                self.shared.give_up(connected.generation);
-                Err(StoreError::TimedOut)
-            }
-            Ok(Ok(Value::ServerError(error))) => Err(StoreError::Refused(error.code().to_owned())),
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                let Some(code) = error.code() else {
-                    self.shared.give_up(connected.generation);
-                    return Err(StoreError::Away);
-                };
-                Err(StoreError::Refused(code.to_owned()))
-            }
-        }
+    /// Sends a command about one key.
+    async fn command(&self, key: &str, command: Cmd) -> Result<Value, StoreError> {
+        let said = match &self.way {
+            Way::One(node) => node.command(command, false).await?,
+            Way::Many(fleet) => fleet.command(key, command).await?,
+        };
+        code(&said).map_or(Ok(said), |code| Err(StoreError::Refused(code)))
     }
 }
 
-impl Shared {
-    /// Drops the connection, so that no later answer can come from it.
-    fn give_up(&self, generation: u64) {
-        if self.connection.load().as_ref().is_some_and(|current| current.generation == generation) {
-            self.connection.store(None);
-            self.broken.notify_one();
-        }
+/// A page from an answer to `SCAN`.
+fn scanned(said: Value) -> Result<Page, StoreError> {
+    let odd = || StoreError::Refused("an odd answer to SCAN".to_owned());
+    if let Some(code) = code(&said) {
+        return Err(StoreError::Refused(code));
     }
+    let text = |value: Value| ::redis::from_redis_value::<String>(value).map_err(|_| odd());
+    let Value::Array(parts) = said else { return Err(odd()) };
+    let Ok([cursor, Value::Array(keys)]) = <[Value; 2]>::try_from(parts) else { return Err(odd()) };
+    let next = text(cursor)?;
+    let keys = keys.into_iter().map(text).collect::<Result<_, _>>()?;
+    Ok(Page { keys, next: (next != "0").then_some(next) })
 }
 
 /// An error's code, or its category: the full text may quote what was sent.

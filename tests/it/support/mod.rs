@@ -2,6 +2,7 @@
 //! tokens signed without the library that the gateway verifies them with.
 
 pub mod client;
+pub mod cluster;
 pub mod fault;
 pub mod gateway;
 pub mod redis;

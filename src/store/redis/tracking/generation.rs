@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use super::super::cluster::{Slots, slot_of};
 use crate::clock;
 use crate::store::{Standing, StandingKeys};
 
@@ -44,6 +45,8 @@ pub(super) struct Generation {
 struct Keys {
     present: HashMap<Arc<str>, Weak<Key>>,
     times: HashMap<Arc<str>, Weak<Key>>,
+    /// Of a cluster, the slots for which this primary can speak.
+    settled: Option<Slots>,
     /// All of them, those first that were not read again for the longest time.
     round: VecDeque<Weak<Key>>,
 }
@@ -147,10 +150,14 @@ impl Generation {
         self.epoch.store(epoch, Ordering::Release);
     }
 
+    /// When the last proof was sent; before the first, when the connection was begun.
+    pub(super) fn proved_at(&self) -> Instant {
+        self.born + Duration::from_micros(self.proved.load(Ordering::Acquire))
+    }
+
     /// How long ago the last proof was sent.
     pub(super) fn age(&self, now: Instant) -> Duration {
-        let proved = self.born + Duration::from_micros(self.proved.load(Ordering::Acquire));
-        now.saturating_duration_since(proved)
+        now.saturating_duration_since(self.proved_at())
     }
 
     /// Whether what it said still counts.
@@ -235,10 +242,32 @@ impl Generation {
         drop(keys);
     }
 
-    /// Keeps what a read said, unless the key changed since `version`.
+    /// The primary says for which slots it can speak: what it said of keys in others is void. It is told
+    /// of no write that another one takes.
+    pub(super) fn settle(&self, settled: Slots) {
+        let found: Vec<Arc<Key>>;
+        let mut keys = lock(&self.keys);
+        if keys.settled.as_ref() == Some(&settled) {
+            return;
+        }
+        let all = keys.present.values().chain(keys.times.values()).filter_map(Weak::upgrade);
+        found = all.filter(|key| !settled.contains(slot_of(&key.name))).collect();
+        for key in &found {
+            key.forget();
+        }
+        keys.settled = Some(settled);
+        drop(keys);
+    }
+
+    /// Whether the primary can speak for a key.
+    pub(super) fn is_settled(&self, name: &str) -> bool {
+        lock(&self.keys).is_settled(name)
+    }
+
+    /// Keeps what a read said, unless the key changed since `version`, or its slot does.
     pub(super) fn learn(&self, key: &Key, version: u64, found: Found) -> Learned {
-        let _keys = lock(&self.keys);
-        if key.version.load(Ordering::Relaxed) != version {
+        let keys = lock(&self.keys);
+        if key.version.load(Ordering::Relaxed) != version || !keys.is_settled(&key.name) {
             return Learned::Overtaken;
         }
         let before = key.known.swap(found.word(), Ordering::AcqRel);
@@ -259,6 +288,10 @@ impl Generation {
 impl Keys {
     const fn of(&mut self, is_time: bool) -> &mut HashMap<Arc<str>, Weak<Key>> {
         if is_time { &mut self.times } else { &mut self.present }
+    }
+
+    fn is_settled(&self, name: &str) -> bool {
+        self.settled.as_ref().is_none_or(|settled| settled.contains(slot_of(name)))
     }
 }
 
@@ -392,6 +425,31 @@ mod tests {
         assert_eq!(tracked.judge(now + MAX + Duration::from_millis(1), MAX), Verdict::Stale);
         generation.end();
         assert_eq!(tracked.judge(now, MAX), Verdict::Stale);
+    }
+
+    #[test]
+    fn a_primary_speaks_only_for_slots_that_are_settled() {
+        let generation = Generation::new();
+        let tracked = generation.track(&keys());
+        let (presence, time) = (&tracked.present[0], &tracked.times[0]);
+        let slots = |names: &[&str]| {
+            let mut slots = Slots::new();
+            names.iter().for_each(|name| slots.insert(slot_of(name)));
+            slots
+        };
+        let ask = |key: &Key| generation.learn(key, generation.version(key), Found::Absent);
+        generation.settle(slots(&["blacklist:a", "logout:kim"]));
+        assert_eq!((ask(presence), ask(time)), (Learned::Kept, Learned::Kept));
+        // The other slot is on its way: what was said of it, and what was asked before, is void.
+        let asked_at = generation.version(time);
+        generation.settle(slots(&["blacklist:a"]));
+        assert!(!presence.is_unknown() && time.is_unknown());
+        assert_eq!(generation.learn(time, asked_at, Found::Absent), Learned::Overtaken);
+        assert_eq!(ask(time), Learned::Overtaken, "nobody has said that it can speak for it");
+        // It is back, and with it what was written meanwhile: only a new answer counts.
+        generation.settle(slots(&["blacklist:a", "logout:kim"]));
+        assert!(time.is_unknown());
+        assert_eq!(ask(time), Learned::Kept);
     }
 
     #[test]

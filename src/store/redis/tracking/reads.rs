@@ -2,7 +2,8 @@
 //!
 //! 1. Each pipeline ends with a `PING` of a new word. Replies are matched by order alone, so a pipeline
 //!    that does not end with its own word may hold the answers of another one: all is void.
-//! 2. A proof says who answers as well: the same connection, of a primary, not of a cluster.
+//! 2. A proof says who answers as well: the same connection, of a primary; of a cluster also for which
+//!    slots it can speak.
 //! 3. An error that is about one key leaves that key unknown. An error that is about the store, or one
 //!    to a proof, voids all.
 
@@ -15,10 +16,10 @@ use ::redis::{ConnectionInfo, Pipeline, Value};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::super::batch::{ask, end_with_word, is_word};
-use super::super::hello::{self, Hello};
-use super::super::{RedisUrl, code, lease, reason};
-use super::Shared;
+use super::super::hello::{self, Hello, Mode};
+use super::super::{RedisUrl, cluster, code, lease, reason};
 use super::generation::{Found, Generation, Key, Learned, Tracked};
+use super::source::{Share, Shared};
 use crate::clock;
 use crate::store::StandingKeys;
 
@@ -48,7 +49,7 @@ struct Read {
 impl Connected {
     /// Proves freshness, time and again, and at once where somebody waits for this gateway.
     pub(super) async fn stay_fresh(self, probe: Arc<StandingKeys>) {
-        let mut beat = tokio::time::interval(self.shared.max_staleness / 4);
+        let mut beat = tokio::time::interval(self.shared.limits.max_staleness / 4);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -84,28 +85,49 @@ impl Connected {
     pub(super) async fn prove(&self, probe: &StandingKeys) -> Result<(), String> {
         let mut pipeline = Pipeline::new();
         pipeline.add_command(hello::ask(3));
-        let probes = ask(&mut pipeline, probe);
-        if let Some(lease) = &self.shared.lease {
-            pipeline.add_command(lease.read_epoch()).add_command(lease.renew(self.generation.epoch()));
-        }
-        let beats = ROUND.as_millis() / self.shared.max_staleness.as_millis().max(1) * 4;
+        let probes = match &self.shared.share {
+            Share::Whole(lease) => {
+                let probes = ask(&mut pipeline, probe);
+                if let Some(lease) = lease {
+                    pipeline.add_command(lease.read_epoch()).add_command(lease.renew(self.generation.epoch()));
+                }
+                probes
+            }
+            Share::Part(group) => {
+                pipeline.add_command(cluster::ask());
+                // Read to be told of: who has it renews the lease.
+                let epoch = group.epoch_key().filter(|key| self.generation.is_settled(key));
+                if let Some(key) = epoch {
+                    pipeline.cmd("GET").arg(key);
+                }
+                // Each for itself: they are in different slots, most of them elsewhere.
+                let probes = probe.each().map(|key| ask(&mut pipeline, &key)).sum::<usize>();
+                probes + usize::from(epoch.is_some())
+            }
+        };
+        let beats = ROUND.as_millis() / self.shared.limits.max_staleness.as_millis().max(1) * 4;
         let due = self.generation.len() / usize::try_from(beats).unwrap_or(1).max(1) + 1;
         let due = self.generation.next_round(due.min(READ_AGAIN));
         let again: Vec<Read> = due.into_iter().map(|key| self.read(&mut pipeline, key)).collect();
         let sent = clock::monotonic();
         // Until nothing counts any more: behind many look-ups it may be late, and is still a proof.
-        let left = self.shared.max_staleness.saturating_sub(self.generation.age(sent));
+        let left = self.shared.limits.max_staleness.saturating_sub(self.generation.age(sent));
         let replies = timeout(left, self.send(pipeline)).await;
         let mut replies = replies.map_err(|_| "no answer in time".to_owned())??.into_iter();
-        let hello = Hello::read(replies.next().as_ref())?;
+        let is_part = matches!(self.shared.share, Share::Part(_));
+        let hello = Hello::read(replies.next().as_ref(), if is_part { Mode::Part } else { Mode::Alone })?;
         if !self.generation.is_client(hello.client) {
             return Err("another connection answers: is there a proxy in between?".to_owned());
         }
+        if is_part {
+            self.generation.settle(cluster::own(replies.next().as_ref())?.settled);
+        }
         let said: Vec<Value> = replies.by_ref().take(probes).collect();
-        if let Some(code) = said.iter().find_map(code).filter(|code| code != "WRONGTYPE") {
+        let refused = said.iter().filter(|reply| !is_part || !cluster::is_elsewhere(reply)).find_map(code);
+        if let Some(code) = refused.filter(|code| code != "WRONGTYPE") {
             return Err(code);
         }
-        if self.shared.lease.is_some() {
+        if matches!(self.shared.share, Share::Whole(Some(_))) {
             let (epoch, renewed) = (replies.next(), replies.next());
             if let Some(code) = [&epoch, &renewed].into_iter().flatten().find_map(code) {
                 return Err(format!("the lease is refused: {code}"));
@@ -114,6 +136,7 @@ impl Connected {
         }
         self.learn(&again, replies)?;
         self.generation.prove(sent);
+        self.shared.proved.notify_waiters();
         Ok(())
     }
 
@@ -131,6 +154,8 @@ impl Connected {
             let sent = clock::monotonic();
             let told = self.send(pipeline).await.and_then(|replies| self.learn(&reads, replies.into_iter()));
             match told {
+                // Of a cluster it does not say which slots are settled.
+                Ok(()) if matches!(self.shared.share, Share::Part(_)) => {}
                 Ok(()) => self.generation.prove(sent),
                 Err(reason) => self.give_up(&reason),
             }
@@ -179,6 +204,7 @@ impl Connected {
         tracing::debug!(reason, "the tracking connection is given up");
         self.generation.end();
         self.shared.broken.notify_one();
+        self.shared.proved.notify_waiters();
     }
 }
 

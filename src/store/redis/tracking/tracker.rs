@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::super::{BACKOFF, RedisUrl, reason};
 use super::generation::{Generation, Tracked};
 use super::reads::Connected;
-use super::{QUEUE, Shared};
+use super::source::{QUEUE, Shared};
 use crate::clock;
 use crate::store::StandingKeys;
 
@@ -22,8 +22,8 @@ const UNDER_WAY: usize = 8;
 /// Keys that the tokens of a full cache may need; fewer in Redis's table make it forget and be asked again.
 const REMEMBERED: u64 = 131_072;
 
-/// Connects, asks and proves; run on the control runtime.
-pub struct Tracker {
+/// Connects to one primary, asks and proves; run on the control runtime.
+pub(super) struct Tracker {
     url: RedisUrl,
     probe: Arc<StandingKeys>,
     inbox: mpsc::Receiver<Arc<Tracked>>,
@@ -39,15 +39,15 @@ impl std::fmt::Debug for Tracker {
 impl Tracker {
     pub(super) fn new(
         url: RedisUrl,
-        probe: StandingKeys,
+        probe: Arc<StandingKeys>,
         inbox: mpsc::Receiver<Arc<Tracked>>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { url, probe: Arc::new(probe), inbox, shared }
+        Self { url, probe, inbox, shared }
     }
 
     /// Keeps the connection until every user of it is gone.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let (mut told, mut pause) = (None, BACKOFF.0);
         loop {
             let why = match self.connect().await {
@@ -57,17 +57,16 @@ impl Tracker {
                         tracing::info!(store = %self.url, "revocations are tracked");
                     }
                     tokio::spawn(advise(connected.clone()));
-                    let generation = Arc::clone(&connected.generation);
-                    self.shared.current.store(Some(Arc::clone(&generation)));
+                    self.shared.current.store(Some(Arc::clone(&connected.generation)));
                     let started = clock::monotonic();
                     let users_left = self.serve(connected).await;
-                    generation.end();
-                    self.shared.current.store(None);
+                    self.shared.end();
                     if !users_left {
                         return;
                     }
                     // One that does not last is no end of the trouble.
-                    let has_lasted = clock::monotonic().saturating_duration_since(started) > self.shared.max_staleness;
+                    let has_lasted =
+                        clock::monotonic().saturating_duration_since(started) > self.shared.limits.max_staleness;
                     pause = if has_lasted { BACKOFF.0 } else { (pause * 2).min(BACKOFF.1) };
                     has_lasted.then(|| "the connection broke, or said what cannot be relied on".to_owned())
                 }
@@ -94,7 +93,7 @@ impl Tracker {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings);
         let client = Client::open(info.clone()).map_err(|error| reason(&error))?;
-        let limit = self.shared.deadline.max(Duration::from_millis(500));
+        let limit = self.shared.limits.deadline.max(Duration::from_millis(500));
         let (told, shared) = (Arc::clone(&generation), Arc::clone(&self.shared));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(limit))
@@ -224,8 +223,8 @@ fn take(generation: &Generation, shared: &Shared, push: PushInfo) {
             let texts: Option<Vec<&str>> = names.iter().map(text).collect();
             match texts {
                 Some(names) if !names.is_empty() => {
-                    if shared.lease.as_ref().is_some_and(|lease| names.contains(&lease.epoch_key())) {
-                        shared.is_awaited.notify_one();
+                    if shared.epoch_key().is_some_and(|epoch| names.contains(&epoch)) {
+                        shared.hurry();
                     }
                     for name in names {
                         generation.changed(name);
@@ -234,13 +233,14 @@ fn take(generation: &Generation, shared: &Shared, push: PushInfo) {
                 // Nothing, or what cannot be read: everything may have changed.
                 Some(_) | None => {
                     generation.all_changed();
-                    shared.is_awaited.notify_one();
+                    shared.hurry();
                 }
             }
         }
         PushKind::Disconnection => {
             generation.end();
             shared.broken.notify_one();
+            shared.proved.notify_waiters();
         }
         // SECURITY: what is not asked for may stand for an invalidation.
         _ => generation.all_changed(),

@@ -1,0 +1,336 @@
+//! A cluster: each primary tells of its keys, and what changes hands is never taken for clear.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::cluster::Cluster;
+use crate::support::gateway::{token, with_store};
+use crate::support::{Gateway, Upstream, until};
+
+const ROUTES: &str = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: money, match: { path: "/money" }, upstream: echo, access: authenticated, revocation: { mode: lookup } }
+"#;
+
+fn start(cluster: &Cluster) -> (Upstream, Gateway) {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&with_store(upstream.address, &cluster.url(), "", ROUTES));
+    (upstream, gateway)
+}
+
+fn status(gateway: &Gateway, path: &str, token: &str) -> u16 {
+    gateway.get(path, Some(token)).status
+}
+
+fn blacklisted(jti: &str) -> String {
+    format!("blacklist:{jti}")
+}
+
+#[test]
+fn a_token_is_clear_only_where_every_primary_that_has_a_key_of_it_says_so() {
+    let cluster = Cluster::start(3, 0);
+    let (_upstream, gateway) = start(&cluster);
+    // One key at each primary.
+    let claims = json!({
+        "jti": cluster.name_at(0, 3, blacklisted),
+        "sid": cluster.name_at(1, 3, |sid| format!("session:{sid}")),
+        "sub": cluster.name_at(2, 3, |sub| format!("logout:{sub}")),
+    });
+    let good = token(&claims);
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(&gateway, path, &good) == 200);
+    }
+    let later = (crate::support::now() + 1).to_string();
+    for (key, value) in [
+        (blacklisted(claims["jti"].as_str().expect("text")), "1"),
+        (format!("session:{}", claims["sid"].as_str().expect("text")), "1"),
+        (format!("logout:{}", claims["sub"].as_str().expect("text")), &*later),
+    ] {
+        assert_eq!(cluster.command(&["SET", &key, value]), "OK");
+        for path in ["/me/x", "/money"] {
+            until("it is refused", || status(&gateway, path, &good) == 401);
+        }
+        assert_eq!(cluster.command(&["DEL", &key]), "1");
+        for path in ["/me/x", "/money"] {
+            until("it is taken again", || status(&gateway, path, &good) == 200);
+        }
+    }
+}
+
+#[test]
+fn a_cluster_is_revoked_in_read_and_listed_through_the_gateway() {
+    let cluster = Cluster::start(3, 0);
+    let (_upstream, gateway) = start(&cluster);
+    let (_other_upstream, other) = start(&cluster);
+    until("both serve", || [&gateway, &other].iter().all(|it| status(it, "/me/x", &token(&json!({}))) == 200));
+    let jtis: Vec<String> = (0..60).map(|number| format!("c-{number}")).collect();
+    for (number, jti) in jtis.iter().enumerate() {
+        let held = token(&json!({ "jti": jti }));
+        assert_eq!((status(&gateway, "/me/x", &held), status(&other, "/me/x", &held)), (200, 200), "{jti}");
+        let ack = if number % 2 == 0 { "primary" } else { "all" };
+        let answer = gateway.admin("POST", "/revocations", &json!({ "jti": jti, "ack": ack }).to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        if ack == "all" {
+            assert_eq!(answer.json()["confirmed"].as_array().map(Vec::len), Some(2), "{}", answer.text());
+            // From now on, and not a little later.
+            assert_eq!((status(&gateway, "/me/x", &held), status(&other, "/me/x", &held)), (401, 401), "{jti}");
+        }
+        until("it is refused", || status(&other, "/me/x", &held) == 401);
+    }
+    let (mut listed, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = gateway.admin("GET", &format!("/revocations?kind=jti&after={after}"), "");
+        assert_eq!(page.status, 200, "{}", page.text());
+        let page = page.json();
+        listed.extend(page["revocations"].as_array().expect("a list").iter().map(|entry| entry["key"].clone()));
+        match page["after"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    for jti in &jtis {
+        assert!(listed.contains(&json!(blacklisted(jti))), "{jti} of {listed:?}");
+    }
+    let ready = gateway.admin("GET", "/readyz", "");
+    assert_eq!(ready.status, 200, "{}", ready.text());
+}
+
+// A key that is absent where its slot was may be written where the slot goes: what is known of it is
+// worth nothing from then on, although nobody tells.
+#[test]
+fn a_key_whose_slot_is_on_its_way_is_asked_for_where_it_is() {
+    let cluster = Cluster::start(2, 0);
+    let (_upstream, gateway) = start(&cluster);
+    let jti = cluster.name_at(0, 2, blacklisted);
+    let (key, good) = (blacklisted(&jti), token(&json!({ "jti": jti })));
+    let slot = cluster.slot(&key);
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(&gateway, path, &good) == 200);
+    }
+    cluster.open(slot, 0, 1);
+    let wait = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < wait {
+        assert_eq!(status(&gateway, "/me/x", &good), 200, "a slot that is on its way is no outage");
+        assert_eq!(status(&gateway, "/money", &good), 200);
+    }
+    // At the other node, which the one that told of it hears nothing of.
+    assert_eq!(cluster.command(&["SET", &key, "1"]), "OK");
+    assert_eq!(cluster.nodes[0].command(&["EXISTS", &key]).split(' ').next(), Some("ASK"));
+    for path in ["/me/x", "/money"] {
+        assert_eq!(status(&gateway, path, &good), 401);
+    }
+    // By the gateway itself as well.
+    let hash = format!("{{{key}}}");
+    let other = json!({ "jti": hash, "ack": "all" });
+    assert_eq!(cluster.slot(&blacklisted(&hash)), slot);
+    let answer = gateway.admin("POST", "/revocations", &other.to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(status(&gateway, "/me/x", &token(&json!({ "jti": hash }))), 401);
+    cluster.move_keys(slot, 0, 1);
+    cluster.close(slot, 0, 1);
+    for path in ["/me/x", "/money"] {
+        assert_eq!(status(&gateway, path, &good), 401);
+    }
+    assert_eq!(cluster.command(&["DEL", &key]), "1");
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(&gateway, path, &good) == 200);
+    }
+    assert_eq!(cluster.command(&["SET", &key, "1"]), "OK");
+    until("it is told of at the new place", || status(&gateway, "/me/x", &good) == 401);
+}
+
+// `BEARWARD_TURNS` sets how often the slot moves.
+#[test]
+fn a_slot_that_moves_under_load_loses_no_revocation() {
+    let turns = std::env::var("BEARWARD_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let cluster = Cluster::start(2, 0);
+    let (_upstream, gateway) = start(&cluster);
+    // The hash tag puts all of them into one slot.
+    let jti = |number: usize| format!("{{moving}}-{number}");
+    let slot = cluster.slot(&blacklisted(&jti(0)));
+    let mut owner = usize::from(slot >= 8192);
+    until("it serves", || status(&gateway, "/me/x", &token(&json!({ "jti": jti(0) }))) == 200);
+    let is_over = AtomicBool::new(false);
+    let (mut moved, mut slowest) = (0, Duration::ZERO);
+    let count = std::thread::scope(|scope| {
+        let revoking = [0, 1].map(|lane| {
+            let (gateway, cluster, is_over) = (&gateway, &cluster, &is_over);
+            scope.spawn(move || {
+                let (mut count, mut slowest) = (0, Duration::ZERO);
+                while !is_over.load(Ordering::Relaxed) {
+                    let jti = jti(2 * count + lane);
+                    let held = token(&json!({ "jti": jti }));
+                    // A slot on its way may cost an answer, and never gives a wrong one.
+                    let mut seen = 0;
+                    until("it is taken", || {
+                        seen = status(gateway, "/me/x", &held);
+                        assert!(matches!(seen, 200 | 503), "{jti}: {seen}");
+                        seen == 200
+                    });
+                    if lane == 0 {
+                        // As a service does that knows nothing of gateways.
+                        assert_eq!(cluster.command(&["SET", &blacklisted(&jti), "1"]), "OK");
+                    } else {
+                        let order = json!({ "jti": jti, "ack": "primary" }).to_string();
+                        until("it is revoked", || gateway.admin("POST", "/revocations", &order).status == 200);
+                    }
+                    let revoked = Instant::now();
+                    loop {
+                        let (asked, seen) = (revoked.elapsed(), status(gateway, "/me/x", &held));
+                        if seen == 401 {
+                            break;
+                        }
+                        assert!(seen == 503 || asked < Duration::from_secs(1), "{jti} is lost: {seen} after {asked:?}");
+                        if seen == 200 {
+                            slowest = slowest.max(revoked.elapsed());
+                        }
+                    }
+                    count += 1;
+                }
+                (count, slowest)
+            })
+        });
+        while moved < turns {
+            let to = 1 - owner;
+            cluster.open(slot, owner, to);
+            // Long enough that what is let in is let in after its deadline.
+            let opened = Instant::now();
+            until("it has been open for a while", || opened.elapsed() > Duration::from_millis(1300));
+            cluster.move_keys(slot, owner, to);
+            cluster.close(slot, owner, to);
+            (owner, moved) = (to, moved + 1);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        revoking.map(|lane| {
+            let (count, longest) = lane.join().expect("no token is lost");
+            slowest = slowest.max(longest);
+            count
+        })
+    });
+    for (lane, count) in count.into_iter().enumerate() {
+        for number in 0..count {
+            let held = token(&json!({ "jti": jti(2 * number + lane) }));
+            until("it is still refused", || {
+                let seen = status(&gateway, "/me/x", &held);
+                assert!(matches!(seen, 401 | 503), "{number}: {seen}");
+                seen == 401
+            });
+        }
+    }
+    println!("{count:?} revocations while the slot moved {moved} times; last let in after {slowest:?}");
+}
+
+#[test]
+fn what_a_replica_has_acknowledged_outlives_the_primary_of_its_slot() {
+    let mut cluster = Cluster::start(3, 1);
+    let (_upstream, gateway) = start(&cluster);
+    // The lease is at one primary, the key at another.
+    let lease = cluster.slot("{bearward:}epoch") / 5462;
+    let (place, third) = ((lease + 1) % 3, (lease + 2) % 3);
+    let jti = cluster.name_at(place, 3, blacklisted);
+    let elsewhere = |kind: &'static str| cluster.name_at(third, 3, |name| format!("{kind}:{name}"));
+    let (login, subject) = (elsewhere("session"), elsewhere("logout"));
+    let held = token(&json!({ "jti": jti, "sid": login, "sub": subject }));
+    let good = token(&json!({ "jti": elsewhere("blacklist"), "sid": login, "sub": subject }));
+    until("both are taken", || [&held, &good].iter().all(|it| status(&gateway, "/me/x", it) == 200));
+    let answer = gateway.admin("POST", "/revocations", &json!({ "jti": jti, "ack": "replica" }).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("it is refused", || status(&gateway, "/me/x", &held) == 401);
+    cluster.nodes.remove(place).kill();
+    until("its replica has taken over, and says the same", || {
+        // What other primaries have is not touched; what it had is never clear.
+        assert_eq!(status(&gateway, "/me/x", &good), 200);
+        match status(&gateway, "/me/x", &held) {
+            401 => cluster.nodes[0].command(&["CLUSTER", "INFO"]).contains("cluster_slots_ok:16384"),
+            503 => false,
+            other => panic!("{other}"),
+        }
+    });
+    for path in ["/me/x", "/money"] {
+        until("it is refused", || {
+            let seen = status(&gateway, path, &held);
+            assert!(matches!(seen, 401 | 503), "{seen}");
+            seen == 401
+        });
+    }
+    let answer = gateway.admin("POST", "/revocations", &json!({ "jti": jti, "ack": "all" }).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[test]
+fn a_primary_that_is_silent_makes_its_tokens_stale_and_no_others() {
+    let cluster = Cluster::start(3, 0);
+    let (_upstream, gateway) = start(&cluster);
+    let lease = cluster.slot("{bearward:}epoch") / 5462;
+    let (place, third) = ((lease + 1) % 3, (lease + 2) % 3);
+    let at = |place: usize, kind: &'static str| cluster.name_at(place, 3, |name| format!("{kind}:{name}"));
+    let (login, subject) = (at(third, "session"), at(third, "logout"));
+    let silent = token(&json!({ "jti": at(place, "blacklist"), "sid": login, "sub": subject }));
+    let good = token(&json!({ "jti": at(third, "blacklist"), "sid": login, "sub": subject }));
+    until("both are taken", || [&silent, &good].iter().all(|it| status(&gateway, "/me/x", it) == 200));
+    cluster.nodes[place].freeze();
+    let frozen = Instant::now();
+    until("its tokens are stale", || match (status(&gateway, "/me/x", &silent), frozen.elapsed()) {
+        (503, _) => true,
+        (200, since) => {
+            assert!(since < Duration::from_secs(2), "served for {since:?}");
+            false
+        }
+        (other, _) => panic!("{other}"),
+    });
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        assert_eq!(status(&gateway, "/me/x", &good), 200, "others go on");
+        assert_eq!(status(&gateway, "/me/x", &silent), 503);
+    }
+    cluster.nodes[place].thaw();
+    until("it heals", || match status(&gateway, "/me/x", &silent) {
+        200 => true,
+        503 => false,
+        other => panic!("{other}"),
+    });
+    // The one that has the leases: then nobody may say anything.
+    cluster.nodes[lease].freeze();
+    until("all are stale", || status(&gateway, "/me/x", &good) == 503);
+    cluster.nodes[lease].thaw();
+    until("it heals", || status(&gateway, "/me/x", &good) == 200);
+}
+
+#[test]
+fn a_cluster_says_in_words_what_it_lacks() {
+    let cluster = Cluster::start(2, 0);
+    let allow = "ACL SETUSER bearward on >password resetkeys ~blacklist:* ~logout:* ~session:* ~{bearward:}* nocommands \
+                 +hello +ping +select +client|tracking +cluster|nodes +asking +exists +get +eval +time +hset +hgetall +hdel +set \
+                 +type +pttl +pexpire +pexpireat +scan +wait +role +persist +config|get";
+    let allow: Vec<&str> = allow.split_whitespace().collect();
+    for node in &cluster.nodes {
+        assert_eq!(node.command(&allow), "OK");
+    }
+    let upstream = Upstream::echo();
+    let url = cluster.url().replace("://", "://bearward:password@");
+    let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    let good = token(&json!({}));
+    for path in ["/me/x", "/money"] {
+        until("what is documented is enough", || status(&gateway, path, &good) == 200);
+    }
+    let answer = gateway.admin("POST", "/revocations", &json!({ "jti": "a", "ack": "all" }).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for node in &cluster.nodes {
+        assert_eq!(node.command(&["ACL", "SETUSER", "bearward", "-cluster|nodes"]), "OK");
+    }
+    until("it is stale", || status(&gateway, "/me/x", &good) == 503);
+    let says = |gateway: &Gateway, words: &str| gateway.lines().iter().any(|line| line.contains(words));
+    until("it is told", || says(&gateway, "CLUSTER NODES is refused: NOPERM"));
+    // The wrong kind of URL, both ways.
+    let alone = crate::support::redis::Redis::start();
+    for (url, words) in [
+        (cluster.nodes[0].url(), "it is one node of a cluster: the URL is to be `redis+cluster://"),
+        (format!("redis+cluster://127.0.0.1:{}", alone.port), "CLUSTER NODES is refused: ERR"),
+    ] {
+        let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+        until("it is told", || says(&gateway, words));
+        assert_eq!(status(&gateway, "/me/x", &good), 503);
+    }
+}
