@@ -66,10 +66,12 @@ section! {
 section! {
     /// Where revocations live.
     pub struct Store {
-        /// `redis://[user:password@]host:port/db`, `rediss://...`, `redis+sentinel://host,host/service/db`, `file:PATH` (beside the configuration
-        /// unless it begins with `/`; for one gateway), or `memory:` (forgotten at the end).
+        /// `redis://[user:password@]host:port/db`, `rediss://...`, `redis+sentinel://host,host/service/db`,
+        /// `redis+cluster://host,host`, `file:PATH` (beside the configuration unless it begins with `/`; for one gateway),
+        /// or `memory:` (forgotten at the end).
         required url: String,
-        /// What the names of the gateways' own keys in Redis begin with; the same for all that share it.
+        /// What the names of the gateways' own keys in Redis begin with (in a cluster, in braces); the same for all
+        /// that share it.
         default prefix: String = "bearward:",
         /// Longest wait for an answer; after it the standing of a token is unknown.
         default timeout: Duration = "250ms",

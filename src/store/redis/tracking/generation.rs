@@ -434,7 +434,9 @@ mod tests {
         let (presence, time) = (&tracked.present[0], &tracked.times[0]);
         let slots = |names: &[&str]| {
             let mut slots = Slots::new();
-            names.iter().for_each(|name| slots.insert(slot_of(name)));
+            for name in names {
+                slots.insert(slot_of(name));
+            }
             slots
         };
         let ask = |key: &Key| generation.learn(key, generation.version(key), Found::Absent);
