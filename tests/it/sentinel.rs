@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::gateway::{get, token, with_store};
+use crate::support::gateway::{get, order, token, with_store};
 use crate::support::redis::Redis;
 use crate::support::{Client, Gateway, Upstream, until};
 
@@ -84,10 +84,11 @@ fn replica(primary: u16) -> Redis {
     Redis::start_with(&["--replicaof", "127.0.0.1", &primary.to_string(), "--repl-diskless-sync-delay", "0"])
 }
 
-// `BEARWARD_TURNS` sets how many primaries die.
+// `BEARWARD_TURNS` sets how many primaries die, and `BEARWARD_LOAD` how many revocations go before each.
 #[test]
 fn what_a_replica_has_acknowledged_outlives_the_primary() {
-    let turns = std::env::var("BEARWARD_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let set = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    let (turns, load) = (set("BEARWARD_TURNS").unwrap_or(1), set("BEARWARD_LOAD").unwrap_or(200));
     let first = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
     let mut nodes = vec![replica(first.port), replica(first.port)];
     nodes.push(first);
@@ -110,23 +111,25 @@ fn what_a_replica_has_acknowledged_outlives_the_primary() {
     let status = |path: &str, token: &str| gateway.get(path, Some(token)).status;
     until("it is taken", || status("/me/x", &good) == 200);
     let (next, acknowledged) = (AtomicUsize::new(0), Mutex::new(Vec::<String>::new()));
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut loaded) = (Duration::ZERO, Duration::ZERO);
     for turn in 0..turns {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
+            for _ in 0..16 {
                 scope.spawn(|| {
+                    let mut admin = Client::connect(gateway.admin);
                     while !is_over.load(Ordering::Relaxed) {
                         let jti = format!("f-{}", next.fetch_add(1, Ordering::Relaxed));
                         let body = json!({ "jti": jti, "ack": "replica" }).to_string();
-                        if gateway.admin("POST", "/revocations", &body).status == 200 {
+                        if admin.send(order("POST", "/revocations", &body)).status == 200 {
                             acknowledged.lock().expect("a list").push(jti);
                         }
                     }
                 });
             }
-            let enough = acknowledged.lock().expect("a list").len() + 50;
-            until("some are acknowledged", || acknowledged.lock().expect("a list").len() >= enough);
+            let (started, enough) = (Instant::now(), acknowledged.lock().expect("a list").len() + load);
+            until("they are acknowledged", || acknowledged.lock().expect("a list").len() >= enough);
+            loaded += started.elapsed();
             let old = sentinels[0].primary();
             let place = nodes.iter().position(|node| node.port == old).expect("the primary is one of them");
             nodes.remove(place).kill();
@@ -169,7 +172,11 @@ fn what_a_replica_has_acknowledged_outlives_the_primary() {
         }
     }
     let count = acknowledged.lock().expect("a list").len();
-    println!("{count} acknowledged revocations, {turns} primaries killed, served again after at most {slowest:?}");
+    let rate = (turns * load) as f64 / loaded.as_secs_f64();
+    println!(
+        "{count} acknowledged revocations, {rate:.0} a second before each of {turns} primaries was killed, \
+         served again after at most {slowest:?}"
+    );
 }
 
 #[test]

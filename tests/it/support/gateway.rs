@@ -137,10 +137,7 @@ impl Gateway {
 
     /// A request to the admin address.
     pub fn admin(&self, method: &str, target: &str, body: &str) -> Answer {
-        let length = body.len();
-        Client::connect(self.admin).send(format!(
-            "{method} {target} HTTP/1.1\r\nhost: admin\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        ))
+        Client::connect(self.admin).send(order(method, target, body))
     }
 
     pub fn lines(&self) -> Vec<String> {
@@ -188,6 +185,14 @@ pub fn signal(id: u32, name: &str) {
 }
 
 /// The bytes of a `GET`.
+/// A request to the admin address, as text.
+pub fn order(method: &str, target: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {target} HTTP/1.1\r\nhost: admin\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
 pub fn get(path: &str, token: Option<&str>) -> String {
     let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
     format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\n{token}\r\n")
