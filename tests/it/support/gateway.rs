@@ -184,7 +184,6 @@ pub fn signal(id: u32, name: &str) {
     assert!(status.success());
 }
 
-/// The bytes of a `GET`.
 /// A request to the admin address, as text.
 pub fn order(method: &str, target: &str, body: &str) -> String {
     let length = body.len();
@@ -193,6 +192,7 @@ pub fn order(method: &str, target: &str, body: &str) -> String {
     )
 }
 
+/// The bytes of a `GET`.
 pub fn get(path: &str, token: Option<&str>) -> String {
     let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
     format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\n{token}\r\n")
