@@ -7,6 +7,7 @@ use bearward::store::{
     Ack, Asker, File, KeyPattern, Kind, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
 };
 
+use crate::support::cluster::Cluster;
 use crate::support::now;
 use crate::support::redis::Redis;
 
@@ -28,21 +29,29 @@ fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
         suite(&file, &file.asker().0).await;
 
         let redis = Redis::start();
-        let url = RedisUrl::parse(&redis.url()).expect("a URL");
-        let (link, driver) = Link::new(url, Duration::from_secs(5), StandingKeys::default());
-        tokio::spawn(driver.run());
-        let store = Store::Redis(Box::new(link));
-        let (asker, driver) = store.asker();
-        tokio::spawn(driver.expect("a driver").run());
-        let probe = Arc::new(keys(&["probe"], None));
-        for _ in 0..1000 {
-            if store.trouble().is_none() && asker.standing(&probe).await == Standing::Clear {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        suite(&store, &asker).await;
+        on_redis(&redis.url(), &suite).await;
+        let cluster = Cluster::start(3, 0);
+        on_redis(&cluster.url(), &suite).await;
     });
+}
+
+async fn on_redis(url: &str, suite: &impl AsyncFn(&Store, &Asker)) {
+    let url = RedisUrl::parse(url).expect("a URL");
+    let (link, driver) = Link::new(url, Duration::from_secs(5), StandingKeys::default());
+    tokio::spawn(driver.run());
+    let store = Store::Redis(Box::new(link));
+    let (asker, driver) = store.asker();
+    tokio::spawn(driver.expect("a driver").run());
+    // In a cluster these are in parts of all three.
+    let names: Vec<String> = (0..50).map(|number| format!("probe-{number}")).collect();
+    let probe = Arc::new(keys(&names.iter().map(String::as_str).collect::<Vec<_>>(), None));
+    for _ in 0..1000 {
+        if store.trouble().is_none() && asker.standing(&probe).await == Standing::Clear {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    suite(&store, &asker).await;
 }
 
 fn keys(present: &[&str], not_before: Option<(&str, i64)>) -> StandingKeys {
