@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
-# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, valgrind, root certificates.
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, valgrind, curl, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +21,7 @@ command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || mi
 command -v cc >/dev/null || missing+=(build-essential)
 command -v prlimit >/dev/null || missing+=(util-linux)
 command -v valgrind >/dev/null || missing+=(valgrind)
+command -v curl >/dev/null || missing+=(curl)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing: ${missing[*]}"

@@ -172,7 +172,7 @@ impl Subject {
             head: request.into_parts().0,
             plan: HeaderPlan::new(names.iter(), false),
             request_id: HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
-            peer: Peer::new([192, 0, 2, 7].into(), &[]),
+            peer: Peer::new([192, 0, 2, 7].into(), &[], false),
             asker: gateway.authenticator.store().map_or(Asker::None, |store| store.asker().0),
             runtime: Builder::new_current_thread().build_local(LocalOptions::default()).expect("a runtime"),
             gateway,
@@ -259,7 +259,8 @@ impl Whole {
             for socket in [&client, &stream] {
                 socket.set_nodelay(true).expect("no delay");
             }
-            let serving = connection::serve(stream, peer, Rc::new(worker), Rc::new(Watch::default()), limits);
+            let (worker, watch) = (Rc::new(worker), Rc::new(Watch::default()));
+            let serving = connection::serve(stream, None, peer, worker, watch, limits);
             tokio::task::spawn_local(serving);
             client
         });

@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,13 +23,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Limits;
 use super::peer::Peer;
 use super::phase::{Busy, Order, Phase, State, Watch};
+use super::stream::Stream;
+use super::tls::{Refused, Tls};
 use crate::forward::body::AnswerCut;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::exchange::Recorded;
@@ -45,8 +48,22 @@ const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGERED: usize = 64 * 1024 * 1024;
 
 /// Serves one connection until it ends.
-pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<Watch>, limits: Limits) {
+pub async fn serve(
+    socket: TcpStream,
+    tls: Option<Arc<Tls>>,
+    peer: Peer,
+    worker: Rc<Worker>,
+    watch: Rc<Watch>,
+    limits: Limits,
+) {
     let entry = watch.enter();
+    let stream = match tls {
+        None => Stream::Plain(socket),
+        Some(tls) => match Box::pin(open(socket, &tls, &entry.state)).await {
+            Ok(stream) => stream,
+            Err(refusal) => return not_opened(refusal, &peer, &worker),
+        },
+    };
     let mut io = Watched { stream, before: Bytes::new(), state: Rc::clone(&entry.state) };
     // Why boxed: what a conversation holds is given back while the connection is parked.
     while let Some(parked) = Box::pin(converse(io, &peer, &worker, limits)).await {
@@ -65,6 +82,34 @@ pub async fn serve(stream: TcpStream, peer: Peer, worker: Rc<Worker>, watch: Rc<
         }
         io = parked;
     }
+}
+
+/// Does the handshake: no longer than the first head may take, and not beyond the order to finish.
+async fn open(socket: TcpStream, tls: &Tls, state: &State) -> Result<Stream, Refused> {
+    let opened = tls.open(socket);
+    tokio::pin!(opened);
+    loop {
+        tokio::select! {
+            biased;
+            opened = &mut opened => return opened,
+            () = state.woken.notified() => match state.order.get() {
+                Order::TimeOut => return Err(Refused::Handshake("it took too long".to_owned())),
+                Order::Finish => return Err(Refused::Gone),
+                Order::GoOn | Order::Park => {}
+            },
+        }
+    }
+}
+
+/// Records a connection that never came to a conversation.
+fn not_opened(refusal: Refused, peer: &Peer, worker: &Worker) {
+    let (fault, reason) = match refusal {
+        Refused::Gone => return,
+        Refused::Plain => (HeadFault::PlainHttp, "plain HTTP where TLS is spoken".to_owned()),
+        Refused::Handshake(reason) => (HeadFault::Handshake, reason),
+    };
+    worker.counters.head_refused(fault);
+    tracing::info!(outcome = fault.label(), reason, client = %peer.address, "a connection was refused");
 }
 
 /// Serves requests until the connection ends, `None`, or is parked.
@@ -115,19 +160,17 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
         return Some(Watched { before: parts.read_buf, ..io });
     }
     if order == Order::Finish {
-        linger(io.stream, state.had_body.get()).await;
+        linger(io.stream.socket(), state.had_body.get()).await;
         return None;
     }
     refused(HeadFault::TooSlow, peer, worker);
-    // A client that does not read is not waited for.
-    drop(io.stream.try_write(TIMED_OUT));
-    drop(io.stream.shutdown().await);
+    io.stream.say(TIMED_OUT).await;
     None
 }
 
 /// Reads what a client still sends to a connection that is closed on this side, for a while: closing
 /// the socket on it would reset the connection, and the client might lose the answer (RFC 9112 §9.6).
-async fn linger(stream: TcpStream, had_body: bool) {
+async fn linger(stream: &TcpStream, had_body: bool) {
     let mut waste = vec![0; 16 * 1024];
     let read = async {
         let mut left = MAX_LINGERED;
@@ -191,7 +234,7 @@ impl Body for Sending {
 
 /// A socket that says when the first byte of a head has come, and when all is written.
 struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     /// What came before the connection was parked and was not taken.
     before: Bytes,
     state: Rc<State>,
@@ -206,7 +249,7 @@ impl Watched {
             state.order.set(Order::GoOn);
             tokio::select! {
                 biased;
-                ready = self.stream.readable() => {
+                ready = self.stream.socket().readable() => {
                     // It has been waiting all the time; its first byte makes it a head.
                     state.phase.set(Phase::Waiting);
                     return ready.is_ok();

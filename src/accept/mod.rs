@@ -13,6 +13,8 @@ pub mod connection;
 mod listen;
 mod peer;
 pub mod phase;
+mod stream;
+pub mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +31,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 pub use self::peer::Peer;
 pub use self::phase::Busy;
 use self::phase::Watch;
+use self::tls::Tls;
 use crate::clock;
 use crate::forward::Connections;
 use crate::gateway::{Gateway, Worker};
@@ -59,6 +62,18 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+/// Where clients connect, and how.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Nothing where it speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// A worker's socket on a listener.
+type Socket = (TcpListener, Option<Arc<Tls>>);
+
 /// The workers of a process.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
@@ -72,14 +87,14 @@ impl Workers {
     ///
     /// # Errors
     /// When an address cannot be listened on, or a thread cannot be started.
-    pub fn start(gateway: &Arc<Gateway>, listeners: &[SocketAddr], limits: Limits, count: usize) -> io::Result<Self> {
+    pub fn start(gateway: &Arc<Gateway>, listeners: &[Listener], limits: Limits, count: usize) -> io::Result<Self> {
         let count = count.max(1);
-        let mut sockets: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<Socket>> = (0..count).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
-        for &address in listeners {
-            let opened = listen::open(address, count)?;
+        for Listener { address, tls } in listeners {
+            let opened = listen::open(*address, count)?;
             addresses.extend(opened.first().map(TcpListener::local_addr).transpose()?);
-            sockets.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push(socket));
+            sockets.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push((socket, tls.clone())));
         }
         let (drain, draining) = watch::channel(false);
         let open = Arc::new(AtomicUsize::new(0));
@@ -145,7 +160,7 @@ impl Drop for OpenConnection {
 }
 
 impl Seat {
-    fn run(self, sockets: Vec<TcpListener>) {
+    fn run(self, sockets: Vec<Socket>) {
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "a worker cannot start"),
@@ -153,7 +168,7 @@ impl Seat {
         runtime.block_on(self.work(sockets));
     }
 
-    async fn work(self, sockets: Vec<TcpListener>) {
+    async fn work(self, sockets: Vec<Socket>) {
         let (gateway, counters) = (Arc::clone(&self.gateway), Arc::clone(&self.counters));
         let (store, driver) = gateway.authenticator.store().map_or((Asker::None, None), |store| store.asker());
         if let Some(driver) = driver {
@@ -203,7 +218,7 @@ impl Seat {
 }
 
 /// Accepts connections until draining begins.
-async fn accept(socket: TcpListener, seat: Rc<Seat>, worker: Rc<Worker>, watch: Rc<Watch>) {
+async fn accept((socket, tls): Socket, seat: Rc<Seat>, worker: Rc<Worker>, watch: Rc<Watch>) {
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener cannot be used"),
@@ -227,8 +242,9 @@ async fn accept(socket: TcpListener, seat: Rc<Seat>, worker: Rc<Worker>, watch: 
                 if stream.set_nodelay(true).is_err() {
                     continue;
                 }
-                let peer = Peer::new(address.ip(), &worker.gateway.trusted_proxies);
-                let serving = connection::serve(stream, peer, Rc::clone(&worker), Rc::clone(&watch), seat.limits);
+                let peer = Peer::new(address.ip(), &worker.gateway.trusted_proxies, tls.is_some());
+                let (worker, watch) = (Rc::clone(&worker), Rc::clone(&watch));
+                let serving = connection::serve(stream, tls.clone(), peer, worker, watch, seat.limits);
                 tokio::task::spawn_local(async move {
                     serving.await;
                     drop(counted);

@@ -23,9 +23,9 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer of a connection on a plain listener.
+    /// The peer of a connection, over TLS or plain.
     #[must_use]
-    pub fn new(address: IpAddr, trusted: &[IpNet]) -> Self {
+    pub fn new(address: IpAddr, trusted: &[IpNet], is_tls: bool) -> Self {
         let address = address.to_canonical();
         Self {
             address,
@@ -36,7 +36,7 @@ impl Peer {
                 IpAddr::V4(address) => address.to_string(),
                 IpAddr::V6(address) => format!("\"[{address}]\""),
             },
-            scheme: HeaderValue::from_static("http"),
+            scheme: HeaderValue::from_static(if is_tls { "https" } else { "http" }),
         }
     }
 
@@ -68,8 +68,8 @@ mod tests {
     #[test]
     fn the_client_is_the_last_address_that_no_trusted_proxy_has() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().expect("a network")];
-        let proxy = Peer::new("::ffff:10.0.0.1".parse().expect("an address"), &trusted);
-        let stranger = Peer::new("192.0.2.9".parse().expect("an address"), &trusted);
+        let proxy = Peer::new("::ffff:10.0.0.1".parse().expect("an address"), &trusted, false);
+        let stranger = Peer::new("192.0.2.9".parse().expect("an address"), &trusted, false);
         assert!(proxy.is_trusted && !stranger.is_trusted);
         let mut headers = HeaderMap::new();
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("1.1.1.1, 198.51.100.7"));

@@ -1,9 +1,10 @@
-//! `bearward keys generate`: a key pair or a secret, in files.
+//! `bearward keys generate`: a key pair, a secret, or a certificate for development, in files.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -19,18 +20,19 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey};
 use super::{Failure, print};
 use crate::authenticate::keys::family;
 use crate::authenticate::token::{ALGORITHMS, algorithm_named};
+use crate::clock;
 
 /// Make keys.
 #[derive(Debug, clap::Subcommand)]
 pub enum Keys {
-    /// A key pair (private and public PEM, and a JWK set), or a secret for HS*.
+    /// A key pair (private and public PEM, and a JWK set), a secret for HS*, or a certificate with its key.
     Generate(Generate),
 }
 
-/// Make a key pair or a secret. Files that are there are not overwritten.
+/// Make a key pair, a secret or a certificate. Files that are there are not overwritten.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  bearward keys generate --alg ES256 --kid 2026-11 --out keys\n  bearward keys generate --alg HS256 --kid batch --out secrets"
+    after_help = "Examples:\n  bearward keys generate --alg ES256 --kid 2026-11 --out keys\n  bearward keys generate --alg HS256 --kid batch --out secrets\n  bearward keys generate --tls localhost --tls 127.0.0.1 --out tls"
 )]
 pub struct Generate {
     /// The algorithm that the key is for.
@@ -39,6 +41,10 @@ pub struct Generate {
     /// The key's name, and the files': letters, digits, `-`, `_`, `.`.
     #[arg(long, default_value = "key-1")]
     kid: String,
+    /// A certificate for development instead, signed by itself, for this name or address; more than once for more of
+    /// them. Good for a year. Clients have to be told to trust it: `curl --cacert tls/localhost.crt`.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["alg", "kid"])]
+    tls: Vec<String>,
     /// The folder to write to.
     #[arg(long, default_value = ".")]
     out: PathBuf,
@@ -53,6 +59,9 @@ impl Keys {
     /// Makes keys.
     pub fn run(self) -> Result<(), Failure> {
         let Self::Generate(generate) = self;
+        if !generate.tls.is_empty() {
+            return print_names(&certificate(generate.tls, &generate.out)?);
+        }
         let is_name = !generate.kid.is_empty()
             && generate.kid.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
             && !generate.kid.starts_with('.');
@@ -60,10 +69,38 @@ impl Keys {
             return Err(Failure::Usage("--kid: letters, digits, `-`, `_` and `.`, not first".to_owned()));
         }
         let files = write(generate.alg, &generate.kid, &generate.out)?;
-        let names: Vec<String> = files.iter().map(|file| format!("{}\n", file.display())).collect();
-        print(&names.concat())
+        print_names(&files)
     }
 }
+
+fn print_names(files: &[PathBuf]) -> Result<(), Failure> {
+    let names: Vec<String> = files.iter().map(|file| format!("{}\n", file.display())).collect();
+    print(&names.concat())
+}
+
+/// Makes a certificate that is signed by itself, and writes it and its key.
+fn certificate(names: Vec<String>, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let unfit = |error: rcgen::Error| Failure::Usage(format!("--tls: {error}"));
+    let label = names.first().map_or_else(String::new, |name| name.replace('*', "any").replace([':', '/'], "-"));
+    let mut params = rcgen::CertificateParams::new(names).map_err(unfit)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "bearward development");
+    let now = Duration::from_secs(u64::try_from(clock::unix_seconds(clock::wall())).unwrap_or(0));
+    // A little earlier, for clocks that differ.
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + now - DAY;
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + DAY * 365;
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let key = rcgen::KeyPair::generate().map_err(unfit)?;
+    let certificate = params.self_signed(&key).map_err(unfit)?;
+    let io = |error: std::io::Error| Failure::Runtime(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let (cert, private) = (folder.join(format!("{label}.crt")), folder.join(format!("{label}.key")));
+    save(&private, key.serialize_pem().as_bytes(), 0o600)?;
+    save(&cert, certificate.pem().as_bytes(), 0o644)?;
+    Ok(vec![cert, private])
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Makes a key and writes its files; returns their names: private, public and set, or the secret.
 pub fn write(algorithm: Algorithm, kid: &str, folder: &Path) -> Result<Vec<PathBuf>, Failure> {

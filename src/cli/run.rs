@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{ConfigPath, Failure, LogFormat};
 use crate::accept::Workers;
+use crate::accept::tls::Tls;
 use crate::config::compile::{Background, Compiled};
 use crate::observe::admin::Admin;
 use crate::observe::log;
@@ -64,14 +65,17 @@ impl Serving {
             tracing::warn!(address = %admin_address, "admin is reachable from elsewhere: whoever reaches it can revoke");
         }
         let mut tasks = spawn(background)?;
+        let tls: Vec<Arc<Tls>> = listeners.iter().filter_map(|listener| listener.tls.clone()).collect();
+        tasks.extend(tls.iter().map(|tls| tokio::spawn(Arc::clone(tls).keep())));
         let workers = Workers::start(&gateway, &listeners, limits, workers).map_err(|error| {
-            let listeners = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let listeners =
+                listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ");
             Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
         })?;
-        let admin = Arc::new(Admin::new(gateway, workers.counters().to_vec()));
+        let admin = Arc::new(Admin::new(gateway, workers.counters().to_vec(), tls));
         tasks.push(tokio::spawn(Arc::clone(&admin).serve(admin_listener)));
-        for address in workers.addresses() {
-            tracing::info!(%address, "listening");
+        for (address, listener) in workers.addresses().iter().zip(&listeners) {
+            tracing::info!(%address, tls = listener.tls.is_some(), "listening");
         }
         tracing::info!(address = %admin_address, "admin listening");
         Ok(Self { workers, admin, admin_address, tasks })

@@ -15,6 +15,7 @@ use super::place::At;
 use super::section::{Named, section};
 use super::unit::Size;
 use super::value::{Count, EncodedSlash, Host, Version};
+use crate::accept::tls::MinVersion;
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 use crate::route::{RevocationMode, WhenUnavailable};
@@ -52,6 +53,28 @@ section! {
     pub struct Listener {
         /// Address and port; port 0 takes a free one.
         required address: SocketAddr,
+        /// TLS; left out: plain HTTP.
+        optional tls: Tls,
+    }
+}
+
+section! {
+    /// TLS on a listener.
+    pub struct Tls {
+        /// The name that a client asks for (SNI) picks one; the first where none fits. Read again when the files change.
+        required certificates: Vec<At<Certificate>>,
+        /// The oldest version that is spoken: `"1.2"` or `"1.3"`.
+        default min_version: MinVersion = "1.2",
+    }
+}
+
+section! {
+    /// A certificate and its key.
+    pub struct Certificate {
+        /// File with the certificate and those that it was signed by, in PEM.
+        required cert_file: PathBuf,
+        /// File with its private key, in PEM.
+        required key_file: PathBuf,
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::mistake::{Mistake, Mistakes};
 use super::node::{Node, Text, Value};
 use super::section::Read;
+use crate::accept::tls::MinVersion;
 use crate::admit::pattern::{MAX_SEGMENTS, Pattern, PatternFault};
 use crate::authenticate::claims::ClaimPath;
 use crate::authenticate::token::{ALGORITHMS, algorithm_named};
@@ -91,6 +92,24 @@ impl Read for bool {
 
     fn schema() -> serde_json::Value {
         json!({ "type": "boolean" })
+    }
+}
+
+const TLS_VERSIONS: [(&str, MinVersion); 2] = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+
+/// A version of TLS; without quotes it is a number.
+impl Read for MinVersion {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        if let Value::Fraction(number) = &node.value
+            && let Some((_, version)) = TLS_VERSIONS.into_iter().find(|(name, _)| *name == number.to_string())
+        {
+            return Some(version);
+        }
+        word(node, path, &TLS_VERSIONS, mistakes)
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "enum": ["1.2", "1.3", 1.2, 1.3] })
     }
 }
 

@@ -47,17 +47,24 @@ pub enum HeadFault {
     TooLarge,
     /// It took longer than `header_timeout`: 408.
     TooSlow,
+    /// Plain HTTP where TLS is spoken: 400.
+    PlainHttp,
+    /// There was no TLS to carry it: closed.
+    Handshake,
 }
 
 impl HeadFault {
     /// All labels, in the order of the variants.
-    pub const LABELS: [&'static str; 3] = ["malformed_head", "head_too_large", "head_timeout"];
+    pub const LABELS: [&'static str; 5] =
+        ["malformed_head", "head_too_large", "head_timeout", "plain_http", "tls_handshake"];
 
     const fn number(self) -> usize {
         match self {
             Self::Malformed => 0,
             Self::TooLarge => 1,
             Self::TooSlow => 2,
+            Self::PlainHttp => 3,
+            Self::Handshake => 4,
         }
     }
 

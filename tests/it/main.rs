@@ -34,6 +34,7 @@ mod paths;
 mod redis;
 mod sentinel;
 mod store;
+mod tls;
 mod tokens;
 mod tracked;
 mod untold;

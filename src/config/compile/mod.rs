@@ -5,6 +5,7 @@
 
 mod conflicts;
 mod issuers;
+mod listeners;
 mod routes;
 mod upstreams;
 
@@ -18,7 +19,7 @@ use http::HeaderName;
 use super::file::Config;
 use super::mistake::{Mistake, Mistakes};
 use super::place::At;
-use crate::accept::Limits;
+use crate::accept::{Limits, Listener};
 use crate::admit::{HeadLimits, Routes};
 use crate::authenticate::Authenticator;
 use crate::authenticate::headers::IdentityHeader;
@@ -40,7 +41,7 @@ pub struct Compiled {
     /// The snapshot.
     pub gateway: Gateway,
     /// Where clients connect.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
     /// Where operators connect.
     pub admin: SocketAddr,
     /// How much and how long, for connections.
@@ -85,7 +86,7 @@ const TAKEN: [&str; 13] = [
 /// Compiles a file that was read from `folder`.
 pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Option<Compiled> {
     let mut background = Background::default();
-    let listeners = listeners(config, mistakes);
+    let listeners = listeners::compile(config, folder, mistakes);
     let issuers = issuers::compile(config, folder, &mut background, mistakes);
     let upstreams = upstreams::compile(config, mistakes);
     let headers = identity_headers(config, mistakes);
@@ -128,24 +129,6 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
         drain_timeout: *limits.drain_timeout,
     };
     Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background })
-}
-
-fn listeners(config: &Config, mistakes: &mut Mistakes) -> Vec<SocketAddr> {
-    if config.listeners.is_empty() && !mistakes.is_known(&config.listeners) {
-        let mistake = Mistake::at(&config.listeners, "the list is empty");
-        mistakes.add(mistake.allowed("at least one").remedy("listeners: [ { address: \"0.0.0.0:8080\" } ]"));
-    }
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for listener in config.listeners.iter() {
-        let address = *listener.address;
-        let is_taken = address.port() != 0 && (addresses.contains(&address) || address == *config.admin.address);
-        if is_taken {
-            let mistake = Mistake::at(&listener.address, format!("`{address}` is used twice"));
-            mistakes.add(mistake.allowed("every listener, and `admin`, needs an address of its own"));
-        }
-        addresses.push(address);
-    }
-    addresses
 }
 
 fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHeader> {

@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::metrics::{Counters, Gauge, page};
 use super::sink;
+use crate::accept::tls::Tls;
 use crate::authenticate::keys::KeySource;
 use crate::gateway::Gateway;
 use crate::store::TrackingNumbers;
@@ -37,14 +38,16 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Admin {
     gateway: Arc<Gateway>,
     counters: Vec<Arc<Counters>>,
+    /// Of the listeners that speak it.
+    tls: Vec<Arc<Tls>>,
     is_draining: AtomicBool,
 }
 
 impl Admin {
     /// The pages of one gateway.
     #[must_use]
-    pub const fn new(gateway: Arc<Gateway>, counters: Vec<Arc<Counters>>) -> Self {
-        Self { gateway, counters, is_draining: AtomicBool::new(false) }
+    pub const fn new(gateway: Arc<Gateway>, counters: Vec<Arc<Counters>>, tls: Vec<Arc<Tls>>) -> Self {
+        Self { gateway, counters, tls, is_draining: AtomicBool::new(false) }
     }
 
     /// Says on `/readyz` that the process is about to end.
@@ -143,6 +146,11 @@ impl Admin {
             },
         ];
         gauges.extend(authenticator.store().and_then(|store| store.tracking()).into_iter().flat_map(tracked));
+        gauges.extend(self.tls.iter().filter_map(|tls| tls.expires()).min().map(|expires| Gauge {
+            name: "tls_certificate_expiry_seconds",
+            help: "Unix time at which the first certificate of a listener ends.",
+            value: number(usize::try_from(expires).unwrap_or(0)),
+        }));
         let routes: Vec<&str> = self.gateway.routes.all().iter().map(|route| &*route.id).collect();
         page(&self.counters, &routes, &gauges)
     }

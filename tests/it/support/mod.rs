@@ -7,6 +7,7 @@ pub mod fault;
 pub mod gateway;
 pub mod redis;
 pub mod sign;
+pub mod tls;
 pub mod upstream;
 
 use std::time::{Duration, Instant};

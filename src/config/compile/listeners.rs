@@ -1,0 +1,63 @@
+//! Listeners: their addresses differ, and their certificates are loaded.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::accept::Listener;
+use crate::accept::tls::{Certificate, Fault, Files, Tls};
+use crate::config::file::{Certificate as Section, Config, Tls as TlsSection};
+use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::place::At;
+
+/// Compiles the listeners, in the order of the file.
+pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Listener> {
+    if config.listeners.is_empty() && !mistakes.is_known(&config.listeners) {
+        let mistake = Mistake::at(&config.listeners, "the list is empty");
+        mistakes.add(mistake.allowed("at least one").remedy("listeners: [ { address: \"0.0.0.0:8080\" } ]"));
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mut listeners = Vec::new();
+    for listener in config.listeners.iter() {
+        let address = *listener.address;
+        let is_taken = address.port() != 0 && (addresses.contains(&address) || address == *config.admin.address);
+        if is_taken {
+            let mistake = Mistake::at(&listener.address, format!("`{address}` is used twice"));
+            mistakes.add(mistake.allowed("every listener, and `admin`, needs an address of its own"));
+        }
+        addresses.push(address);
+        let tls = listener.tls.as_ref().and_then(|section| tls(section, folder, mistakes));
+        listeners.push(Listener { address, tls: tls.map(Arc::new) });
+    }
+    listeners
+}
+
+fn tls(section: &At<TlsSection>, folder: &Path, mistakes: &mut Mistakes) -> Option<Tls> {
+    if section.certificates.is_empty() && !mistakes.is_known(&section.certificates) {
+        let mistake = Mistake::at(&section.certificates, "the list is empty");
+        mistakes.add(
+            mistake.allowed("at least one certificate").remedy("`bearward keys generate --tls localhost` makes one"),
+        );
+    }
+    let loaded: Vec<_> = section.certificates.iter().map(|one| load(one, folder, mistakes)).collect();
+    let loaded = loaded.into_iter().collect::<Option<Vec<_>>>().filter(|loaded| !loaded.is_empty())?;
+    match Tls::new(loaded, *section.min_version) {
+        Ok(tls) => Some(tls),
+        Err(reason) => {
+            mistakes.add(Mistake::at(section, format!("TLS cannot be set up: {reason}")).allowed("see the reason"));
+            None
+        }
+    }
+}
+
+fn load(section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<(Files, Certificate)> {
+    let files = Files { cert: folder.join(&section.cert_file.value), key: folder.join(&section.key_file.value) };
+    let (at, reason) = match files.load() {
+        Ok(certificate) => return Some((files, certificate)),
+        Err(Fault::Cert(reason)) => (&section.cert_file, reason),
+        Err(Fault::Key(reason)) => (&section.key_file, reason),
+    };
+    let mistake = Mistake::at(at, format!("`{}`: {reason}", at.display()));
+    mistakes.add(mistake.allowed(format!("files are found from `{}`", folder.display())));
+    None
+}
