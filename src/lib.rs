@@ -27,3 +27,4 @@ pub mod clock;
 pub mod config;
 pub mod observe;
 pub mod percent;
+pub mod stream;

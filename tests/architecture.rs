@@ -31,6 +31,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("clock", vec![]),
         ("denial", vec![]),
         ("percent", vec![]),
+        ("stream", vec![]),
         ("route", vec!["admit::pattern", "authenticate::claims"]),
         (
             "gateway",
@@ -59,6 +60,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "observe::exchange::Recorded",
                 "observe::metrics",
                 "store",
+                "stream",
             ],
         ),
         ("admit", vec!["denial", "percent", "route"]),
@@ -66,7 +68,15 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("authorize", vec!["admit::Admitted", "authenticate::Caller", "authenticate::Identity", "denial", "route"]),
         (
             "forward",
-            vec!["accept::Busy", "accept::Peer", "authenticate::Caller", "authorize::Permit", "clock", "route"],
+            vec![
+                "accept::Busy",
+                "accept::Peer",
+                "authenticate::Caller",
+                "authorize::Permit",
+                "clock",
+                "route",
+                "stream",
+            ],
         ),
         ("respond", vec!["denial", "forward::ForwardError", "forward::body"]),
         // Beside the way of a request.

@@ -100,6 +100,7 @@ fn with_keys() -> tempfile::TempDir {
     rename("keys/partner.public.pem", "keys/partner.pem");
     make(&["keys", "generate", "--tls", "edge", "--out", "tls"]);
     make(&["keys", "generate", "--tls", "shop", "--out", "tls"]);
+    rename("tls/shop.crt", "tls/services.pem");
     folder
 }
 

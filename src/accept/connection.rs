@@ -30,12 +30,12 @@ use tokio::time::timeout;
 use super::Limits;
 use super::peer::Peer;
 use super::phase::{Busy, Order, Phase, State, Watch};
-use super::stream::Stream;
 use super::tls::{Refused, Tls};
 use crate::forward::body::AnswerCut;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::exchange::Recorded;
 use crate::observe::metrics::HeadFault;
+use crate::stream::Stream;
 
 /// What is sent to a client whose head takes too long (RFC 9110 §15.5.9).
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";

@@ -13,7 +13,6 @@ pub mod connection;
 mod listen;
 mod peer;
 pub mod phase;
-mod stream;
 pub mod tls;
 
 use std::io;

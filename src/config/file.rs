@@ -184,8 +184,10 @@ section! {
 section! {
     /// One service behind the gateway.
     pub struct Upstream {
-        /// Where it is: `http://host:port`, in turn; one that takes no connection is passed over.
+        /// Where it is: `http://host:port` or `https://host:port`, in turn; one that takes no connection is passed over.
         required targets: Vec<At<String>>,
+        /// How `https://` targets prove who they are, and the gateway to them.
+        optional tls: UpstreamTls,
         /// From sending a request to the head of its answer, while no body is moving: 504.
         default timeout: Duration = "15s",
         /// For a connection to be taken: 504.
@@ -194,6 +196,20 @@ section! {
         default idle_timeout: Duration = "60s",
         /// How long an idle connection is kept; shorter than the service's own limit.
         default keep_alive: Duration = "4s",
+    }
+}
+
+section! {
+    /// TLS to a service.
+    pub struct UpstreamTls {
+        /// File with the certificates that are trusted instead of the system's, in PEM.
+        optional ca_file: PathBuf,
+        /// The name that its certificate has to be for, and that it is asked for (SNI); otherwise the target's host.
+        optional server_name: String,
+        /// File with the gateway's own certificate, in PEM, where the service wants one; goes with `key_file`.
+        optional cert_file: PathBuf,
+        /// File with its private key, in PEM.
+        optional key_file: PathBuf,
     }
 }
 

@@ -4,17 +4,19 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::alarm::{Alarm, Alarms};
 use super::error::{ForwardError, Phase};
+use super::pool::Target;
+use crate::stream::Stream;
 
 /// What is read at once inside a head, and of a short body.
 const SMALL_READ: usize = 8 * 1024;
@@ -24,43 +26,45 @@ const LARGE_READ: usize = 64 * 1024;
 
 /// One connection to a target.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// What has come and was not taken.
     pub buffer: BytesMut,
     /// The time limit of what is waited for.
     pub alarm: Alarm,
     /// Whose connections this is one of.
-    pub address: Arc<str>,
+    pub key: Arc<str>,
     /// Whether it has served an exchange before.
     pub is_reused: bool,
 }
 
 impl Connection {
-    /// A new connection to `host:port`.
+    /// A new connection; the handshake of TLS is within `limit`.
     ///
     /// # Errors
-    /// `Unreachable`, or `TimedOut(Connect)`.
-    pub async fn open(address: &Arc<str>, limit: Duration, alarms: &Alarms) -> Result<Self, ForwardError> {
-        let stream = match timeout(limit, TcpStream::connect(&**address)).await {
-            Err(_) => return Err(ForwardError::TimedOut(Phase::Connect)),
-            Ok(Err(_)) => return Err(ForwardError::Unreachable),
-            Ok(Ok(stream)) => stream,
-        };
-        stream.set_nodelay(true).map_err(|_| ForwardError::Unreachable)?;
-        let (address, alarm) = (Arc::clone(address), alarms.alarm());
-        Ok(Self { stream, buffer: BytesMut::new(), alarm, address, is_reused: false })
+    /// `Unreachable`, `Insecure`, or `TimedOut(Connect)`.
+    pub async fn open(target: &Target, limit: Duration, alarms: &Alarms) -> Result<Self, ForwardError> {
+        let stream = timeout(limit, reach(target)).await.map_err(|_| ForwardError::TimedOut(Phase::Connect))??;
+        let (key, alarm) = (Arc::clone(&target.key), alarms.alarm());
+        Ok(Self { stream, buffer: BytesMut::new(), alarm, key, is_reused: false })
     }
 
     /// Whether nothing has come since the last answer: no byte, no end.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         if !self.buffer.is_empty() {
             return false;
         }
         // SECURITY: the kernel is asked, and not the runtime, which knows what was so at its last turn: an
         // answer that came unasked would be taken for the one to the next request.
-        let peeked = SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let peeked = SockRef::from(self.stream.socket()).peek(&mut [MaybeUninit::uninit()]);
+        if peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return true;
+        }
+        // Of TLS it may be no more than a new ticket.
+        let mut byte = [0];
+        let mut read = ReadBuf::new(&mut byte);
+        let is_tls = matches!(self.stream, Stream::Tls(_));
+        is_tls && Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut read).is_pending()
     }
 
     /// Prepares the connection for its next exchange.
@@ -93,7 +97,18 @@ impl Connection {
             };
             outgoing.advance(written);
         }
-        Poll::Ready(Ok(()))
+        // TLS holds records back.
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
+/// A way to the target.
+async fn reach(target: &Target) -> Result<Stream, ForwardError> {
+    let socket = TcpStream::connect(&*target.address).await.map_err(|_| ForwardError::Unreachable)?;
+    socket.set_nodelay(true).map_err(|_| ForwardError::Unreachable)?;
+    match &target.tls {
+        None => Ok(Stream::Plain(socket)),
+        Some(tls) => tls.open(socket, &target.address).await.map_err(|_| ForwardError::Insecure),
     }
 }
 

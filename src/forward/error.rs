@@ -7,6 +7,8 @@ use http::StatusCode;
 pub enum ForwardError {
     /// No target took a connection.
     Unreachable,
+    /// No target could prove who it is.
+    Insecure,
     /// A target took too long.
     TimedOut(Phase),
     /// The target closed the connection, or answered what is not HTTP, before an answer began.
@@ -30,8 +32,9 @@ pub enum Phase {
 
 impl ForwardError {
     /// All labels, in the order of [`ForwardError::number`].
-    pub const LABELS: [&'static str; 7] = [
+    pub const LABELS: [&'static str; 8] = [
         "upstream_unreachable",
+        "upstream_tls",
         "upstream_connect_timeout",
         "upstream_response_timeout",
         "upstream_broken",
@@ -45,12 +48,13 @@ impl ForwardError {
     pub const fn number(self) -> usize {
         match self {
             Self::Unreachable => 0,
-            Self::TimedOut(Phase::Connect) => 1,
-            Self::TimedOut(Phase::Response) => 2,
-            Self::Broken => 3,
-            Self::BodyOverflow => 4,
-            Self::BodyTooSlow => 5,
-            Self::ClientGone => 6,
+            Self::Insecure => 1,
+            Self::TimedOut(Phase::Connect) => 2,
+            Self::TimedOut(Phase::Response) => 3,
+            Self::Broken => 4,
+            Self::BodyOverflow => 5,
+            Self::BodyTooSlow => 6,
+            Self::ClientGone => 7,
         }
     }
 
@@ -64,7 +68,7 @@ impl ForwardError {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Unreachable | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::Insecure | Self::Broken => StatusCode::BAD_GATEWAY,
             Self::TimedOut(Phase::Connect | Phase::Response) => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyOverflow => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -77,6 +81,7 @@ impl ForwardError {
     pub const fn detail(self) -> &'static str {
         match self {
             Self::Unreachable => "the service behind the gateway cannot be reached",
+            Self::Insecure => "the service behind the gateway cannot be reached securely",
             Self::TimedOut(Phase::Connect) => "the service behind the gateway took too long to take the connection",
             Self::TimedOut(Phase::Response) => "the service behind the gateway took too long to answer",
             Self::Broken => "the service behind the gateway gave no usable answer",

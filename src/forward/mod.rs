@@ -21,6 +21,7 @@ pub mod exchange;
 pub mod headers;
 pub mod leash;
 pub mod pool;
+pub mod secure;
 pub mod trace;
 
 use std::cell::Cell;

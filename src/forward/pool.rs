@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::alarm::Alarms;
 use super::connection::Connection;
 use super::error::ForwardError;
+use super::secure::Secure;
 use crate::clock;
 
 /// Idle connections that are kept for one target by one worker.
@@ -23,8 +24,12 @@ const MAX_IDLE: usize = 512;
 /// One address of an upstream.
 #[derive(Debug)]
 pub struct Target {
-    /// `host:port`, the key of its connections.
+    /// `host:port`.
     pub address: Arc<str>,
+    /// Which connections lead to it: those with the same address, and the same TLS.
+    pub key: Arc<str>,
+    /// Nothing where it speaks plain HTTP.
+    pub tls: Option<Secure>,
 }
 
 /// A worker's idle connections by target.
@@ -44,8 +49,8 @@ impl Pool {
     #[must_use]
     pub fn take(&self, target: &Target, keep_alive: Duration, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.get_mut(&target.address)?;
-        while let Some(Idle { connection, since }) = stack.pop() {
+        let stack = idle.get_mut(&target.key)?;
+        while let Some(Idle { mut connection, since }) = stack.pop() {
             if now.saturating_duration_since(since) > keep_alive {
                 // Those below came back even earlier.
                 stack.clear();
@@ -61,9 +66,9 @@ impl Pool {
     /// A new connection to the target.
     ///
     /// # Errors
-    /// `Unreachable`, or `TimedOut(Connect)`.
+    /// `Unreachable`, `Insecure`, or `TimedOut(Connect)`.
     pub async fn connect(&self, target: &Target, limit: Duration) -> Result<Connection, ForwardError> {
-        Connection::open(&target.address, limit, &self.alarms).await
+        Connection::open(target, limit, &self.alarms).await
     }
 
     /// Puts a connection back for the next exchange.
@@ -74,12 +79,12 @@ impl Pool {
         }
         connection.rest();
         let mut idle = self.idle.borrow_mut();
-        if let Some(stack) = idle.get_mut(&connection.address) {
+        if let Some(stack) = idle.get_mut(&connection.key) {
             if stack.len() < MAX_IDLE {
                 stack.push(Idle { connection, since: now });
             }
         } else {
-            idle.insert(Arc::clone(&connection.address), vec![Idle { connection, since: now }]);
+            idle.insert(Arc::clone(&connection.key), vec![Idle { connection, since: now }]);
         }
     }
 
@@ -87,7 +92,9 @@ impl Pool {
     pub fn sweep(&self, keep_alive: Duration) {
         let now = clock::monotonic();
         for stack in self.idle.borrow_mut().values_mut() {
-            stack.retain(|idle| now.saturating_duration_since(idle.since) <= keep_alive && idle.connection.is_quiet());
+            stack.retain_mut(|idle| {
+                now.saturating_duration_since(idle.since) <= keep_alive && idle.connection.is_quiet()
+            });
         }
     }
 

@@ -114,7 +114,9 @@ impl Responder {
             Refusal::Failed(ForwardError::BodyOverflow | ForwardError::BodyTooSlow | ForwardError::ClientGone) => {
                 headers.insert(CONNECTION, CLOSE);
             }
-            Refusal::Failed(ForwardError::Unreachable | ForwardError::TimedOut(_) | ForwardError::Broken) => {}
+            Refusal::Failed(
+                ForwardError::Unreachable | ForwardError::Insecure | ForwardError::TimedOut(_) | ForwardError::Broken,
+            ) => {}
         }
         response
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::gateway::{ROUTES, customer, get, token, with_store};
 use crate::support::sign::{self, Claims};
+use crate::support::tls::Authority;
 use crate::support::upstream::deaf;
 use crate::support::{Answer, Gateway, Upstream, config, until};
 
@@ -315,16 +316,23 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
     });
     let broken = Upstream::scripted(|_, _| false);
     let (_held, deaf) = deaf();
-    let gateway = |upstream: SocketAddr| {
+    let gateway = |upstream: SocketAddr, tls: &str| {
+        let scheme = if tls.is_empty() { "http://" } else { "https://" };
         let yaml = config(upstream, "")
-            .replace("\"] } }\ndefaults", "\"], timeout: 300ms, connect_timeout: 200ms } }\ndefaults")
+            .replace("\"] } }\ndefaults", &format!("\"], timeout: 300ms, connect_timeout: 200ms{tls} }} }}\ndefaults"))
+            .replace(&format!("http://{upstream}"), &format!("{scheme}{upstream}"))
             .replace("realm: test }", "realm: test, limits: { body: 1KiB, body_timeout: 200ms } }");
-        Gateway::start(&yaml)
+        let folder = tempfile::tempdir().expect("a folder");
+        Authority::new().write_own(&folder.path().join("services.pem"));
+        sign::write_keys(folder.path());
+        std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+        Gateway::start_in(folder, &[])
     };
     let post = |framing: &str| format!("POST /open/x HTTP/1.1\r\nhost: gw.test\r\n{framing}");
     let over = post(&format!("transfer-encoding: chunked\r\n\r\n401\r\n{}\r\n", "x".repeat(0x401)));
     for error in [
         ForwardError::Unreachable,
+        ForwardError::Insecure,
         ForwardError::TimedOut(Phase::Connect),
         ForwardError::TimedOut(Phase::Response),
         ForwardError::Broken,
@@ -334,6 +342,8 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
     ] {
         let (upstream, request, status) = match error {
             ForwardError::Unreachable => (closed(), get("/open/x", None), 502),
+            // Plain HTTP where TLS is wanted.
+            ForwardError::Insecure => (crate::secure::plain(), get("/open/x", None), 502),
             ForwardError::TimedOut(Phase::Connect) => (deaf, get("/open/x", None), 504),
             ForwardError::TimedOut(Phase::Response) => (silent.address, get("/open/x", None), 504),
             ForwardError::Broken => (broken.address, get("/open/x", None), 502),
@@ -341,7 +351,8 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
             ForwardError::BodyTooSlow => (silent.address, post("content-length: 10\r\n\r\nhello"), 408),
             ForwardError::ClientGone => (silent.address, post("transfer-encoding: chunked\r\n\r\nzz\r\n"), 400),
         };
-        refused(&gateway(upstream), &Upstream::echo(), request, status, None, error.label());
+        let tls = if error == ForwardError::Insecure { ", tls: { ca_file: services.pem }" } else { "" };
+        refused(&gateway(upstream, tls), &Upstream::echo(), request, status, None, error.label());
     }
 }
 

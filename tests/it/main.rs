@@ -32,6 +32,7 @@ mod load;
 mod observing;
 mod paths;
 mod redis;
+mod secure;
 mod sentinel;
 mod store;
 mod tls;

@@ -41,6 +41,14 @@ pub struct Certificate {
     pub expires: i64,
 }
 
+impl Certificate {
+    /// The chain and its key, for handshakes.
+    #[must_use]
+    pub fn key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.key)
+    }
+}
+
 /// What is seen of a file without reading it; it changes with the file, and with links on the way to it.
 pub(super) type Stamp = Option<(u64, u64, u128)>;
 

@@ -24,8 +24,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::certificate::{Certificate, Fault, Files};
-use super::stream::Stream;
 use crate::clock;
+use crate::stream::Stream;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -119,7 +119,7 @@ impl Tls {
             Ok(0) | Err(_) => return Err(Refused::Gone),
         }
         match TlsAcceptor::from(Arc::clone(&self.config)).accept(socket).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
             Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(reason) => Refused::Handshake(reason.to_string()),
                 None => Refused::Gone,

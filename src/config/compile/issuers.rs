@@ -1,13 +1,13 @@
 //! Issuers: their keys are read here, so that a file that names a bad key is refused as a whole.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
-use super::Background;
 use super::upstreams::not_zero;
+use super::{Background, trust};
 use crate::authenticate::issuer::Issuer;
 use crate::authenticate::keys::fetch::Source;
 use crate::authenticate::keys::remote::{RemoteKeys, Schedule};
@@ -156,7 +156,7 @@ fn keys(
 /// Reads a file's content as the keys for these algorithms.
 type Reader = fn(&[u8], &[Algorithm]) -> Result<KeySet, String>;
 
-fn content(path: &Path) -> Result<Vec<u8>, String> {
+pub fn content(path: &Path) -> Result<Vec<u8>, String> {
     let length = std::fs::metadata(path).map_err(|error| error_text(&error))?.len();
     if length > MAX_KEY_FILE {
         return Err(format!("the file is longer than {MAX_KEY_FILE} bytes"));
@@ -181,7 +181,7 @@ fn remote(
 ) -> Option<KeySource> {
     let schedule =
         Schedule { refresh: *section.jwks_refresh, max_age: *section.jwks_max_age, cooldown: *section.jwks_cooldown };
-    match Source::new(uri, system_roots) {
+    match Source::new(uri, trust::of_the_system) {
         Ok(source) => {
             let (keys, refresher) = RemoteKeys::new(name.as_str().into(), source, algorithms.to_vec(), schedule);
             background.keys.push(refresher);
@@ -193,25 +193,4 @@ fn remote(
             None
         }
     }
-}
-
-/// TLS with the system's roots; read once, only where a URL needs them.
-fn system_roots() -> Result<Arc<rustls::ClientConfig>, String> {
-    static CONFIG: OnceLock<Result<Arc<rustls::ClientConfig>, String>> = OnceLock::new();
-    let read = || {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = rustls::RootCertStore::empty();
-        let (taken, _) = roots.add_parsable_certificates(found.certs);
-        if taken == 0 {
-            return Err(
-                "this machine has no root certificates (install `ca-certificates`, or set SSL_CERT_FILE)".to_owned()
-            );
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS: {error}"))?;
-        Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-    };
-    CONFIG.get_or_init(read).clone()
 }

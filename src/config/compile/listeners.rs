@@ -1,12 +1,12 @@
 //! Listeners: their addresses differ, and their certificates are loaded.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::accept::Listener;
 use crate::accept::tls::{Certificate, Fault, Files, Tls};
-use crate::config::file::{Certificate as Section, Config, Tls as TlsSection};
+use crate::config::file::{Config, Tls as Section};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 
@@ -32,14 +32,15 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<L
     listeners
 }
 
-fn tls(section: &At<TlsSection>, folder: &Path, mistakes: &mut Mistakes) -> Option<Tls> {
+fn tls(section: &At<Section>, folder: &Path, mistakes: &mut Mistakes) -> Option<Tls> {
     if section.certificates.is_empty() && !mistakes.is_known(&section.certificates) {
         let mistake = Mistake::at(&section.certificates, "the list is empty");
         mistakes.add(
             mistake.allowed("at least one certificate").remedy("`bearward keys generate --tls localhost` makes one"),
         );
     }
-    let loaded: Vec<_> = section.certificates.iter().map(|one| load(one, folder, mistakes)).collect();
+    let loaded: Vec<_> =
+        section.certificates.iter().map(|one| load(&one.cert_file, &one.key_file, folder, mistakes)).collect();
     let loaded = loaded.into_iter().collect::<Option<Vec<_>>>().filter(|loaded| !loaded.is_empty())?;
     match Tls::new(loaded, *section.min_version) {
         Ok(tls) => Some(tls),
@@ -50,12 +51,18 @@ fn tls(section: &At<TlsSection>, folder: &Path, mistakes: &mut Mistakes) -> Opti
     }
 }
 
-fn load(section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<(Files, Certificate)> {
-    let files = Files { cert: folder.join(&section.cert_file.value), key: folder.join(&section.key_file.value) };
+/// Loads a certificate and its key.
+pub fn load(
+    cert: &At<PathBuf>,
+    key: &At<PathBuf>,
+    folder: &Path,
+    mistakes: &mut Mistakes,
+) -> Option<(Files, Certificate)> {
+    let files = Files { cert: folder.join(&cert.value), key: folder.join(&key.value) };
     let (at, reason) = match files.load() {
         Ok(certificate) => return Some((files, certificate)),
-        Err(Fault::Cert(reason)) => (&section.cert_file, reason),
-        Err(Fault::Key(reason)) => (&section.key_file, reason),
+        Err(Fault::Cert(reason)) => (cert, reason),
+        Err(Fault::Key(reason)) => (key, reason),
     };
     let mistake = Mistake::at(at, format!("`{}`: {reason}", at.display()));
     mistakes.add(mistake.allowed(format!("files are found from `{}`", folder.display())));

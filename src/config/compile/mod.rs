@@ -7,6 +7,7 @@ mod conflicts;
 mod issuers;
 mod listeners;
 mod routes;
+mod trust;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -88,7 +89,7 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     let mut background = Background::default();
     let listeners = listeners::compile(config, folder, mistakes);
     let issuers = issuers::compile(config, folder, &mut background, mistakes);
-    let upstreams = upstreams::compile(config, mistakes);
+    let upstreams = upstreams::compile(config, folder, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = key_patterns(config, mistakes);
     let routes = routes::compile(config, mistakes);

@@ -1,17 +1,23 @@
 //! The services behind the gateway.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
-use crate::config::file::Config;
+use super::{listeners, trust};
+use crate::config::file::{Config, Upstream as Section};
 use crate::config::mistake::{Mistake, Mistakes, masked};
 use crate::config::place::At;
 use crate::forward::Upstream;
 use crate::forward::pool::Target;
+use crate::forward::secure::Secure;
 
 /// Compiles the upstreams, in the order of the file.
-pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Upstream> {
+pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Upstream> {
     let mut upstreams = Vec::new();
     for (name, section) in &config.upstreams.entries {
         if section.targets.is_empty() && !mistakes.is_known(&section.targets) {
@@ -20,7 +26,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Upstream> {
         for limit in [&section.timeout, &section.connect_timeout, &section.idle_timeout] {
             not_zero(limit, mistakes);
         }
-        let targets = section.targets.iter().filter_map(|target| address(target, mistakes)).collect();
+        let targets = targets(name, section, folder, mistakes);
         upstreams.push(Upstream {
             name: name.as_str().into(),
             targets,
@@ -45,16 +51,22 @@ fn has_port(authority: &str) -> bool {
     authority.rsplit_once(']').map_or(authority, |(_, rest)| rest).contains(':')
 }
 
-fn address(target: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
-    let allowed = "`http://host:port` without a path";
+/// A target as it is written.
+struct Written {
+    host: String,
+    port: u16,
+    is_tls: bool,
+}
+
+fn read(target: &At<String>, mistakes: &mut Mistakes) -> Option<Written> {
+    let allowed = "`http://host:port` or `https://host:port`, without a path";
     let fault = |found: &str| Some(Mistake::at(target, format!("`{}` {found}", masked(target))).allowed(allowed));
     let uri = target.parse::<Uri>().ok();
     let mistake = match &uri {
         None => fault("is no URL"),
-        Some(uri) if uri.scheme_str() == Some("https") => {
-            fault("wants TLS, which is not built yet").map(|mistake| mistake.remedy("`http://` for now"))
+        Some(uri) if !matches!(uri.scheme_str(), Some("http" | "https")) => {
+            fault("does not begin with `http://` or `https://`")
         }
-        Some(uri) if uri.scheme_str() != Some("http") => fault("does not begin with `http://`"),
         Some(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
             fault("holds credentials")
         }
@@ -71,6 +83,82 @@ fn address(target: &At<String>, mistakes: &mut Mistakes) -> Option<Target> {
         return None;
     }
     let uri = uri?;
-    let (host, port) = (uri.host()?, uri.port_u16().unwrap_or(80));
-    Some(Target { address: format!("{host}:{port}").into() })
+    let is_tls = uri.scheme_str() == Some("https");
+    Some(Written {
+        host: uri.host()?.to_owned(),
+        port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
+        is_tls,
+    })
+}
+
+/// The targets of one upstream.
+fn targets(name: &str, section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<Target> {
+    let written: Vec<(&At<String>, Written)> =
+        section.targets.iter().filter_map(|target| Some((target, read(target, mistakes)?))).collect();
+    let is_any_tls = written.iter().any(|(_, target)| target.is_tls);
+    if let Some(tls) = section.tls.as_ref().filter(|_| !is_any_tls && !mistakes.is_known(&section.targets)) {
+        let mistake = Mistake::at(tls, "no target speaks TLS");
+        mistakes.add(mistake.allowed("goes with a target that begins with `https://`"));
+    }
+    let config = if is_any_tls { config(section, folder, mistakes) } else { None };
+    let targets = written.into_iter().filter_map(|(at, Written { host, port, is_tls })| {
+        let address: Arc<str> = format!("{host}:{port}").into();
+        if !is_tls {
+            return Some(Target { key: Arc::clone(&address), address, tls: None });
+        }
+        let secure = Secure::new(Arc::clone(config.as_ref()?), server_name(at, &host, section, mistakes)?);
+        // Another upstream may trust others there, or come as somebody else.
+        Some(Target { key: format!("https://{address} of {name}").into(), address, tls: Some(secure) })
+    });
+    targets.collect()
+}
+
+/// The name that a target has to prove.
+fn server_name(
+    target: &At<String>,
+    host: &str,
+    section: &Section,
+    mistakes: &mut Mistakes,
+) -> Option<ServerName<'static>> {
+    let given = section.tls.as_ref().and_then(|tls| tls.server_name.as_ref());
+    let (at, name) = given.map_or((target, host), |given| (given, &given.value));
+    let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let parsed = ServerName::try_from(name).ok();
+    if parsed.is_none() {
+        mistakes.add(Mistake::at(at, "no certificate can be for this name").allowed("a host name or an IP address"));
+    }
+    parsed
+}
+
+/// How the targets prove who they are, and the gateway to them.
+fn config(section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<Arc<ClientConfig>> {
+    let tls = section.tls.as_ref();
+    let own = match tls.map(|tls| (&tls.cert_file, &tls.key_file)) {
+        None | Some((None, None)) => None,
+        Some((Some(cert), Some(key))) => Some(listeners::load(cert, key, folder, mistakes)?.1.key()),
+        Some((Some(one), None) | (None, Some(one))) => {
+            let mistake = Mistake::at(one, "half of a certificate");
+            mistakes.add(mistake.allowed("`cert_file` and `key_file`, or neither"));
+            return None;
+        }
+    };
+    let (roots, at) = match tls.and_then(|tls| tls.ca_file.as_ref()) {
+        Some(file) => (trust::in_file(&folder.join(&file.value)), &file.trail),
+        None if own.is_none() => match trust::of_the_system() {
+            Ok(config) => return Some(config),
+            Err(reason) => (Err(reason), &section.targets.trail),
+        },
+        None => (trust::system(), &section.targets.trail),
+    };
+    match roots.and_then(|roots| trust::client(roots, own)) {
+        Ok(config) => Some(config),
+        Err(reason) => {
+            let file = tls.and_then(|tls| tls.ca_file.as_ref());
+            let place = file.map_or(section.targets.place, |file| file.place);
+            let shown = file.map_or_else(String::new, |file| format!("`{}`: ", file.display()));
+            let allowed = format!("files are found from `{}`", folder.display());
+            mistakes.add(Mistake::new(place, at, format!("{shown}{reason}")).allowed(allowed));
+            None
+        }
+    }
 }

@@ -16,6 +16,9 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        // Another name than those that it signs: else they seem to be signed by themselves.
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("an authority"))
@@ -30,6 +33,23 @@ impl Authority {
         std::fs::write(folder.join(format!("{name}.crt")), certificate.pem()).expect("a file");
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
         certificate.der().clone()
+    }
+
+    /// Writes `NAME.crt` and `NAME.key` for a name whose certificate ended yesterday.
+    pub fn write_expired(&self, folder: &Path, name: &str, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_after =
+            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(super::now() as u64 - 86_400);
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        std::fs::write(folder.join(format!("{name}.crt")), certificate.pem()).expect("a file");
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
+    }
+
+    /// Writes its own certificate.
+    pub fn write_own(&self, path: &Path) {
+        std::fs::write(path, self.0.pem()).expect("a file");
     }
 
     /// Settings of a client that trusts it, and speaks these versions.

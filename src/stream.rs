@@ -1,4 +1,4 @@
-//! A client's bytes: as they are, or out of TLS.
+//! A connection's bytes, to a client or to a target: as they are, or out of TLS.
 
 use std::future::poll_fn;
 use std::io;
@@ -7,17 +7,20 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// One connection's bytes.
-pub(super) enum Stream {
+#[derive(Debug)]
+pub enum Stream {
+    /// As they are.
     Plain(TcpStream),
+    /// Out of TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
     /// The socket below.
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
@@ -25,7 +28,7 @@ impl Stream {
     }
 
     /// Writes what the kernel takes at once; a client that does not read is not waited for.
-    pub(super) async fn say(&mut self, text: &'static [u8]) {
+    pub async fn say(&mut self, text: &'static [u8]) {
         poll_fn(|cx| {
             let _written = Pin::new(&mut *self).poll_write(cx, text);
             let _flushed = Pin::new(&mut *self).poll_flush(cx);
