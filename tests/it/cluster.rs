@@ -141,6 +141,114 @@ fn a_key_whose_slot_is_on_its_way_is_asked_for_where_it_is() {
     until("it is told of at the new place", || status(&gateway, "/me/x", &good) == 401);
 }
 
+// A node that was just added has no slots, and the first one may be the one of the lease.
+#[test]
+fn a_slot_may_be_on_its_way_to_a_primary_without_any() {
+    let cluster = Cluster::start_with_spare(2, 0, 1);
+    let (_upstream, gateway) = start(&cluster);
+    for key in [blacklisted("{lease}"), "{bearward:}epoch".to_owned()] {
+        let slot = cluster.slot(&key);
+        let from = usize::from(slot >= 8192);
+        let jti = key.strip_prefix("blacklist:").unwrap_or("other").to_owned();
+        let held = token(&json!({ "jti": jti }));
+        for path in ["/me/x", "/money"] {
+            until("it is taken", || status(&gateway, path, &held) == 200);
+        }
+        cluster.open(slot, from, 2);
+        let opened = Instant::now();
+        while opened.elapsed() < Duration::from_millis(1500) {
+            assert_eq!((status(&gateway, "/me/x", &held), status(&gateway, "/money", &held)), (200, 200), "{key}");
+        }
+        for ack in ["primary", "all"] {
+            let answer = gateway.admin("POST", "/revocations", &json!({ "jti": jti, "ack": ack }).to_string());
+            assert_eq!(answer.status, 200, "{key}: {}", answer.text());
+        }
+        for path in ["/me/x", "/money"] {
+            assert_eq!(status(&gateway, path, &held), 401, "{key}");
+        }
+        cluster.move_keys(slot, from, 2);
+        cluster.close(slot, from, 2);
+        assert_eq!(status(&gateway, "/me/x", &held), 401, "{key}");
+        let good = token(&json!({ "jti": format!("after-{slot}") }));
+        until("it goes on", || status(&gateway, "/me/x", &good) == 200);
+    }
+}
+
+#[test]
+fn a_slot_that_nobody_has_is_an_outage_of_its_own_keys_alone() {
+    let cluster = Cluster::start(2, 0);
+    let (_upstream, gateway) = start(&cluster);
+    let good = token(&json!({}));
+    until("it is taken", || status(&gateway, "/me/x", &good) == 200);
+    // Where the gateway's own probes are, and one of a token.
+    let lost = token(&json!({ "jti": "lost" }));
+    for key in ["blacklist:bearward-probe", "session:bearward-probe", "blacklist:lost"] {
+        let slot = cluster.slot(key).to_string();
+        for node in &cluster.nodes {
+            node.command(&["CLUSTER", "DELSLOTS", &slot]);
+        }
+    }
+    until("it is nobody's", || status(&gateway, "/me/x", &lost) == 503);
+    let end = Instant::now() + Duration::from_millis(1500);
+    while Instant::now() < end {
+        assert_eq!((status(&gateway, "/me/x", &good), status(&gateway, "/money", &good)), (200, 200));
+        assert_eq!((status(&gateway, "/me/x", &lost), status(&gateway, "/money", &lost)), (503, 503));
+    }
+}
+
+// It may be cut off from the others, and go on as if nothing were.
+#[test]
+fn a_primary_that_does_not_know_that_it_was_replaced_is_not_believed() {
+    let cluster = Cluster::start(3, 1);
+    let (_upstream, gateway) = start(&cluster);
+    let place = (cluster.slot("{bearward:}epoch") / 5462 + 1) % 3;
+    let (jti, another) = (cluster.name_at(place, 3, blacklisted), cluster.name_at((place + 1) % 3, 3, blacklisted));
+    let held = token(&json!({ "jti": jti }));
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(&gateway, path, &held) == 200);
+    }
+    // From now on it hears nothing of the others, and has all that it had.
+    let (old, new) = (&cluster.nodes[place], &cluster.nodes[place + 3]);
+    for other in (0..6).filter(|other| *other != place) {
+        assert_eq!(old.command(&["CLUSTER", "FORGET", &cluster.id(other)]), "OK");
+    }
+    assert_eq!(new.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]), "OK");
+    until("it has taken over", || new.command(&["SET", &blacklisted(&jti), "1"]) == "OK");
+    let written = Instant::now();
+    assert!(old.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    assert_eq!(old.command(&["EXISTS", &blacklisted(&jti)]), "0");
+    let answer = gateway.admin("POST", "/revocations", &json!({ "jti": another, "ack": "all" }).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for path in ["/me/x", "/money"] {
+        assert_ne!(status(&gateway, path, &held), 200, "all that was written before is applied");
+        until("it is refused", || status(&gateway, path, &held) == 401);
+    }
+    println!("refused {:?} after it was written", written.elapsed());
+}
+
+#[test]
+fn another_node_at_the_address_of_a_dead_one_is_not_believed() {
+    let mut cluster = Cluster::start(3, 0);
+    let (_upstream, gateway) = start(&cluster);
+    let place = (cluster.slot("{bearward:}epoch") / 5462 + 1) % 3;
+    let jti = cluster.name_at(place, 3, blacklisted);
+    let held = token(&json!({ "jti": jti }));
+    cluster.command(&["SET", &blacklisted(&jti), "1"]);
+    for path in ["/me/x", "/money"] {
+        until("it is refused", || status(&gateway, path, &held) == 401);
+    }
+    let port = cluster.nodes.remove(place).kill();
+    let foreign = crate::support::cluster::node_on(Some(port));
+    foreign.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    until("it serves", || foreign.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        for path in ["/me/x", "/money"] {
+            assert_ne!(status(&gateway, path, &held), 200);
+        }
+    }
+}
+
 // `BEARWARD_TURNS` sets how often the slot moves.
 #[test]
 fn a_slot_that_moves_under_load_loses_no_revocation() {

@@ -37,7 +37,7 @@ fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
 
 async fn on_redis(url: &str, suite: &impl AsyncFn(&Store, &Asker)) {
     let url = RedisUrl::parse(url).expect("a URL");
-    let (link, driver) = Link::new(url, Duration::from_secs(5), StandingKeys::default());
+    let (link, driver) = Link::new(url, Duration::from_secs(5), Duration::from_secs(5), StandingKeys::default());
     tokio::spawn(driver.run());
     let store = Store::Redis(Box::new(link));
     let (asker, driver) = store.asker();
@@ -224,7 +224,7 @@ fn waiting_for_replicas_never_ends_a_ban() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let url = RedisUrl::parse(&redis.url()).expect("a URL");
-        let (link, driver) = Link::new(url, Duration::from_secs(5), StandingKeys::default());
+        let (link, driver) = Link::new(url, Duration::from_secs(5), Duration::from_secs(5), StandingKeys::default());
         tokio::spawn(driver.run());
         let store = Store::Redis(Box::new(link));
         redis.command(&["SET", "for-ever", "1"]);

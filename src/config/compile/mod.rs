@@ -188,9 +188,9 @@ fn store(
     match RedisUrl::parse(url) {
         Ok(parsed) => {
             let lease_keys = LeaseKeys::new(&section.prefix, &parsed);
-            let (link, driver) = Link::new(parsed, *section.timeout, patterns.probe());
+            let max_staleness = *config.revocation.max_staleness;
+            let (link, driver) = Link::new(parsed, *section.timeout, max_staleness, patterns.probe());
             let tracking = modes.contains(&RevocationMode::Tracked).then(|| {
-                let max_staleness = *config.revocation.max_staleness;
                 let lease =
                     (*config.revocation.leases).then(|| Lease::new(lease_keys.clone(), gateway_name(), max_staleness));
                 Tracking::new(&link, max_staleness, patterns.probe(), lease)

@@ -9,7 +9,7 @@ use ::redis::{AsyncConnectionConfig, Client, ConnectionInfo, Pipeline};
 use tokio::time::timeout;
 
 use super::batch::{answer, ask};
-use super::cluster::is_elsewhere;
+use super::cluster::{self, is_elsewhere};
 use super::hello::{self, Hello};
 use super::node::{Answer, Connected, NodeDriver, Shared};
 use super::{BACKOFF, BATCH, HEARTBEAT, QUEUE, RedisUrl, code, reason};
@@ -75,6 +75,11 @@ impl NodeDriver {
                 client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| reason(&error))?;
             let said = connection.send_packed_command(&hello::ask(2)).await.map_err(|error| reason(&error))?;
             Hello::read(Some(&said), self.url.mode())?;
+            if let Some(id) = self.url.id() {
+                // Its address may be another one's by now.
+                let said = connection.send_packed_command(&cluster::ask()).await.map_err(|error| reason(&error))?;
+                cluster::check_id(&cluster::own(Some(&said))?, id)?;
+            }
             Ok((connection, info))
         };
         timeout(limit * 2, attempt).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))

@@ -96,13 +96,14 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// A link and the driver that connects it. `deadline` bounds every answer; `probe` is what is
-    /// asked to learn whether look-ups are answered.
+    /// A link and the driver that connects it. `deadline` bounds every answer; of a cluster nothing counts
+    /// that is not known to be so for `max_staleness`; `probe` is what is asked to learn whether look-ups
+    /// are answered.
     #[must_use]
-    pub fn new(url: RedisUrl, deadline: Duration, probe: StandingKeys) -> (Self, Driver) {
+    pub fn new(url: RedisUrl, deadline: Duration, max_staleness: Duration, probe: StandingKeys) -> (Self, Driver) {
         let probe = Arc::new(probe);
         if url.seeds().is_some() {
-            let (fleet, driver) = Fleet::new(url.clone(), deadline, probe);
+            let (fleet, driver) = Fleet::new(url.clone(), deadline, max_staleness, probe);
             return (Self::over(Way::Many(fleet), url, deadline), Driver(Drives::Many(driver)));
         }
         let (node, driver) = Node::new(url.clone(), deadline, Some(probe));

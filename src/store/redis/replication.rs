@@ -65,14 +65,15 @@ impl Replication {
         self.primaries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many replicas have to have a write, where this many are connected now.
-    fn wanted(&self, place: &str, connected: u32, now: Instant) -> u32 {
+    /// How many replicas have to have a write, where this many are connected now. One that took over in a
+    /// cluster has another address: what was seen at those that are primaries no more counts as well.
+    fn wanted(&self, place: &str, connected: u32, now: Instant, is_primary: impl Fn(&str) -> bool) -> u32 {
         let mut primaries = self.primaries();
         let is_recent = |(_, seen): &(u32, Instant)| now.saturating_duration_since(*seen) < REMEMBERED;
-        // One that took over in a cluster has another address: what was seen of any of them counts.
-        let known = primaries.get(place).and_then(|primary| primary.most);
-        let before = known.or_else(|| primaries.values().filter_map(|primary| primary.most).max());
-        let most = before.filter(is_recent).filter(|(most, _)| *most > connected).unwrap_or((connected, now));
+        primaries.retain(|other, primary| is_primary(other) || primary.most.is_some_and(|most| is_recent(&most)));
+        let related = primaries.iter().filter(|(other, _)| *other == place || !is_primary(other));
+        let before = related.filter_map(|(_, primary)| primary.most).filter(is_recent).max();
+        let most = before.filter(|(most, _)| *most > connected).unwrap_or((connected, now));
         primaries.entry(place.to_owned()).or_default().most = Some(most);
         most.0.max(1)
     }
@@ -96,7 +97,7 @@ impl Replication {
 impl Link {
     /// Writes a key, and waits for the replicas of who has it.
     pub(super) async fn replicated(&self, key: &str, write: Cmd) -> Result<Acknowledged, StoreError> {
-        let _place = self.replication.room.acquire().await.map_err(|_| StoreError::Away)?;
+        let _permit = self.replication.room.acquire().await.map_err(|_| StoreError::Away)?;
         let url = match &self.way {
             Way::One(_) => self.url.clone(),
             Way::Many(fleet) => fleet.url_of(key).ok_or(StoreError::Away)?,
@@ -107,7 +108,7 @@ impl Link {
             Err(Missed::Elsewhere(redirect)) => redirect,
         };
         let Way::Many(fleet) = &self.way else { return Err(StoreError::Refused("MOVED".to_owned())) };
-        fleet.watched().doubt();
+        fleet.doubt(&redirect);
         let address = redirect.address.as_ref().ok_or(StoreError::Away)?;
         match self.waits_at(&fleet.url_at(address), &write, redirect.is_asking).await {
             Ok(acknowledged) => Ok(acknowledged),
@@ -127,6 +128,8 @@ impl Link {
         let waited = self.wait_on(&mut connection, &place, write, is_asking).await;
         match &waited {
             Ok(_) | Err(Missed::Elsewhere(_)) => self.replication.give_back(&place, connection),
+            // All of the others took it, and are as good as before.
+            Err(Missed::Failed(StoreError::Unconfirmed(_))) => {}
             // It may be a replica by now: the next one asks anew where the primary is.
             Err(Missed::Failed(_)) => self.replication.forget(&place),
         }
@@ -157,7 +160,11 @@ impl Link {
             return Err(StoreError::Unconfirmed(format!("ROLE is refused: {code}")).into());
         }
         let connected = replicas(role).ok_or_else(odd)?;
-        let wanted = self.replication.wanted(place, connected, clock::monotonic());
+        let is_primary = |other: &str| match &self.way {
+            Way::One(_) => true,
+            Way::Many(fleet) => fleet.has(other),
+        };
+        let wanted = self.replication.wanted(place, connected, clock::monotonic(), is_primary);
         let mut pipeline = Pipeline::new();
         pipeline.cmd("WAIT").arg(wanted).arg(u64::try_from(REPLICA.as_millis()).unwrap_or(1000));
         let said = self.say(connection, pipeline).await;
@@ -214,13 +221,18 @@ mod tests {
     fn a_replica_that_was_connected_is_waited_for_a_while() {
         let (replication, now) = (Replication::default(), clock::monotonic());
         let after = |seconds: u64| now + Duration::from_secs(seconds);
-        let wanted = |connected, now| replication.wanted("a", connected, now);
+        let wanted = |connected, now| replication.wanted("a", connected, now, |_| true);
         assert_eq!(wanted(0, now), 1);
         assert_eq!(wanted(2, after(1)), 2);
         assert_eq!(wanted(1, after(2)), 2);
         assert_eq!(wanted(1, after(12)), 1, "long gone");
         assert_eq!((wanted(3, after(13)), wanted(0, after(14))), (3, 3));
-        assert_eq!(replication.wanted("took over", 0, after(15)), 3, "as of the one before");
-        assert_eq!(replication.wanted("another", 0, after(40)), 1);
+        // Another shard has what it has.
+        assert_eq!(replication.wanted("other", 1, after(14), |_| true), 1);
+        // What has taken over from `a` needs what `a` had; and so does `a` when it comes back, late.
+        assert_eq!(replication.wanted("b", 0, after(15), |place| place != "a"), 3);
+        assert_eq!(replication.wanted("b", 2, after(30), |place| place != "a"), 2);
+        assert_eq!(replication.wanted("a", 1, after(31), |place| place != "b"), 2);
+        assert_eq!(replication.wanted("a", 1, after(60), |place| place != "b"), 1);
     }
 }

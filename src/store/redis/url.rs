@@ -31,8 +31,10 @@ enum Place {
     Sentinels(Sentinels),
     /// These are asked first for the primaries of a cluster.
     Cluster(Vec<Address>),
-    /// At the address, and it is one of a cluster.
-    Part,
+    /// At the address, and it is one of a cluster, and has to have this id, where it is known.
+    Part {
+        id: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,14 +100,24 @@ impl RedisUrl {
     /// One node of the cluster.
     pub(super) fn node(&self, address: &Address) -> Self {
         let info = self.info.clone().set_addr(ConnectionAddr::Tcp(address.host.clone(), address.port));
-        Self { info, place: Place::Part }
+        Self { info, place: Place::Part { id: None } }
+    }
+
+    /// The same, if it is the node that the cluster calls this.
+    pub(super) fn with_id(self, id: &str) -> Self {
+        Self { place: Place::Part { id: Some(id.to_owned()) }, ..self }
+    }
+
+    /// Which node has to be there, where that is known.
+    pub(super) fn id(&self) -> Option<&str> {
+        if let Place::Part { id } = &self.place { id.as_deref() } else { None }
     }
 
     /// What who answers there has to be.
     pub(super) const fn mode(&self) -> Mode {
         match self.place {
             Place::Alone | Place::Sentinels(_) => Mode::Alone,
-            Place::Cluster(_) | Place::Part => Mode::Part,
+            Place::Cluster(_) | Place::Part { .. } => Mode::Part,
         }
     }
 
@@ -115,7 +127,7 @@ impl RedisUrl {
     /// Why the Sentinels do not say: more than half of those that are named have to agree.
     pub(super) async fn primary(&self) -> Result<ConnectionInfo, String> {
         match &self.place {
-            Place::Alone | Place::Part => Ok(self.info.clone()),
+            Place::Alone | Place::Part { .. } => Ok(self.info.clone()),
             Place::Sentinels(sentinels) => {
                 let (host, port) = sentinels.agreed().await?;
                 Ok(self.info.clone().set_addr(ConnectionAddr::Tcp(host, port)))
@@ -128,7 +140,7 @@ impl RedisUrl {
     /// a primary that was left behind takes no leases, where `min-replicas-to-write` is set.
     pub(super) async fn has_moved_from(&self, present: &ConnectionInfo) -> bool {
         match &self.place {
-            Place::Alone | Place::Part | Place::Cluster(_) => false,
+            Place::Alone | Place::Part { .. } | Place::Cluster(_) => false,
             Place::Sentinels(_) => {
                 self.primary().await.is_ok_and(|now| now.addr().to_string() != present.addr().to_string())
             }
@@ -191,7 +203,7 @@ fn address(text: &str, otherwise: u16) -> Option<(String, u16)> {
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Alone | Place::Part => write!(f, "{}", self.info.addr()),
+            Place::Alone | Place::Part { .. } => write!(f, "{}", self.info.addr()),
             Place::Sentinels(sentinels) => {
                 write!(f, "`{}` behind {} Sentinels", sentinels.service, sentinels.addresses.len())
             }

@@ -14,9 +14,14 @@ pub struct Cluster {
 }
 
 fn node() -> Redis {
+    node_on(None)
+}
+
+/// A node, at a port of its own or at this one.
+pub fn node_on(port: Option<u16>) -> Redis {
     let bus = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
     let bus = bus.to_string();
-    Redis::start_with(&[
+    let settings = [
         "--cluster-enabled",
         "yes",
         "--cluster-port",
@@ -27,12 +32,21 @@ fn node() -> Redis {
         "no",
         "--repl-diskless-sync-delay",
         "0",
-    ])
+    ];
+    match port {
+        Some(port) => Redis::start_on_with(port, &settings),
+        None => Redis::start_with(&settings),
+    }
 }
 
 impl Cluster {
     pub fn start(primaries: usize, replicas: usize) -> Self {
-        let nodes: Vec<Redis> = (0..primaries * (1 + replicas)).map(|_| node()).collect();
+        Self::start_with_spare(primaries, replicas, 0)
+    }
+
+    /// The same with primaries that have no slots, after all others.
+    pub fn start_with_spare(primaries: usize, replicas: usize, spares: usize) -> Self {
+        let nodes: Vec<Redis> = (0..primaries * (1 + replicas) + spares).map(|_| node()).collect();
         let share = SLOTS.div_ceil(primaries);
         for (place, node) in nodes.iter().enumerate() {
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()]);
@@ -51,7 +65,7 @@ impl Cluster {
             info.contains("cluster_state:ok") && info.contains(&all) && info.contains("cluster_slots_assigned:16384")
         };
         until("the nodes know each other", || cluster.nodes.iter().all(knows));
-        for (place, node) in cluster.nodes.iter().enumerate().skip(primaries) {
+        for (place, node) in cluster.nodes.iter().enumerate().take(primaries * (1 + replicas)).skip(primaries) {
             let id = cluster.nodes[place % primaries].command(&["CLUSTER", "MYID"]);
             until("it follows", || node.command(&["CLUSTER", "REPLICATE", &id]) == "OK");
         }
@@ -65,6 +79,11 @@ impl Cluster {
                 })
         });
         cluster
+    }
+
+    /// The name of a node.
+    pub fn id(&self, place: usize) -> String {
+        self.nodes[place].command(&["CLUSTER", "MYID"])
     }
 
     pub fn url(&self) -> String {

@@ -29,7 +29,7 @@ impl Redis {
         Self::start_on_with(port, settings)
     }
 
-    fn start_on_with(port: u16, settings: &[&str]) -> Self {
+    pub fn start_on_with(port: u16, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

@@ -22,10 +22,14 @@ pub(in crate::store::redis) struct Line {
     pub(in crate::store::redis) id: String,
     /// Nothing where a node does not know its own.
     pub(in crate::store::redis) address: Option<Address>,
+    /// The same with its host's name, where it has one: redirects may use that.
+    pub(in crate::store::redis) named: Option<Address>,
     /// Whether it is about the node that says it.
     pub(in crate::store::redis) is_own: bool,
     /// A primary, and not one that is known to have failed.
     pub(in crate::store::redis) is_primary: bool,
+    /// It is known to have failed, or not known yet.
+    pub(in crate::store::redis) is_away: bool,
     /// The higher one wins where two claim a slot.
     pub(in crate::store::redis) epoch: u64,
     /// What it claims.
@@ -98,6 +102,9 @@ impl Line {
         let epoch = words.nth(3)?.parse().ok()?;
         let _link = words.next()?;
         let address = Address::parse(place.split(['@', ',']).next()?);
+        let host = place.split(',').nth(1).filter(|host| !host.is_empty() && !host.contains('='));
+        let named = host.zip(address.as_ref());
+        let named = named.map(|(host, address)| Address { host: host.to_owned(), port: address.port });
         let has = |flag: &str| flags.split(',').any(|known| known == flag);
         let (mut slots, mut settled) = (Slots::new(), Slots::new());
         let mut moving = Vec::new();
@@ -115,8 +122,9 @@ impl Line {
         for slot in moving {
             settled.remove(slot);
         }
-        let is_primary = has("master") && !["fail", "handshake", "noaddr"].into_iter().any(has);
-        Some(Self { id: id.to_owned(), address, is_own: has("myself"), is_primary, epoch, slots, settled })
+        let is_away = ["fail", "handshake", "noaddr"].into_iter().any(has);
+        let (is_own, is_primary) = (has("myself"), has("master") && !is_away);
+        Some(Self { id: id.to_owned(), address, named, is_own, is_primary, is_away, epoch, slots, settled })
     }
 }
 
@@ -152,6 +160,7 @@ e7d1eecce10fd6bb5eb35b9f99a514335d9ba9ca 127.0.0.1:30001@31001,hostname1 myself,
         let lines = read(Some(&Value::BulkString(LINES.into()))).expect("lines");
         let told: Vec<_> = lines.iter().map(|line| (line.is_own, line.is_primary, line.epoch)).collect();
         assert_eq!(told, [(false, false, 4), (false, true, 2), (false, false, 3), (true, true, 1)]);
+        assert_eq!(lines[1].named.as_ref().map(Address::to_string).as_deref(), Some("hostname2:30002"));
         assert_eq!(lines[2].address, Some(Address { host: "2001:db8::1".to_owned(), port: 30003 }));
         let own = own(Some(&Value::BulkString(LINES.into()))).expect("its own");
         assert_eq!((own.slots.iter().count(), own.settled.iter().count()), (5462, 5460));

@@ -53,10 +53,6 @@ impl Slots {
         self.0.get(usize::from(slot / 64)).is_some_and(|word| word & (1 << (slot % 64)) != 0)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = u16> {
         (0..COUNT).filter(|slot| self.contains(*slot))
     }
@@ -92,6 +88,6 @@ mod tests {
         slots.insert(COUNT);
         slots.remove(63);
         assert_eq!(slots.iter().collect::<Vec<_>>(), [0, 64, COUNT - 1]);
-        assert!(!slots.is_empty() && !slots.contains(63) && !slots.contains(COUNT));
+        assert!(!slots.contains(63) && !slots.contains(COUNT));
     }
 }

@@ -13,18 +13,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-use tokio::sync::oneshot;
-
 use super::super::cluster::{Slots, slot_of};
+use super::tracked::Tracked;
 use crate::clock;
-use crate::store::{Standing, StandingKeys};
+use crate::store::StandingKeys;
 
 /// What is known of a key is one number: a time, or one of these.
-const UNKNOWN: i64 = i64::MIN;
-const ABSENT: i64 = i64::MIN + 1;
-const PRESENT: i64 = i64::MIN + 2;
-const UNREADABLE: i64 = i64::MIN + 3;
+pub(super) const UNKNOWN: i64 = i64::MIN;
+pub(super) const ABSENT: i64 = i64::MIN + 1;
+pub(super) const PRESENT: i64 = i64::MIN + 2;
+pub(super) const UNREADABLE: i64 = i64::MIN + 3;
 
 /// All that one connection has said.
 pub(super) struct Generation {
@@ -56,7 +54,7 @@ pub(super) struct Key {
     pub(super) name: Arc<str>,
     /// Whether its time is what counts, and not its presence.
     pub(super) is_time: bool,
-    known: AtomicI64,
+    pub(super) known: AtomicI64,
     /// Counts what Redis said of changes; read and written under the lock of `Generation::keys`.
     version: AtomicU64,
     generation: Weak<Generation>,
@@ -82,42 +80,29 @@ pub(super) enum Learned {
     Untold,
 }
 
-/// The keys of one token on one connection.
-pub struct Tracked {
-    pub(super) generation: Arc<Generation>,
-    /// Keys whose presence kills the token.
-    pub(super) present: SmallVec<[Arc<Key>; 2]>,
-    /// Keys whose time kills it, where its `iat` is at or before that.
-    pub(super) times: SmallVec<[Arc<Key>; 1]>,
-    issued_at: i64,
-    /// Who waits for the look-up that is under way.
-    waiting: Mutex<Vec<oneshot::Sender<()>>>,
-}
-
-/// What can be said of a token without asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Known(Standing),
-    /// Some key has to be asked for.
-    Ask,
-    /// The connection has not proved itself for too long, or is gone.
-    Stale,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Generation {
-    /// A connection that is about to be made.
+    /// A connection that is about to be made to one that has all keys.
     pub(super) fn new() -> Arc<Self> {
+        Self::of(Keys::default())
+    }
+
+    /// The same to one of a cluster, that has not said for which slots it can speak.
+    pub(super) fn of_a_part() -> Arc<Self> {
+        Self::of(Keys { settled: Some(Slots::new()), ..Keys::default() })
+    }
+
+    fn of(keys: Keys) -> Arc<Self> {
         Arc::new(Self {
             born: clock::monotonic(),
             is_alive: AtomicBool::new(true),
             proved: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             client: AtomicI64::new(0),
-            keys: Mutex::default(),
+            keys: Mutex::new(keys),
         })
     }
 
@@ -192,13 +177,9 @@ impl Generation {
 
     /// The keys of one token, shared with other tokens.
     pub(super) fn track(self: &Arc<Self>, keys: &StandingKeys) -> Tracked {
-        Tracked {
-            generation: Arc::clone(self),
-            present: keys.present.iter().map(|name| self.key(name, false)).collect(),
-            times: keys.times.iter().map(|name| self.key(name, true)).collect(),
-            issued_at: keys.issued_at,
-            waiting: Mutex::default(),
-        }
+        let present = keys.present.iter().map(|name| self.key(name, false)).collect();
+        let times = keys.times.iter().map(|name| self.key(name, true)).collect();
+        Tracked::new(Arc::clone(self), present, times, keys.issued_at)
     }
 
     fn key(self: &Arc<Self>, name: &Arc<str>, is_time: bool) -> Arc<Key> {
@@ -250,8 +231,9 @@ impl Generation {
         if keys.settled.as_ref() == Some(&settled) {
             return;
         }
-        let all = keys.present.values().chain(keys.times.values()).filter_map(Weak::upgrade);
-        found = all.filter(|key| !settled.contains(slot_of(&key.name))).collect();
+        // By name first: a key that was upgraded in vain would be dropped under the lock.
+        let all = keys.present.iter().chain(&keys.times).filter(|(name, _)| !settled.contains(slot_of(name)));
+        found = all.filter_map(|(_, key)| key.upgrade()).collect();
         for key in &found {
             key.forget();
         }
@@ -262,6 +244,12 @@ impl Generation {
     /// Whether the primary can speak for a key.
     pub(super) fn is_settled(&self, name: &str) -> bool {
         lock(&self.keys).is_settled(name)
+    }
+
+    /// Whether it can speak for all of them.
+    pub(super) fn are_settled<'k>(&self, mut asked: impl Iterator<Item = &'k Arc<Key>>) -> bool {
+        let keys = lock(&self.keys);
+        keys.settled.is_none() || asked.all(|key| keys.is_settled(&key.name))
     }
 
     /// Keeps what a read said, unless the key changed since `version`, or its slot does.
@@ -332,60 +320,11 @@ impl Found {
     }
 }
 
-impl Tracked {
-    /// What is known of the token at `now`.
-    pub(super) fn judge(&self, now: Instant, max_staleness: Duration) -> Verdict {
-        if !self.generation.is_fresh(now, max_staleness) {
-            return Verdict::Stale;
-        }
-        let mut verdict = Verdict::Known(Standing::Clear);
-        for key in &self.present {
-            match key.known.load(Ordering::Acquire) {
-                ABSENT => {}
-                UNKNOWN => verdict = Verdict::Ask,
-                _ => return Verdict::Known(Standing::Revoked),
-            }
-        }
-        for key in &self.times {
-            match key.known.load(Ordering::Acquire) {
-                ABSENT => {}
-                UNKNOWN => verdict = Verdict::Ask,
-                PRESENT | UNREADABLE if verdict == Verdict::Known(Standing::Clear) => {
-                    verdict = Verdict::Known(Standing::Unknown);
-                }
-                PRESENT | UNREADABLE => {}
-                time if self.issued_at <= time => return Verdict::Known(Standing::Revoked),
-                _ => {}
-            }
-        }
-        verdict
-    }
-
-    /// Every key of the token.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
-        self.present.iter().chain(&self.times)
-    }
-
-    /// Waits for the look-up that is under way; `true` where there was none, and it has to be sent.
-    pub(super) fn wait(&self) -> (oneshot::Receiver<()>, bool) {
-        let (done, wait) = oneshot::channel();
-        let mut waiting = lock(&self.waiting);
-        waiting.push(done);
-        (wait, waiting.len() == 1)
-    }
-
-    /// Tells everybody who waits that the look-up is over.
-    pub(super) fn answered(&self) {
-        for done in std::mem::take(&mut *lock(&self.waiting)) {
-            // A caller that has gone away does not want the answer any more.
-            let _gone = done.send(());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::tracked::Verdict;
     use super::*;
+    use crate::store::Standing;
 
     const MAX: Duration = Duration::from_secs(1);
 
@@ -429,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_primary_speaks_only_for_slots_that_are_settled() {
-        let generation = Generation::new();
+        let generation = Generation::of_a_part();
         let tracked = generation.track(&keys());
         let (presence, time) = (&tracked.present[0], &tracked.times[0]);
         let slots = |names: &[&str]| {
@@ -440,6 +379,7 @@ mod tests {
             slots
         };
         let ask = |key: &Key| generation.learn(key, generation.version(key), Found::Absent);
+        assert_eq!(ask(presence), Learned::Overtaken, "it has said nothing of slots");
         generation.settle(slots(&["blacklist:a", "logout:kim"]));
         assert_eq!((ask(presence), ask(time)), (Learned::Kept, Learned::Kept));
         // The other slot is on its way: what was said of it, and what was asked before, is void.

@@ -68,7 +68,7 @@ impl Group {
                 }
                 let (epoch, moment) = *read.get_or_insert_with(|| (epoch, clock::monotonic()));
                 // No longer than a beat: the lease is renewed meanwhile, with what is applied.
-                if timeout(limits.max_staleness / 4, routes.prove_since(moment)).await.is_err() {
+                if timeout(limits.max_staleness / 4, routes.prove_since(moment, fleet.watched())).await.is_err() {
                     break;
                 }
                 (applied, read) = (epoch, None);

@@ -18,6 +18,7 @@ mod group;
 mod model;
 mod reads;
 mod source;
+mod tracked;
 mod tracker;
 
 use std::sync::Arc;
@@ -26,8 +27,8 @@ use std::time::{Duration, Instant};
 
 pub use self::cluster::Split;
 use self::cluster::{Parts, PartsTracker};
-pub use self::generation::Tracked;
 use self::source::{Counted, Limits, Share, Source};
+pub use self::tracked::Tracked;
 use super::{Lease, Link, Way};
 use crate::store::{Slot, Standing, StandingKeys};
 

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::generation::{Found, Generation, Key, Tracked, Verdict};
+use super::generation::{Found, Generation, Key};
+use super::tracked::{Tracked, Verdict};
 use crate::clock;
 use crate::store::{Standing, StandingKeys};
 

@@ -18,8 +18,9 @@ use tokio::time::{MissedTickBehavior, timeout};
 use super::super::batch::{ask, end_with_word, is_word};
 use super::super::hello::{self, Hello, Mode};
 use super::super::{RedisUrl, cluster, code, lease, reason};
-use super::generation::{Found, Generation, Key, Learned, Tracked};
+use super::generation::{Found, Generation, Key, Learned};
 use super::source::{Share, Shared};
+use super::tracked::Tracked;
 use crate::clock;
 use crate::store::StandingKeys;
 
@@ -93,7 +94,7 @@ impl Connected {
                 }
                 probes
             }
-            Share::Part(group) => {
+            Share::Part(group, _) => {
                 pipeline.add_command(cluster::ask());
                 // Read to be told of: who has it renews the lease.
                 let epoch = group.epoch_key().filter(|key| self.generation.is_settled(key));
@@ -114,13 +115,15 @@ impl Connected {
         let left = self.shared.limits.max_staleness.saturating_sub(self.generation.age(sent));
         let replies = timeout(left, self.send(pipeline)).await;
         let mut replies = replies.map_err(|_| "no answer in time".to_owned())??.into_iter();
-        let is_part = matches!(self.shared.share, Share::Part(_));
+        let is_part = matches!(self.shared.share, Share::Part(..));
         let hello = Hello::read(replies.next().as_ref(), if is_part { Mode::Part } else { Mode::Alone })?;
         if !self.generation.is_client(hello.client) {
             return Err("another connection answers: is there a proxy in between?".to_owned());
         }
-        if is_part {
-            self.generation.settle(cluster::own(replies.next().as_ref())?.settled);
+        if let Share::Part(_, id) = &self.shared.share {
+            let own = cluster::own(replies.next().as_ref())?;
+            cluster::check_id(&own, id)?;
+            self.generation.settle(own.settled);
         }
         let said: Vec<Value> = replies.by_ref().take(probes).collect();
         let refused = said.iter().filter(|reply| !is_part || !cluster::is_elsewhere(reply)).find_map(code);
@@ -155,7 +158,7 @@ impl Connected {
             let told = self.send(pipeline).await.and_then(|replies| self.learn(&reads, replies.into_iter()));
             match told {
                 // Of a cluster it does not say which slots are settled.
-                Ok(()) if matches!(self.shared.share, Share::Part(_)) => {}
+                Ok(()) if matches!(self.shared.share, Share::Part(..)) => {}
                 Ok(()) => self.generation.prove(sent),
                 Err(reason) => self.give_up(&reason),
             }
@@ -174,7 +177,7 @@ impl Connected {
     fn learn(&self, reads: &[Read], mut replies: impl Iterator<Item = Value>) -> Result<(), String> {
         for Read { key, version } in reads {
             let reply = replies.next().ok_or("too few answers")?;
-            if let Some(code) = code(&reply).filter(|code| is_of_the_store(code)) {
+            if let Some(code) = code(&reply).filter(|code| is_of_the_store(code) && !cluster::is_elsewhere(&reply)) {
                 return Err(code);
             }
             let Some(found) = found(&reply, key.is_time)? else { continue };

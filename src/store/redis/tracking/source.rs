@@ -9,8 +9,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::super::{Lease, RedisUrl};
-use super::generation::{Generation, Tracked, Verdict};
+use super::generation::Generation;
 use super::group::Group;
+use super::tracked::{Tracked, Verdict};
 use super::tracker::Tracker;
 use crate::clock;
 use crate::store::{Slot, Standing, StandingKeys};
@@ -53,8 +54,8 @@ pub(super) struct Limits {
 pub(super) enum Share {
     /// All; the lease is renewed with each proof.
     Whole(Option<Lease>),
-    /// Some hash slots of a cluster, which has one lease for all its primaries.
-    Part(Arc<Group>),
+    /// Some hash slots of a cluster, which has one lease for all its primaries; and which node has to be there.
+    Part(Arc<Group>, String),
 }
 
 /// What has happened since the start.
@@ -105,6 +106,8 @@ impl Source {
                 Verdict::Known(standing) => return Some(standing),
                 Verdict::Stale => return Some(Standing::Unknown),
                 Verdict::Ask if is_last => break,
+                // Of a slot that is on its way nothing is kept.
+                Verdict::Ask if !tracked.is_settled() => break,
                 Verdict::Ask => {}
             }
             let Some(done) = self.send(&tracked) else { return Some(Standing::Unknown) };
@@ -187,7 +190,7 @@ impl Shared {
     pub(super) fn epoch_key(&self) -> Option<&str> {
         match &self.share {
             Share::Whole(lease) => lease.as_ref().map(Lease::epoch_key),
-            Share::Part(group) => group.epoch_key(),
+            Share::Part(group, _) => group.epoch_key(),
         }
     }
 
@@ -195,7 +198,7 @@ impl Shared {
     pub(super) fn hurry(&self) {
         match &self.share {
             Share::Whole(_) => self.is_awaited.notify_one(),
-            Share::Part(group) => group.is_awaited.notify_one(),
+            Share::Part(group, _) => group.is_awaited.notify_one(),
         }
     }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use ::redis::{AsyncConnectionConfig, Client, Cmd, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::{BACKOFF, RedisUrl, reason};
-use super::generation::{Generation, Tracked};
+use super::generation::Generation;
 use super::reads::Connected;
-use super::source::{QUEUE, Shared};
+use super::source::{QUEUE, Share, Shared};
+use super::tracked::Tracked;
 use crate::clock;
 use crate::store::StandingKeys;
 
@@ -88,7 +90,10 @@ impl Tracker {
 
     /// A connection that tracks, and has proved that it may read what look-ups read.
     async fn connect(&self) -> Result<Connected, String> {
-        let generation = Generation::new();
+        let generation = match self.shared.share {
+            Share::Whole(_) => Generation::new(),
+            Share::Part(..) => Generation::of_a_part(),
+        };
         let info = self.url.primary().await?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings);
@@ -130,12 +135,13 @@ impl Tracker {
 
     /// Sends what is asked until the connection breaks; `false` when nobody is left to ask.
     async fn serve(&mut self, connected: Connected) -> bool {
-        let proving = tokio::spawn(connected.clone().stay_fresh(Arc::clone(&self.probe)));
-        let following = tokio::spawn(connected.clone().follow(self.url.clone()));
-        let users_left = self.hand_on(connected).await;
-        proving.abort();
-        following.abort();
-        users_left
+        // They end with this, also where it is aborted.
+        let mut beside = JoinSet::new();
+        beside.spawn(connected.clone().stay_fresh(Arc::clone(&self.probe)));
+        if matches!(self.shared.share, Share::Whole(_)) {
+            beside.spawn(connected.clone().follow(self.url.clone()));
+        }
+        self.hand_on(connected).await
     }
 
     async fn hand_on(&mut self, connected: Connected) -> bool {
