@@ -17,14 +17,14 @@ const ROUTES: &str = r#"
 "#;
 
 /// One Sentinel; dropping it ends it.
-struct Sentinel {
+pub struct Sentinel {
     child: Child,
-    port: u16,
+    pub port: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Sentinel {
-    fn start(primary: u16) -> Self {
+    pub fn start(primary: u16) -> Self {
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
         let folder = tempfile::tempdir().expect("a folder");

@@ -7,6 +7,7 @@ use bearward::store::{
     Ack, Asker, File, KeyPattern, Kind, Link, Mark, Memory, RedisUrl, Slot, Standing, StandingKeys, Store, Trouble,
 };
 
+use crate::sentinel::Sentinel;
 use crate::support::cluster::Cluster;
 use crate::support::now;
 use crate::support::redis::Redis;
@@ -30,6 +31,9 @@ fn on_each_store(suite: impl AsyncFn(&Store, &Asker)) {
 
         let redis = Redis::start();
         on_redis(&redis.url(), &suite).await;
+        redis.command(&["FLUSHALL"]);
+        let sentinel = Sentinel::start(redis.port);
+        on_redis(&format!("redis+sentinel://127.0.0.1:{}/shop", sentinel.port), &suite).await;
         let cluster = Cluster::start(3, 0);
         on_redis(&cluster.url(), &suite).await;
     });

@@ -179,6 +179,7 @@ fn flushing_evicting_and_rights_that_are_taken_are_never_a_guess() {
     // Whoever empties the store takes revocations back; the gateway knows at once.
     redis.command(&["FLUSHALL"]);
     until("it is taken", || status(&gateway, "/me/x", &good) == 200);
+    until("it is told", || gateway.lines().iter().any(|line| line.contains("the store was emptied")));
     redis.command(&["SET", "blacklist:f-1", "1"]);
     until("it is refused", || status(&gateway, "/me/x", &good) == 401);
     redis.command(&["DEL", "blacklist:f-1"]);

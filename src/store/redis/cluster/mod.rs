@@ -9,6 +9,7 @@
 mod map;
 mod nodes;
 mod slots;
+mod watcher;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use ::redis::{Cmd, Value};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use self::map::Watcher;
-pub(super) use self::map::{Map, Primary, Seen, Watched};
+pub(super) use self::map::{Map, Primary, Seen};
 pub(super) use self::nodes::{Address, Line, Redirect, ask, own, redirect};
 pub(super) use self::slots::{Slots, slot_of};
+pub(super) use self::watcher::Watched;
+use self::watcher::Watcher;
 use super::RedisUrl;
 use super::node::{Answer, Node};
 use crate::clock;

@@ -238,6 +238,7 @@ fn take(generation: &Generation, shared: &Shared, push: PushInfo) {
                 }
                 // Nothing, or what cannot be read: everything may have changed.
                 Some(_) | None => {
+                    tracing::error!("the store was emptied (FLUSHALL, FLUSHDB): revocations that were in it are gone");
                     generation.all_changed();
                     shared.hurry();
                 }
