@@ -138,3 +138,75 @@ fn a_slow_store_slows_no_token_that_is_known() {
     redis.command(&["SET", "blacklist:s-1", "1"]);
     until("it is refused", || status(&gateway, "/me/x", &good) == 401);
 }
+
+// Full, unable to save, or still reading its file: what it refuses to write, a lease among it, it cannot be
+// relied on for; what it does not answer yet is not clear.
+#[test]
+fn a_store_that_is_full_or_cannot_save_or_is_loading_is_not_fresh() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().to_str().expect("text");
+    let settings = ["--enable-protected-configs", "yes", "--enable-debug-command", "local", "--dir", dir];
+    let redis = Redis::start_with(&settings);
+    let (_upstream, gateway) = start(&redis.url());
+    let (good, gone) = (token(&json!({ "jti": "y-1" })), token(&json!({ "jti": "y-2" })));
+    redis.command(&["SET", "blacklist:y-2", "1"]);
+    let heals = || {
+        until("it heals", || match status(&gateway, "/me/x", &good) {
+            200 => true,
+            503 => false,
+            other => panic!("{other}"),
+        });
+        assert_eq!(status(&gateway, "/me/x", &gone), 401);
+    };
+    heals();
+    for (broken, mended) in [
+        (&["CONFIG SET maxmemory 1"][..], &["CONFIG SET maxmemory 0"][..]),
+        (
+            &["CONFIG SET dir /proc/self", "CONFIG SET save 3600-1", "SET other 1", "BGSAVE"],
+            &["CONFIG SET dir FOLDER", "CONFIG SET save -", "BGSAVE"],
+        ),
+    ] {
+        let run = |commands: &[&str]| {
+            for command in commands {
+                let words: Vec<String> = command.split(' ').map(|word| word.replace("FOLDER", dir)).collect();
+                let words: Vec<String> = words
+                    .into_iter()
+                    .map(|word| match &*word {
+                        "3600-1" => "3600 1".to_owned(),
+                        "-" => String::new(),
+                        _ => word,
+                    })
+                    .collect();
+                redis.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+        };
+        run(broken);
+        until("it is not fresh", || match status(&gateway, "/me/x", &good) {
+            503 => true,
+            200 => false,
+            other => panic!("{broken:?}: {other}"),
+        });
+        let answer = gateway.admin("POST", "/revocations", &json!({ "jti": "y-3" }).to_string());
+        assert_eq!(answer.status, 503, "{broken:?}: {}", answer.text());
+        run(mended);
+        heals();
+    }
+    // Half a millisecond for each of 4,000 keys.
+    redis.command(&["DEBUG", "POPULATE", "4000"]);
+    until("it is saved", || redis.command(&["SAVE"]) == "OK");
+    let port = redis.kill();
+    until("it is away", || status(&gateway, "/me/x", &good) == 503);
+    let slow = ["--dir", dir, "--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"];
+    let redis = Redis::start_loading(port, &slow);
+    let mut was_loading = false;
+    until("it has loaded", || {
+        was_loading |= redis.try_command(&["GET", "x"]).is_some_and(|said| said.contains("LOADING"));
+        match status(&gateway, "/me/x", &good) {
+            200 => true,
+            503 => false,
+            other => panic!("{other}"),
+        }
+    });
+    assert!(was_loading, "it was never seen loading");
+    assert_eq!(status(&gateway, "/me/x", &gone), 401);
+}

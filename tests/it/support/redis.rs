@@ -30,6 +30,13 @@ impl Redis {
     }
 
     pub fn start_on_with(port: u16, settings: &[&str]) -> Self {
+        let redis = Self::start_loading(port, settings);
+        until("redis answers", || redis.try_command(&["PING"]).as_deref() == Some("PONG"));
+        redis
+    }
+
+    /// The same without waiting for it.
+    pub fn start_loading(port: u16, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -40,9 +47,7 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed (tests/run.sh installs it)");
-        let redis = Self { child, port, _folder: folder };
-        until("redis answers", || redis.try_command(&["PING"]).as_deref() == Some("PONG"));
-        redis
+        Self { child, port, _folder: folder }
     }
 
     pub fn url(&self) -> String {
@@ -54,7 +59,7 @@ impl Redis {
         self.try_command(arguments).expect("redis-cli")
     }
 
-    fn try_command(&self, arguments: &[&str]) -> Option<String> {
+    pub fn try_command(&self, arguments: &[&str]) -> Option<String> {
         let out = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().ok()?;
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
     }
