@@ -28,6 +28,7 @@ const STAGES: [&str; 6] = ["accept", "admit", "authenticate", "authorize", "forw
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         // Root nouns.
+        ("chunked", vec![]),
         ("clock", vec![]),
         ("denial", vec![]),
         ("percent", vec![]),
@@ -53,6 +54,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (
             "accept",
             vec![
+                "chunked",
                 "clock",
                 "forward::Connections",
                 "forward::body",
@@ -73,6 +75,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "accept::Peer",
                 "authenticate::Caller",
                 "authorize::Permit",
+                "chunked",
                 "clock",
                 "route",
                 "stream",

@@ -13,7 +13,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,14 +23,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Limits;
+use super::guard::Fault;
 use super::peer::Peer;
-use super::phase::{Busy, Order, Phase, State, Watch};
+use super::phase::{Answering, Busy, Order, Phase, State, Watch};
 use super::tls::{Refused, Tls};
+use super::watched::Watched;
 use crate::forward::body::AnswerCut;
 use crate::gateway::{Gateway, Worker};
 use crate::observe::exchange::Recorded;
@@ -39,6 +40,12 @@ use crate::stream::Stream;
 
 /// What is sent to a client whose head takes too long (RFC 9110 §15.5.9).
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// To one whose bytes are no request.
+const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// To one whose head is longer than is parsed at all.
+const TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Header fields that are parsed at all; `admit` has the finer limit, and a better answer.
 const MAX_FIELDS: usize = 256;
@@ -64,10 +71,10 @@ pub async fn serve(
             Err(refusal) => return not_opened(refusal, &peer, &worker),
         },
     };
-    let mut io = Watched { stream, before: Bytes::new(), state: Rc::clone(&entry.state) };
+    let mut io = Watched::new(stream, Rc::clone(&entry.state), limits.head.max(MIN_BUFFER));
     // Why boxed: what a conversation holds is given back while the connection is parked.
     while let Some(parked) = Box::pin(converse(io, &peer, &worker, limits)).await {
-        if !parked.before.is_empty() {
+        if !parked.is_clear() {
             // It has not been waiting: the beginning of a head came together with what was before it.
             parked.state.phase.set(Phase::Head);
             parked.state.order.set(Order::GoOn);
@@ -117,10 +124,11 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     let state = Rc::clone(&io.state);
     let service = service_fn(|request: HttpRequest<Incoming>| {
         let busy = Busy::begin(&state);
+        let answering = Answering::begin(&state);
         state.had_body.set(!request.body().is_end_stream());
         async move {
             let answer = Gateway::handle(worker, peer, busy.clone(), request).await;
-            Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy }))
+            Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy, _answering: answering }))
         }
     });
     let mut connection = http1::Builder::new()
@@ -136,7 +144,7 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
             biased;
             ended = &mut connection => {
                 if let Some(fault) = ended.err().and_then(head_fault) {
-                    refused(fault, peer, worker);
+                    refused(fault, "the parser does not take it", peer, worker);
                 }
                 break Order::Finish;
             }
@@ -156,15 +164,23 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
     };
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
-    if order == Order::Park {
-        return Some(Watched { before: parts.read_buf, ..io });
+    match (order, io.fault()) {
+        // The guard lets no part of a head through: nothing is left with the parser.
+        (Order::Park | Order::GoOn, _) => return Some(io).filter(|_| parts.read_buf.is_empty()),
+        (Order::Finish, None) => linger(io.stream.socket(), state.had_body.get()).await,
+        (Order::Finish, Some(fault)) => {
+            let (kind, farewell) = farewell(fault);
+            if let Some(kind) = kind {
+                refused(kind, fault.reason(), peer, worker);
+            }
+            io.stream.say(farewell).await;
+            linger(io.stream.socket(), true).await;
+        }
+        (Order::TimeOut, _) => {
+            refused(HeadFault::TooSlow, "it took too long", peer, worker);
+            io.stream.say(TIMED_OUT).await;
+        }
     }
-    if order == Order::Finish {
-        linger(io.stream.socket(), state.had_body.get()).await;
-        return None;
-    }
-    refused(HeadFault::TooSlow, peer, worker);
-    io.stream.say(TIMED_OUT).await;
     None
 }
 
@@ -201,9 +217,27 @@ fn head_fault(error: hyper::Error) -> Option<HeadFault> {
 }
 
 /// Records a head that never became a request: it has no path, no id and no route.
-fn refused(fault: HeadFault, peer: &Peer, worker: &Worker) {
+fn refused(fault: HeadFault, reason: &str, peer: &Peer, worker: &Worker) {
     worker.counters.head_refused(fault);
-    tracing::info!(outcome = fault.label(), client = %peer.address, "a head was refused");
+    tracing::info!(outcome = fault.label(), reason, client = %peer.address, "a head was refused");
+}
+
+/// What is counted, and said, where the guard let nothing through; of a body's fault its request was
+/// told.
+const fn farewell(fault: Fault) -> (Option<HeadFault>, &'static [u8]) {
+    match fault {
+        Fault::Chunk => (None, b""),
+        Fault::LongTarget => (Some(HeadFault::TooLarge), TOO_LONG),
+        Fault::LongHead => (Some(HeadFault::TooLarge), TOO_LARGE),
+        Fault::LineEnd
+        | Fault::Folded
+        | Fault::EmptyLines
+        | Fault::RequestLine
+        | Fault::Fragment
+        | Fault::Length
+        | Fault::Coding
+        | Fault::TwoFramings => (Some(HeadFault::Malformed), MALFORMED),
+    }
 }
 
 /// hyper's read buffer is not allowed to be smaller.
@@ -213,6 +247,7 @@ const MIN_BUFFER: usize = 16 * 1024;
 struct Sending {
     body: Recorded,
     _busy: Busy,
+    _answering: Answering,
 }
 
 impl Body for Sending {
@@ -229,83 +264,5 @@ impl Body for Sending {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A socket that says when the first byte of a head has come, and when all is written.
-struct Watched {
-    stream: Stream,
-    /// What came before the connection was parked and was not taken.
-    before: Bytes,
-    state: Rc<State>,
-}
-
-impl Watched {
-    /// Waits, parked, for something to read; `false` is the order to close. Nothing has come yet.
-    async fn wait(&self) -> bool {
-        let state = &self.state;
-        state.phase.set(Phase::Parked);
-        loop {
-            state.order.set(Order::GoOn);
-            tokio::select! {
-                biased;
-                ready = self.stream.socket().readable() => {
-                    // It has been waiting all the time; its first byte makes it a head.
-                    state.phase.set(Phase::Waiting);
-                    return ready.is_ok();
-                }
-                () = state.woken.notified() => {
-                    if state.order.get() == Order::Finish {
-                        return false;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.before.is_empty() {
-            let here = self.before.len().min(buf.remaining());
-            buf.put_slice(&self.before.split_to(here));
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.state.phase.get() == Phase::Waiting && buf.filled().len() > before {
-            self.state.enter(Phase::Head);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.state.is_flushed.set(false);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.state.is_flushed.set(false);
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.state.is_flushed.set(true);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -10,10 +10,12 @@
 //! What it does not do: look at what a request says (`admit`).
 
 pub mod connection;
+pub mod guard;
 mod listen;
 mod peer;
 pub mod phase;
 pub mod tls;
+mod watched;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -31,6 +32,10 @@ pub(super) struct State {
     pub(super) under_way: Cell<usize>,
     /// Whether the last request had a body: the client may still be sending it.
     pub(super) had_body: Cell<bool>,
+    /// Whether a request is not answered to its end: what follows it is held back.
+    pub(super) is_answering: Cell<bool>,
+    /// Whom the end of that answer wakes.
+    pub(super) reader: Cell<Option<Waker>>,
     pub(super) woken: Notify,
 }
 
@@ -92,6 +97,8 @@ impl Watch {
             is_flushed: Cell::new(true),
             under_way: Cell::new(0),
             had_body: Cell::new(false),
+            is_answering: Cell::new(false),
+            reader: Cell::new(None),
             woken: Notify::new(),
         });
         self.connections.borrow_mut().insert(number, Rc::clone(&state));
@@ -138,6 +145,25 @@ impl Busy {
         state.under_way.set(state.under_way.get() + 1);
         state.enter(Phase::Busy);
         Self(Rc::new(Request(Rc::clone(state))))
+    }
+}
+
+/// Kept by an answer until its last byte is handed over to be written.
+pub(super) struct Answering(Rc<State>);
+
+impl Answering {
+    pub(super) fn begin(state: &Rc<State>) -> Self {
+        state.is_answering.set(true);
+        Self(Rc::clone(state))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.is_answering.set(false);
+        if let Some(reader) = self.0.reader.take() {
+            reader.wake();
+        }
     }
 }
 

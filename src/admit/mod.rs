@@ -1,7 +1,7 @@
 //! A request becomes one canonical path on one route.
 //!
 //! 1. No `CONNECT` and no `TRACE`: 400. Target and header sizes within the limits: 414, 431.
-//! 2. Exactly one `Host`, well formed; a `Transfer-Encoding` of nothing but `chunked`: 400.
+//! 2. Exactly one `Host`, well formed: 400. How the message is framed was settled by the byte guard.
 //! 3. A canonical path: 400.
 //! 4. One route: 404, 405.
 //! 5. `%2F` only where the route allows it, and no other route has the path that it decodes to: 400.
@@ -16,7 +16,7 @@ pub mod path;
 pub mod pattern;
 pub mod router;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
@@ -93,7 +93,6 @@ impl Routes {
             return Err(Denial::TargetTooLong);
         }
         self.measure(&request.headers)?;
-        check_coding(&request.headers)?;
         let host = host::of(request)?;
         let path = CanonicalPath::of(target)?;
         let (number, parameters) = self.router.find(&host, path.as_str(), &request.method)?;
@@ -122,16 +121,6 @@ impl Routes {
             return Err(Denial::HeadersTooLarge);
         }
         Ok(())
-    }
-}
-
-/// A coding beside `chunked` would reach the upstream as bytes that nothing names (RFC 9112 §6.1).
-fn check_coding(headers: &HeaderMap) -> Result<(), Denial> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(_), _) => Err(Denial::MalformedRequest),
     }
 }
 

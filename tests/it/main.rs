@@ -24,6 +24,7 @@ mod commands;
 mod edges;
 mod embedded;
 mod forwarding;
+mod framing;
 mod headers;
 mod keys;
 mod lasting;

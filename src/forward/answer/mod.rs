@@ -12,24 +12,19 @@
 //! 6. Lines of a head end in CRLF, and nothing comes before the first one. Stricter: the RFC lets a
 //!    reader take a bare LF.
 
-pub mod chunked;
-
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
-use self::chunked::Chunks;
 use super::headers::{is_hop_by_hop, named_by};
+use crate::chunked::Chunks;
+pub use crate::chunked::Malformed;
 
 /// Most fields of an answer.
 const MAX_FIELDS: usize = 100;
 /// Most heads of 1xx before the answer.
 const MAX_INFORMATIONAL: u8 = 16;
-
-/// What came is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
 
 /// The head of an answer, without the fields of its one hop.
 #[derive(Debug)]
@@ -109,7 +104,7 @@ impl Framing {
                 Ok(Piece::Data(buffer.split_to(here).freeze()))
             }
             Self::Close => Ok(Piece::Data(buffer.split().freeze())),
-            Self::Chunked(chunks) => chunks.next(buffer),
+            Self::Chunked(chunks) => next_of(chunks, buffer),
         }
     }
 
@@ -132,6 +127,23 @@ impl Framing {
             Self::Close => false,
         }
     }
+}
+
+/// Takes what there is of a chunked body off the buffer.
+fn next_of(chunks: &mut Chunks, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
+    let read = chunks.framing(buffer)?;
+    buffer.advance(read);
+    if chunks.is_over() {
+        return Ok(Piece::End);
+    }
+    let data = buffer.split_to(chunks.data(buffer.len())).freeze();
+    if data.is_empty() {
+        return Ok(Piece::More);
+    }
+    // What ends the chunk, and perhaps the body, is read with it where it is there.
+    let read = chunks.framing(buffer)?;
+    buffer.advance(read);
+    Ok(Piece::Data(data))
 }
 
 /// A head as it was written.

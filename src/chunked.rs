@@ -9,13 +9,15 @@
 //! line ends in CRLF, no bare CR or LF stands in an extension. Extensions and trailers are passed over
 //! and bounded; trailers are dropped (RFC 9110 §6.5.1 allows it), since they could carry fields past
 //! the head's checks.
-
-use bytes::BytesMut;
-
-use super::{Malformed, Piece};
+//!
+//! Both sides are read with it: what clients send and what services answer.
 
 /// Most bytes of one chunk's extensions, and of all trailers.
 const MAX_PASSED: u32 = 16 * 1024;
+
+/// These are no chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
 
 /// Where the reader is inside a chunked body.
 #[derive(Debug)]
@@ -56,42 +58,29 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Takes what there is of the body off the buffer.
+    /// Reads framing up to the next data, or to the body's end; how many of these bytes it was.
     ///
     /// # Errors
     /// [`Malformed`].
-    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Malformed> {
-        loop {
-            match self.state {
-                State::Over => return Ok(Piece::End),
-                State::Data(left) => {
-                    if buffer.is_empty() {
-                        return Ok(Piece::More);
-                    }
-                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-                    let left = left - here as u64;
-                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
-                    let data = buffer.split_to(here).freeze();
-                    // What ends the chunk, and perhaps the body, is read with it where it is there.
-                    self.pass(buffer)?;
-                    return Ok(Piece::Data(data));
-                }
-                State::Size(..)
-                | State::Extension(_)
-                | State::SizeEnd(_)
-                | State::DataCr
-                | State::DataLf
-                | State::Trailer
-                | State::TrailerLine
-                | State::TrailerEnd
-                | State::LastLf => {
-                    self.pass(buffer)?;
-                    if buffer.is_empty() && !self.is_over() {
-                        return Ok(Piece::More);
-                    }
-                }
+    pub fn framing(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut read = 0;
+        for &byte in bytes {
+            if matches!(self.state, State::Data(_) | State::Over) {
+                break;
             }
+            self.state = self.step(byte)?;
+            read += 1;
         }
+        Ok(read)
+    }
+
+    /// Takes data: how many of so many bytes are of the chunk under way.
+    pub fn data(&mut self, available: usize) -> usize {
+        let State::Data(left) = self.state else { return 0 };
+        let here = usize::try_from(left).unwrap_or(usize::MAX).min(available);
+        let left = left - here as u64;
+        self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+        here
     }
 
     /// How many bytes are left of the chunk under way.
@@ -104,20 +93,6 @@ impl Chunks {
     #[must_use]
     pub const fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
-    }
-
-    /// Reads framing up to the next data, or to the end.
-    fn pass(&mut self, buffer: &mut BytesMut) -> Result<(), Malformed> {
-        let mut read = 0;
-        for &byte in buffer.iter() {
-            if matches!(self.state, State::Data(_) | State::Over) {
-                break;
-            }
-            self.state = self.step(byte)?;
-            read += 1;
-        }
-        drop(buffer.split_to(read));
-        Ok(())
     }
 
     fn step(&mut self, byte: u8) -> Result<State, Malformed> {
