@@ -3,19 +3,21 @@
 //! `serve` is the only place where order is decided; around it `handle` reads the clocks once,
 //! renders, and has what happened recorded.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
-use crate::accept::{Busy, Peer};
+use crate::accept::{Busy, Limits, Peer};
 use crate::admit::Routes;
 use crate::authenticate::Authenticator;
 use crate::authorize;
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
+use crate::forward::leash::Leashes;
 use crate::forward::{Connections, Exchanged, Forwarder, trace};
 use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::Counters;
@@ -37,16 +39,57 @@ pub struct Gateway {
     pub trusted_proxies: Vec<ipnet::IpNet>,
 }
 
-/// What one worker owns: its connections to the upstreams and its counters.
+/// What one worker owns.
 pub struct Worker {
-    /// The snapshot that this worker's requests see.
-    pub gateway: Arc<Gateway>,
-    /// Its way to ask the store.
-    pub store: Asker,
+    /// What requests that begin now see.
+    live: RefCell<Rc<LiveGateway>>,
+    /// What answers that last began with, before it was replaced.
+    past: RefCell<Vec<Rc<LiveGateway>>>,
     /// Connections to the upstreams.
     pub connections: Connections,
+}
+
+/// A snapshot at work in one worker. A request sees one from its first line to its last.
+pub struct LiveGateway {
+    /// Which it is: each that takes the place of another has the next number.
+    pub number: u64,
+    /// The snapshot.
+    pub gateway: Arc<Gateway>,
+    /// The worker's way to ask the snapshot's store; another snapshot with the same store has it too.
+    pub store: Rc<Asker>,
     /// What happened here; other threads only read it.
     pub counters: Arc<Counters>,
+    /// How much and how long, for connections.
+    pub limits: Limits,
+    /// Answers that it permitted and that last.
+    pub leashes: Leashes,
+}
+
+impl Worker {
+    /// A worker that serves by `live`.
+    #[must_use]
+    pub fn new(live: LiveGateway) -> Self {
+        Self { live: RefCell::new(Rc::new(live)), past: RefCell::default(), connections: Connections::default() }
+    }
+
+    /// What a request that begins now sees.
+    #[must_use]
+    pub fn live(&self) -> Rc<LiveGateway> {
+        Rc::clone(&self.live.borrow())
+    }
+
+    /// Serves by `next` from now on; what has begun goes on as it began.
+    pub fn replace(&self, next: LiveGateway) {
+        let before = self.live.replace(Rc::new(next));
+        self.past.borrow_mut().push(before);
+    }
+
+    /// All that requests and answers see, the present first; those of the past as long as anything does.
+    fn all(&self) -> Vec<Rc<LiveGateway>> {
+        let mut past = self.past.borrow_mut();
+        past.retain(|live| Rc::strong_count(live) > 1 || !live.leashes.is_empty());
+        std::iter::once(self.live()).chain(past.iter().cloned()).collect()
+    }
 }
 
 impl Gateway {
@@ -66,16 +109,22 @@ impl Gateway {
     }
 
     /// Serves one request and records what happened.
-    pub async fn handle(worker: &Worker, peer: &Peer, busy: Busy, request: Request<Incoming>) -> Response<Recorded> {
-        let gateway = &*worker.gateway;
+    pub async fn handle(
+        live: &LiveGateway,
+        connections: &Connections,
+        peer: &Peer,
+        busy: Busy,
+        request: Request<Incoming>,
+    ) -> Response<Recorded> {
+        let gateway = &*live.gateway;
         let now = clock::now();
         let started = now.monotonic;
         let request_id = Self::request_id(peer, &request);
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
-        let mut seen = Exchange::begin(&request, client, &request_id, started, &worker.counters);
+        let mut seen = Exchange::begin(&request, client, &request_id, started, &live.counters);
         let (head, body) = request.into_parts();
-        let request = Exchanged { head, body, peer, request_id: &request_id, started, busy };
-        let arrived = Arrived { request, now, store: &worker.store, connections: &worker.connections };
+        let request = Exchanged { head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
+        let arrived = Arrived { request, now, store: &live.store, connections };
         let outcome = gateway.serve(arrived, &mut seen).await;
         seen.ended(outcome.as_ref().err());
         seen.answered(gateway.responder.render(outcome, &request_id))
@@ -83,17 +132,19 @@ impl Gateway {
 
     /// Asks again for answers that last; what is not permitted any more is cut. Called a few times a
     /// second.
-    pub fn look(worker: &Rc<Worker>) {
+    pub fn look(worker: &Worker) {
         let now = clock::now();
-        for held in worker.connections.leashes().lasting(now.monotonic) {
-            let worker = Rc::clone(worker);
-            tokio::task::spawn_local(async move {
-                match Authenticator::still_holds(&held.caller, held.policy, now, &worker.store).await {
-                    Ok(()) => held.holds(),
-                    Err(Denial::StandingUnknown) => held.doubt(),
-                    Err(_) => held.cut(),
-                }
-            });
+        for live in worker.all() {
+            for held in live.leashes.lasting(now.monotonic) {
+                let live = Rc::clone(&live);
+                tokio::task::spawn_local(async move {
+                    match Authenticator::still_holds(&held.caller, held.policy, now, &live.store).await {
+                        Ok(()) => held.holds(),
+                        Err(Denial::StandingUnknown) => held.doubt(),
+                        Err(_) => held.cut(),
+                    }
+                });
+            }
         }
     }
 

@@ -58,6 +58,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "clock",
                 "forward::Connections",
                 "forward::body",
+                "forward::leash",
                 "gateway",
                 "observe::exchange::Recorded",
                 "observe::metrics",
@@ -100,7 +101,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("config", vec!["accept", "admit", "authenticate", "forward", "gateway", "respond", "route", "store"]),
-        ("cli", vec!["accept", "authenticate", "clock", "config", "observe", "percent", "route", "store"]),
+        ("cli", vec!["accept", "authenticate", "clock", "config", "gateway", "observe", "percent", "route", "store"]),
     ])
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bearward::accept::connection;
+use bearward::accept::connection::{self, Client};
 use bearward::accept::phase::Watch;
 use bearward::accept::{Limits, Peer};
 use bearward::admit::Admitted;
@@ -18,9 +18,9 @@ use bearward::authenticate::token::UnverifiedToken;
 use bearward::authorize::{self, Permit};
 use bearward::clock;
 use bearward::config;
-use bearward::forward::Connections;
 use bearward::forward::headers::{BodyFraming, HeaderPlan, Sources};
-use bearward::gateway::{Gateway, Worker};
+use bearward::forward::leash::Leashes;
+use bearward::gateway::{Gateway, LiveGateway, Worker};
 use bearward::observe::metrics::Counters;
 use bearward::store::Asker;
 use http::request::Parts;
@@ -246,8 +246,9 @@ impl Whole {
         let fields = fields.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().expect("text")));
         let request = format!("GET {} HTTP/1.1\r\n{}\r\n", subject.head.uri, fields.collect::<String>());
         let Subject { gateway, limits, peer, asker, .. } = subject;
-        let counters = Arc::new(Counters::new(gateway.routes.all().len()));
-        let worker = Worker { gateway, store: asker, connections: Connections::default(), counters };
+        let counters = Arc::new(Counters::new(gateway.routes.all().iter().map(|route| &route.id)));
+        let (store, leashes) = (Rc::new(asker), Leashes::default());
+        let worker = Worker::new(LiveGateway { number: 1, gateway, store, counters, limits, leashes });
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).expect("a runtime");
         let client = runtime.block_on(async {
@@ -259,9 +260,9 @@ impl Whole {
             for socket in [&client, &stream] {
                 socket.set_nodelay(true).expect("no delay");
             }
-            let (worker, watch) = (Rc::new(worker), Rc::new(Watch::default()));
-            let serving = connection::serve(stream, None, peer, worker, watch, limits);
-            tokio::task::spawn_local(serving);
+            let client_of = Client::new(peer.address, false, &worker.live());
+            let entry = Rc::new(Watch::default()).enter(0);
+            tokio::task::spawn_local(async move { connection::serve(stream, None, client_of, &worker, entry).await });
             client
         });
         let mut whole = Self { runtime, client, request: request.into_bytes(), read: vec![0; 8192] };

@@ -8,8 +8,10 @@
 //! 2. inside a request's head, no longer than `header_timeout`: then 408 and closed (slow loris);
 //! 3. busy with a request, whose own limits apply.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,14 +28,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Limits;
 use super::guard::Fault;
 use super::peer::Peer;
-use super::phase::{Answering, Busy, Order, Phase, State, Watch};
+use super::phase::{Answering, Busy, Entry, Order, Phase, State};
 use super::tls::{Refused, Tls};
 use super::watched::Watched;
 use crate::forward::body::AnswerCut;
-use crate::gateway::{Gateway, Worker};
+use crate::gateway::{Gateway, LiveGateway, Worker};
 use crate::observe::exchange::Recorded;
 use crate::observe::metrics::HeadFault;
 use crate::stream::Stream;
@@ -54,26 +55,45 @@ const MAX_FIELDS: usize = 256;
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGERED: usize = 64 * 1024 * 1024;
 
+/// Who is on the other end, as each snapshot sees them.
+pub struct Client {
+    address: IpAddr,
+    is_tls: bool,
+    /// The number of the snapshot, and the peer to it.
+    seen: RefCell<(u64, Rc<Peer>)>,
+}
+
+impl Client {
+    /// A client that connected from `address`, over TLS or plain.
+    #[must_use]
+    pub fn new(address: IpAddr, is_tls: bool, live: &LiveGateway) -> Self {
+        let peer = Rc::new(Peer::new(address, &live.gateway.trusted_proxies, is_tls));
+        Self { address, is_tls, seen: RefCell::new((live.number, peer)) }
+    }
+
+    /// The peer, to a request that `live` serves: another snapshot may trust others.
+    fn peer(&self, live: &LiveGateway) -> Rc<Peer> {
+        let mut seen = self.seen.borrow_mut();
+        if seen.0 != live.number {
+            *seen = (live.number, Rc::new(Peer::new(self.address, &live.gateway.trusted_proxies, self.is_tls)));
+        }
+        Rc::clone(&seen.1)
+    }
+}
+
 /// Serves one connection until it ends.
-pub async fn serve(
-    socket: TcpStream,
-    tls: Option<Arc<Tls>>,
-    peer: Peer,
-    worker: Rc<Worker>,
-    watch: Rc<Watch>,
-    limits: Limits,
-) {
-    let entry = watch.enter();
+pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, client: Client, worker: &Worker, entry: Entry) {
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(tls) => match Box::pin(open(socket, &tls, &entry.state)).await {
             Ok(stream) => stream,
-            Err(refusal) => return not_opened(refusal, &peer, &worker),
+            Err(refusal) => return not_opened(refusal, &client, worker),
         },
     };
-    let mut io = Watched::new(stream, Rc::clone(&entry.state), limits.head.max(MIN_BUFFER));
+    let longest = worker.live().limits.head.max(MIN_BUFFER);
+    let mut io = Watched::new(stream, Rc::clone(&entry.state), longest);
     // Why boxed: what a conversation holds is given back while the connection is parked.
-    while let Some(parked) = Box::pin(converse(io, &peer, &worker, limits)).await {
+    while let Some(parked) = Box::pin(converse(io, &client, worker)).await {
         if !parked.is_clear() {
             // It has not been waiting: the beginning of a head came together with what was before it.
             parked.state.phase.set(Phase::Head);
@@ -81,9 +101,10 @@ pub async fn serve(
             io = parked;
             continue;
         }
-        worker.counters.connection_parked();
+        let counters = Arc::clone(&worker.live().counters);
+        counters.connection_parked();
         let goes_on = parked.wait().await;
-        worker.counters.connection_resumed();
+        counters.connection_resumed();
         if !goes_on {
             return;
         }
@@ -109,33 +130,37 @@ async fn open(socket: TcpStream, tls: &Tls, state: &State) -> Result<Stream, Ref
 }
 
 /// Records a connection that never came to a conversation.
-fn not_opened(refusal: Refused, peer: &Peer, worker: &Worker) {
+fn not_opened(refusal: Refused, client: &Client, worker: &Worker) {
     let (fault, reason) = match refusal {
         Refused::Gone => return,
         Refused::Plain => (HeadFault::PlainHttp, "plain HTTP where TLS is spoken".to_owned()),
         Refused::Handshake(reason) => (HeadFault::Handshake, reason),
     };
-    worker.counters.head_refused(fault);
-    tracing::info!(outcome = fault.label(), reason, client = %peer.address, "a connection was refused");
+    worker.live().counters.head_refused(fault);
+    tracing::info!(outcome = fault.label(), reason, client = %client.address, "a connection was refused");
 }
 
 /// Serves requests until the connection ends, `None`, or is parked.
-async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> Option<Watched> {
+async fn converse(io: Watched, client: &Client, worker: &Worker) -> Option<Watched> {
     let state = Rc::clone(&io.state);
     let service = service_fn(|request: HttpRequest<Incoming>| {
         let busy = Busy::begin(&state);
         let answering = Answering::begin(&state);
         state.had_body.set(!request.body().is_end_stream());
+        // What is live now is what this request sees, whatever takes its place meanwhile.
+        let live = worker.live();
+        let peer = client.peer(&live);
         async move {
-            let answer = Gateway::handle(worker, peer, busy.clone(), request).await;
+            let answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
             Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy, _answering: answering }))
         }
     });
+    let head = worker.live().limits.head;
     let mut connection = http1::Builder::new()
         .header_read_timeout(None::<Duration>)
-        .max_header_size(limits.head)
+        .max_header_size(head)
         .max_headers(MAX_FIELDS)
-        .max_buf_size(limits.head.max(MIN_BUFFER))
+        .max_buf_size(head.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
     let woken = state.woken.notified();
     tokio::pin!(woken);
@@ -144,7 +169,7 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
             biased;
             ended = &mut connection => {
                 if let Some(fault) = ended.err().and_then(head_fault) {
-                    refused(fault, "the parser does not take it", peer, worker);
+                    refused(fault, "the parser does not take it", client, worker);
                 }
                 break Order::Finish;
             }
@@ -163,21 +188,26 @@ async fn converse(io: Watched, peer: &Peer, worker: &Worker, limits: Limits) -> 
         }
     };
     let parts = connection.into_parts();
-    let mut io = parts.io.into_inner();
+    let parked = leave(parts.io.into_inner(), order, client, worker).await;
+    // The guard lets no part of a head through: nothing is left with the parser of a connection that waits.
+    parked.filter(|_| parts.read_buf.is_empty())
+}
+
+/// Ends a conversation; the connection where it is only parked.
+async fn leave(mut io: Watched, order: Order, client: &Client, worker: &Worker) -> Option<Watched> {
     match (order, io.fault()) {
-        // The guard lets no part of a head through: nothing is left with the parser.
-        (Order::Park | Order::GoOn, _) => return Some(io).filter(|_| parts.read_buf.is_empty()),
-        (Order::Finish, None) => linger(io.stream.socket(), state.had_body.get()).await,
+        (Order::Park | Order::GoOn, _) => return Some(io),
+        (Order::Finish, None) => linger(io.stream.socket(), io.state.had_body.get()).await,
         (Order::Finish, Some(fault)) => {
             let (kind, farewell) = farewell(fault);
             if let Some(kind) = kind {
-                refused(kind, fault.reason(), peer, worker);
+                refused(kind, fault.reason(), client, worker);
             }
             io.stream.say(farewell).await;
             linger(io.stream.socket(), true).await;
         }
         (Order::TimeOut, _) => {
-            refused(HeadFault::TooSlow, "it took too long", peer, worker);
+            refused(HeadFault::TooSlow, "it took too long", client, worker);
             io.stream.say(TIMED_OUT).await;
         }
     }
@@ -217,9 +247,9 @@ fn head_fault(error: hyper::Error) -> Option<HeadFault> {
 }
 
 /// Records a head that never became a request: it has no path, no id and no route.
-fn refused(fault: HeadFault, reason: &str, peer: &Peer, worker: &Worker) {
-    worker.counters.head_refused(fault);
-    tracing::info!(outcome = fault.label(), reason, client = %peer.address, "a head was refused");
+fn refused(fault: HeadFault, reason: &str, client: &Client, worker: &Worker) {
+    worker.live().counters.head_refused(fault);
+    tracing::info!(outcome = fault.label(), reason, client = %client.address, "a head was refused");
 }
 
 /// What is counted, and said, where the guard let nothing through; of a body's fault its request was

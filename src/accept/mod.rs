@@ -4,7 +4,9 @@
 //!    that the kernel spreads connections and no request crosses a thread.
 //! 2. Connections over the limit are closed at once; an accept that fails (no file descriptor left)
 //!    pauses and does not spin.
-//! 3. Draining: no new connections, those that wait are closed, requests under way are answered,
+//! 3. A configuration that takes the place of another is handed to every worker: listeners that stay go
+//!    on, with their connections; others are opened before anything changes, and closed after.
+//! 4. Draining: no new connections, those that wait are closed, requests under way are answered,
 //!    for at most `drain_timeout`.
 //!
 //! What it does not do: look at what a request says (`admit`).
@@ -16,37 +18,27 @@ mod peer;
 pub mod phase;
 pub mod tls;
 mod watched;
+mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 pub use self::peer::Peer;
 pub use self::phase::Busy;
-use self::phase::Watch;
 use self::tls::Tls;
-use crate::clock;
-use crate::forward::Connections;
-use crate::gateway::{Gateway, Worker};
+use self::worker::{Next, Seat, Socket};
+use crate::gateway::Gateway;
 use crate::observe::metrics::Counters;
-use crate::store::Asker;
 
-/// How often a worker looks at its time limits.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How many of those looks pass before it looks after idle connections.
-const SWEEP_EVERY: u32 = 5;
-/// The same while draining, which looks every 5 ms.
-const DRAINING_LOOKS: u32 = 50;
-/// How long an accept that failed is not tried again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long workers may take to go over to another configuration before the next one is looked at.
+const HANDED_OVER: Duration = Duration::from_secs(10);
 
 /// How much and how long, for connections.
 #[derive(Clone, Copy, Debug)]
@@ -72,15 +64,30 @@ pub struct Listener {
     pub tls: Option<Arc<Tls>>,
 }
 
-/// A worker's socket on a listener.
-type Socket = (TcpListener, Option<Arc<Tls>>);
+/// A listener that is open.
+#[derive(Clone, Debug)]
+struct Open {
+    /// Its number; never used again.
+    door: u64,
+    listener: Listener,
+    /// Where it is: of port 0 the port that was free.
+    address: SocketAddr,
+}
 
 /// The workers of a process.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
-    counters: Vec<Arc<Counters>>,
-    addresses: Vec<SocketAddr>,
+    posts: Vec<Post>,
+    open: Vec<Open>,
+    doors: u64,
+    generation: u64,
     drain: watch::Sender<bool>,
+}
+
+/// A worker as the others see it.
+struct Post {
+    orders: mpsc::UnboundedSender<Next>,
+    counters: Arc<Counters>,
 }
 
 impl Workers {
@@ -89,43 +96,109 @@ impl Workers {
     /// # Errors
     /// When an address cannot be listened on, or a thread cannot be started.
     pub fn start(gateway: &Arc<Gateway>, listeners: &[Listener], limits: Limits, count: usize) -> io::Result<Self> {
-        let count = count.max(1);
-        let mut sockets: Vec<Vec<Socket>> = (0..count).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for Listener { address, tls } in listeners {
-            let opened = listen::open(*address, count)?;
-            addresses.extend(opened.first().map(TcpListener::local_addr).transpose()?);
-            sockets.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push((socket, tls.clone())));
-        }
         let (drain, draining) = watch::channel(false);
-        let open = Arc::new(AtomicUsize::new(0));
-        let mut workers = Self { threads: Vec::new(), counters: Vec::new(), addresses, drain };
-        for (number, sockets) in sockets.into_iter().enumerate() {
-            let counters = Arc::new(Counters::new(gateway.routes.all().len()));
-            workers.counters.push(Arc::clone(&counters));
-            let seat = Seat {
+        let (threads, posts, open) = (Vec::new(), Vec::new(), Vec::new());
+        let mut workers = Self { threads, posts, open, doors: 0, generation: 1, drain };
+        let (open, opened) = workers.open(listeners, count.max(1))?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        for (number, sockets) in opened.into_iter().enumerate() {
+            let counters = Arc::new(Counters::new(gateway.routes.all().iter().map(|route| &route.id)));
+            let (orders, inbox) = mpsc::unbounded_channel();
+            let (done, _nobody) = oneshot::channel();
+            let first = Next {
                 gateway: Arc::clone(gateway),
-                counters,
+                counters: Arc::clone(&counters),
                 limits,
-                open: Arc::clone(&open),
-                draining: draining.clone(),
+                number: workers.generation,
+                open: open.clone(),
+                sockets,
+                done,
             };
+            let seat = Seat::new(Arc::clone(&connections), draining.clone(), inbox);
             let thread = thread::Builder::new().name(format!("worker-{number}"));
-            workers.threads.push(thread.spawn(move || seat.run(sockets))?);
+            workers.threads.push(thread.spawn(move || seat.run(first))?);
+            workers.posts.push(Post { orders, counters });
         }
+        workers.open = open;
         Ok(workers)
+    }
+
+    /// Serves by another configuration from now on: listeners that it also has go on, with their
+    /// connections; new ones are opened first, and those that are gone are closed, their connections once
+    /// they have been answered. Requests that have begun end as they began.
+    ///
+    /// # Errors
+    /// When a new address cannot be listened on; then nothing has changed.
+    pub async fn replace(&mut self, gateway: &Arc<Gateway>, listeners: &[Listener], limits: Limits) -> io::Result<()> {
+        let (open, opened) = self.open(listeners, self.posts.len())?;
+        self.open = open;
+        self.generation += 1;
+        let mut done = Vec::new();
+        for (post, sockets) in self.posts.iter_mut().zip(opened) {
+            post.counters = Arc::new(post.counters.succeeded_by(gateway.routes.all().iter().map(|route| &route.id)));
+            let (told, waits) = oneshot::channel();
+            let next = Next {
+                gateway: Arc::clone(gateway),
+                counters: Arc::clone(&post.counters),
+                limits,
+                number: self.generation,
+                open: self.open.clone(),
+                sockets,
+                done: told,
+            };
+            // A worker that is gone has said so in the log.
+            if post.orders.send(next).is_ok() {
+                done.push(waits);
+            }
+        }
+        let all = async {
+            for waits in done {
+                drop(waits.await);
+            }
+        };
+        if timeout(HANDED_OVER, all).await.is_err() {
+            tracing::warn!("a worker has not gone over to the new configuration yet: its requests see the one before");
+        }
+        Ok(())
+    }
+
+    /// What is open with these listeners, and the sockets of those that are not open yet, by worker.
+    fn open(&mut self, listeners: &[Listener], count: usize) -> io::Result<(Vec<Open>, Vec<Vec<Socket>>)> {
+        let mut before = self.open.clone();
+        let mut sockets: Vec<Vec<Socket>> = (0..count).map(|_| Vec::new()).collect();
+        let mut open = Vec::new();
+        for listener in listeners {
+            let listener = listener.clone();
+            if let Some(place) = before.iter().position(|known| known.listener.address == listener.address) {
+                open.push(Open { listener, ..before.swap_remove(place) });
+                continue;
+            }
+            let opened = listen::open(listener.address, count)?;
+            let address = opened.first().map_or(Ok(listener.address), TcpListener::local_addr)?;
+            self.doors += 1;
+            let door = self.doors;
+            sockets.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push((door, socket)));
+            open.push(Open { door, listener, address });
+        }
+        Ok((open, sockets))
     }
 
     /// Where the listeners are, in the order of the configuration.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.open.iter().map(|open| open.address).collect()
     }
 
     /// The counters of every worker.
     #[must_use]
-    pub fn counters(&self) -> &[Arc<Counters>] {
-        &self.counters
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        self.posts.iter().map(|post| Arc::clone(&post.counters)).collect()
+    }
+
+    /// Which configuration is served by: the first, or the one after.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Drains every worker and waits until they have ended; not for an async thread.
@@ -134,127 +207,6 @@ impl Workers {
         for thread in self.threads {
             // A worker that panicked has logged it and has nothing left to drain.
             drop(thread.join());
-        }
-    }
-}
-
-/// What a worker's thread starts with.
-struct Seat {
-    gateway: Arc<Gateway>,
-    counters: Arc<Counters>,
-    limits: Limits,
-    open: Arc<AtomicUsize>,
-    draining: watch::Receiver<bool>,
-}
-
-/// Counts one open connection for as long as it lives.
-struct OpenConnection {
-    open: Arc<AtomicUsize>,
-    counters: Arc<Counters>,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.counters.connection_closed();
-    }
-}
-
-impl Seat {
-    fn run(self, sockets: Vec<Socket>) {
-        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "a worker cannot start"),
-        };
-        runtime.block_on(self.work(sockets));
-    }
-
-    async fn work(self, sockets: Vec<Socket>) {
-        let (gateway, counters) = (Arc::clone(&self.gateway), Arc::clone(&self.counters));
-        let (store, driver) = gateway.authenticator.store().map_or((Asker::None, None), |store| store.asker());
-        if let Some(driver) = driver {
-            tokio::task::spawn_local(driver.run());
-        }
-        let worker = Rc::new(Worker { gateway, store, connections: Connections::default(), counters });
-        let watch = Rc::new(Watch::default());
-        let seat = Rc::new(self);
-        for socket in sockets {
-            let accepting = accept(socket, Rc::clone(&seat), Rc::clone(&worker), Rc::clone(&watch));
-            tokio::task::spawn_local(accepting);
-        }
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut draining = seat.draining.clone();
-        let mut looks = 0_u32;
-        loop {
-            tokio::select! {
-                _ = draining.wait_for(|&draining| draining) => break,
-                _ = look.tick() => {
-                    worker.connections.look(clock::monotonic());
-                    looks = looks.wrapping_add(1);
-                    if looks.is_multiple_of(SWEEP_EVERY) {
-                        watch.look(&seat.limits);
-                        worker.connections.sweep(&worker.gateway.forwarder);
-                        Gateway::look(&worker);
-                    }
-                }
-            }
-        }
-        let end = clock::monotonic() + seat.limits.drain_timeout;
-        // Connections that were accepted in the last moment are told as well.
-        while Rc::strong_count(&seat) > 1 || watch.count() > 0 {
-            watch.finish();
-            worker.connections.look(clock::monotonic());
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(DRAINING_LOOKS) {
-                watch.look(&seat.limits);
-                Gateway::look(&worker);
-            }
-            tokio::select! {
-                () = sleep_until(end.into()) => break,
-                () = sleep(Duration::from_millis(5)) => {}
-            }
-        }
-    }
-}
-
-/// Accepts connections until draining begins.
-async fn accept((socket, tls): Socket, seat: Rc<Seat>, worker: Rc<Worker>, watch: Rc<Watch>) {
-    let listener = match tokio::net::TcpListener::from_std(socket) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "a listener cannot be used"),
-    };
-    let mut draining = seat.draining.clone();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = draining.wait_for(|&draining| draining) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                if seat.open.fetch_add(1, Ordering::Relaxed) >= seat.limits.connections {
-                    seat.open.fetch_sub(1, Ordering::Relaxed);
-                    seat.counters.connection_refused();
-                    continue;
-                }
-                seat.counters.connection_opened();
-                let counted = OpenConnection { open: Arc::clone(&seat.open), counters: Arc::clone(&seat.counters) };
-                if stream.set_nodelay(true).is_err() {
-                    continue;
-                }
-                let peer = Peer::new(address.ip(), &worker.gateway.trusted_proxies, tls.is_some());
-                let (worker, watch) = (Rc::clone(&worker), Rc::clone(&watch));
-                let serving = connection::serve(stream, tls.clone(), peer, worker, watch, seat.limits);
-                tokio::task::spawn_local(async move {
-                    serving.await;
-                    drop(counted);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Watch {
 
 /// What the watch sees of one connection.
 pub(super) struct State {
+    /// The number of the listener that it came through.
+    door: u64,
     pub(super) phase: Cell<Phase>,
     pub(super) since: Cell<Instant>,
     pub(super) order: Cell<Order>,
@@ -87,10 +89,19 @@ impl Watch {
         self.connections.borrow().len()
     }
 
-    pub(super) fn enter(self: &Rc<Self>) -> Entry {
+    /// Tells every connection that came through this listener to finish.
+    pub(super) fn finish_at(&self, door: u64) {
+        for state in self.connections.borrow().values().filter(|state| state.door == door) {
+            state.tell(Order::Finish);
+        }
+    }
+
+    /// A new connection, through the listener with this number.
+    pub fn enter(self: &Rc<Self>, door: u64) -> Entry {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let state = Rc::new(State {
+            door,
             phase: Cell::new(Phase::Head),
             since: Cell::new(clock::monotonic()),
             order: Cell::new(Order::GoOn),
@@ -107,7 +118,7 @@ impl Watch {
 }
 
 /// A connection's place in the watch; leaving is dropping it.
-pub(super) struct Entry {
+pub struct Entry {
     watch: Rc<Watch>,
     number: u64,
     pub(super) state: Rc<State>,

@@ -109,6 +109,15 @@ impl Authenticator {
         }
     }
 
+    /// Retires the keys that `next`, which takes this one's place, does not trust any more: answers that
+    /// last and were permitted by them end.
+    pub fn succeeded_by(&self, next: &Self) {
+        for issuer in &self.issuers {
+            let same = next.issuers.iter().find(|other| other.issuer == issuer.issuer);
+            issuer.keys.succeeded_by(same.map(|same| &same.keys));
+        }
+    }
+
     /// The issuers, by their place.
     #[must_use]
     pub fn issuers(&self) -> &[Issuer] {

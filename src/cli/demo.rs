@@ -17,7 +17,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-use super::run::Serving;
+use super::serving::Serving;
 use super::token::sign;
 use super::{Failure, keys, print};
 use crate::clock;
@@ -101,7 +101,7 @@ impl Demo {
             return outcome;
         }
         print(&stage.script())?;
-        serving.until_told().await
+        serving.until_told(None).await
     }
 }
 

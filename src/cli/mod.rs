@@ -8,6 +8,7 @@ mod revocations;
 mod revoke;
 mod routes;
 mod run;
+mod serving;
 mod token;
 
 use std::io::Write;

@@ -16,7 +16,7 @@ pub mod value;
 
 use std::path::{Path, PathBuf};
 
-use self::compile::Compiled;
+use self::compile::{Compiled, Kept};
 use self::file::Config;
 use self::mistake::{Mistake, Mistakes};
 use self::section::Read;
@@ -56,6 +56,14 @@ impl std::error::Error for ConfigErrors {}
 /// # Errors
 /// All mistakes of the file, or that it cannot be read.
 pub fn load(path: &Path) -> Result<Compiled, ConfigErrors> {
+    load_again(path, &Kept::default())
+}
+
+/// Loads a file that takes the place of another one, of which `before` is there.
+///
+/// # Errors
+/// All mistakes of the file, or that it cannot be read.
+pub fn load_again(path: &Path, before: &Kept) -> Result<Compiled, ConfigErrors> {
     let name = path.display().to_string();
     let source = match std::fs::read_to_string(path) {
         Ok(source) => source,
@@ -67,7 +75,7 @@ pub fn load(path: &Path) -> Result<Compiled, ConfigErrors> {
         }
     };
     let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    load_text(&name, source, &folder, &|name| std::env::var(name).ok())
+    compiled(&name, source, &folder, before, &|name| std::env::var(name).ok())
 }
 
 /// Loads a text as the file `name`, whose relative paths are found from `folder`.
@@ -80,10 +88,20 @@ pub fn load_text(
     folder: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Compiled, ConfigErrors> {
+    compiled(name, source, folder, &Kept::default(), env)
+}
+
+fn compiled(
+    name: &str,
+    source: String,
+    folder: &Path,
+    before: &Kept,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Compiled, ConfigErrors> {
     let mut mistakes = Mistakes::default();
     let compiled = node::parse(&source, env, &mut mistakes)
         .and_then(|node| Config::read(&node, "", &mut mistakes))
-        .and_then(|config| compile::compile(&config, folder, &mut mistakes));
+        .and_then(|config| compile::compile(&config, folder, before, &mut mistakes));
     match compiled {
         Some(compiled) if mistakes.is_empty() => Ok(compiled),
         _ => {

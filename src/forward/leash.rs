@@ -19,7 +19,7 @@ const LASTS: Duration = Duration::from_millis(250);
 /// no stream.
 const DOUBTS: u8 = 3;
 
-/// The leashes of one worker.
+/// The leashes of one worker's answers, permitted by one snapshot.
 #[derive(Clone, Default)]
 pub struct Leashes(Rc<Shelf>);
 
@@ -59,6 +59,12 @@ impl Leashes {
         let held = Rc::new(Held { caller: caller.clone(), policy, since: now, is_cut, doubts, waker });
         self.0.held.borrow_mut().insert(number, Rc::clone(&held));
         Some(Leash { held, number, shelf: Rc::clone(&self.0) })
+    }
+
+    /// Whether there is no answer to be watched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.held.borrow().is_empty()
     }
 
     /// The answers that have lasted long enough to be looked at.

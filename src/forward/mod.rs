@@ -74,7 +74,6 @@ pub struct Forwarder {
 pub struct Connections {
     pool: Pool,
     turn: Cell<usize>,
-    leashes: Leashes,
 }
 
 /// One request with what the gateway adds to it.
@@ -91,6 +90,8 @@ pub struct Exchanged<'r> {
     pub started: Instant,
     /// Keeps the client's connection busy while its body is on the way.
     pub busy: Busy,
+    /// Where its answer is watched, if it lasts.
+    pub leashes: &'r Leashes,
 }
 
 impl Connections {
@@ -103,12 +104,6 @@ impl Connections {
     pub fn sweep(&self, forwarder: &Forwarder) {
         let longest = forwarder.upstreams.iter().map(|upstream| upstream.keep_alive).max();
         self.pool.sweep(longest.unwrap_or_default());
-    }
-
-    /// Answers that have lasted for a while.
-    #[must_use]
-    pub const fn leashes(&self) -> &Leashes {
-        &self.leashes
     }
 
     fn next_turn(&self) -> usize {
@@ -143,7 +138,7 @@ impl Forwarder {
     ) -> Result<Response<Answer>, ForwardError> {
         let route = permit.admitted().route;
         let upstream = self.upstreams.get(route.upstream).ok_or(ForwardError::Unreachable)?;
-        let Exchanged { head, body, peer, request_id, started, busy } = exchanged;
+        let Exchanged { head, body, peer, request_id, started, busy, leashes } = exchanged;
         let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout };
         let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
         let framing = upload.framing();
@@ -168,7 +163,7 @@ impl Forwarder {
         let pool = head.is_persistent.then(|| connections.pool.clone());
         let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
         if let Answer::Streaming(streaming) = &mut answer {
-            streaming.leash = connections.leashes.hold(permit.caller(), route.revocation, started);
+            streaming.leash = leashes.hold(permit.caller(), route.revocation, started);
         }
         let mut response = Response::new(answer);
         *response.status_mut() = head.status;

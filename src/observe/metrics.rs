@@ -3,6 +3,7 @@
 //! Labels are route ids and denial labels alone, both fixed by configuration and code: nothing that
 //! a client sends becomes a label, so no client can make a metric grow.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,15 @@ const BOUNDS: [u64; 12] =
 /// The counters of one worker. Only that worker writes them, so a load and a store make an addition.
 #[derive(Debug)]
 pub struct Counters {
-    routes: Vec<RouteCounters>,
+    routes: Vec<Arc<RouteCounters>>,
+    /// Those of requests that reached no route.
+    nowhere: Arc<RouteCounters>,
+    all: Arc<Totals>,
+}
+
+/// What is counted whatever the routes are.
+#[derive(Debug)]
+struct Totals {
     denials: [AtomicU64; Denial::COUNT],
     failures: [AtomicU64; ForwardError::LABELS.len()],
     heads: [AtomicU64; HeadFault::LABELS.len()],
@@ -30,9 +39,10 @@ pub struct Counters {
     connections_resumed: AtomicU64,
 }
 
-/// The counters of one route; the last of a worker's is for requests that reached none.
+/// The counters of one route.
 #[derive(Debug, Default)]
 struct RouteCounters {
+    id: Arc<str>,
     by_class: [AtomicU64; 6],
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
@@ -76,25 +86,37 @@ impl HeadFault {
 }
 
 impl Counters {
-    /// Counters for so many routes.
+    /// Counters for routes with these ids, in their order.
     #[must_use]
-    pub fn new(routes: usize) -> Self {
+    pub fn new<'r>(ids: impl Iterator<Item = &'r Arc<str>>) -> Self {
         Self {
-            routes: (0..=routes).map(|_| RouteCounters::default()).collect(),
-            denials: [const { AtomicU64::new(0) }; Denial::COUNT],
-            failures: [const { AtomicU64::new(0) }; ForwardError::LABELS.len()],
-            heads: [const { AtomicU64::new(0) }; HeadFault::LABELS.len()],
-            connections: AtomicU64::new(0),
-            connections_closed: AtomicU64::new(0),
-            connections_refused: AtomicU64::new(0),
-            connections_parked: AtomicU64::new(0),
-            connections_resumed: AtomicU64::new(0),
+            routes: ids.map(RouteCounters::of).collect(),
+            nowhere: Arc::default(),
+            all: Arc::new(Totals {
+                denials: [const { AtomicU64::new(0) }; Denial::COUNT],
+                failures: [const { AtomicU64::new(0) }; ForwardError::LABELS.len()],
+                heads: [const { AtomicU64::new(0) }; HeadFault::LABELS.len()],
+                connections: AtomicU64::new(0),
+                connections_closed: AtomicU64::new(0),
+                connections_refused: AtomicU64::new(0),
+                connections_parked: AtomicU64::new(0),
+                connections_resumed: AtomicU64::new(0),
+            }),
         }
+    }
+
+    /// Counters for the routes that come after these: whose id stays goes on counting, so that no
+    /// number falls back when a configuration is read again.
+    #[must_use]
+    pub fn succeeded_by<'r>(&self, ids: impl Iterator<Item = &'r Arc<str>>) -> Self {
+        let known: HashMap<&str, &Arc<RouteCounters>> = self.routes.iter().map(|route| (&*route.id, route)).collect();
+        let routes = ids.map(|id| known.get(&**id).map_or_else(|| RouteCounters::of(id), |route| Arc::clone(route)));
+        Self { routes: routes.collect(), nowhere: Arc::clone(&self.nowhere), all: Arc::clone(&self.all) }
     }
 
     /// Counts one answered request; `route` is its number, `None` where it reached none.
     pub fn answered(&self, route: Option<usize>, status: u16, duration: Duration) {
-        let Some(route) = self.routes.get(route.unwrap_or(self.routes.len().saturating_sub(1))) else { return };
+        let route = self.route(route.unwrap_or(usize::MAX));
         add(route.by_class.get(usize::from(status / 100)), 1);
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
@@ -102,42 +124,53 @@ impl Counters {
         add(Some(&route.micros), micros);
     }
 
+    /// The counters of a route by its number; past the last one those of no route.
+    fn route(&self, number: usize) -> &RouteCounters {
+        self.routes.get(number).unwrap_or(&self.nowhere)
+    }
+
     /// Counts one refusal.
     pub fn refused(&self, refusal: &Refusal) {
         match refusal {
-            Refusal::Denied(denial) => add(self.denials.get(denial.number()), 1),
-            Refusal::Failed(error) => add(self.failures.get(error.number()), 1),
+            Refusal::Denied(denial) => add(self.all.denials.get(denial.number()), 1),
+            Refusal::Failed(error) => add(self.all.failures.get(error.number()), 1),
         }
     }
 
     /// Counts a head that never became a request.
     pub fn head_refused(&self, fault: HeadFault) {
-        add(self.heads.get(fault.number()), 1);
+        add(self.all.heads.get(fault.number()), 1);
     }
 
     /// Counts a connection that was taken.
     pub fn connection_opened(&self) {
-        add(Some(&self.connections), 1);
+        add(Some(&self.all.connections), 1);
     }
 
     /// Counts a connection that ended.
     pub fn connection_closed(&self) {
-        add(Some(&self.connections_closed), 1);
+        add(Some(&self.all.connections_closed), 1);
     }
 
     /// Counts a connection that gave its buffers back while it waits.
     pub fn connection_parked(&self) {
-        add(Some(&self.connections_parked), 1);
+        add(Some(&self.all.connections_parked), 1);
     }
 
     /// Counts a parked connection that goes on, or ends.
     pub fn connection_resumed(&self) {
-        add(Some(&self.connections_resumed), 1);
+        add(Some(&self.all.connections_resumed), 1);
     }
 
     /// Counts a connection that was over the limit.
     pub fn connection_refused(&self) {
-        add(Some(&self.connections_refused), 1);
+        add(Some(&self.all.connections_refused), 1);
+    }
+}
+
+impl RouteCounters {
+    fn of(id: &Arc<str>) -> Arc<Self> {
+        Arc::new(Self { id: Arc::clone(id), ..Self::default() })
     }
 }
 
@@ -161,16 +194,17 @@ pub struct Gauge {
 
 /// The page in Prometheus text format (0.0.4).
 #[must_use]
-pub fn page(workers: &[Arc<Counters>], routes: &[&str], gauges: &[Gauge]) -> String {
+pub fn page(workers: &[Arc<Counters>], gauges: &[Gauge]) -> String {
     let mut page = Page(String::new());
-    let names: Vec<&str> = routes.iter().copied().chain(std::iter::once("")).collect();
+    let routes = workers.first().map_or(&[][..], |worker| &worker.routes);
+    let names: Vec<&str> = routes.iter().map(|route| &*route.id).chain(std::iter::once("")).collect();
     let total = |pick: &dyn Fn(&Counters) -> Option<&AtomicU64>| -> u64 {
         workers.iter().filter_map(|worker| pick(worker)).map(|counter| counter.load(Ordering::Relaxed)).sum()
     };
     page.head("requests_total", "counter", "Requests answered, by route and class of status.");
     for (number, name) in names.iter().enumerate() {
         for class in 1..6 {
-            let count = total(&|worker| worker.routes.get(number).and_then(|route| route.by_class.get(class)));
+            let count = total(&|worker| worker.route(number).by_class.get(class));
             if count > 0 {
                 page.line("requests_total", &format!("route=\"{name}\",code=\"{class}xx\""), count);
             }
@@ -184,32 +218,36 @@ pub fn page(workers: &[Arc<Counters>], routes: &[&str], gauges: &[Gauge]) -> Str
     for (number, name) in names.iter().enumerate() {
         page.histogram(
             name,
-            &|bucket| total(&|worker| worker.routes.get(number).and_then(|route| route.buckets.get(bucket))),
-            total(&|worker| worker.routes.get(number).map(|route| &route.micros)),
+            &|bucket| total(&|worker| worker.route(number).buckets.get(bucket)),
+            total(&|worker| Some(&worker.route(number).micros)),
         );
     }
     page.head("denials_total", "counter", "Requests that were not permitted, by reason.");
     for (number, label) in Denial::LABELS.iter().enumerate() {
-        page.line("denials_total", &format!("reason=\"{label}\""), total(&|worker| worker.denials.get(number)));
+        page.line("denials_total", &format!("reason=\"{label}\""), total(&|worker| worker.all.denials.get(number)));
     }
     page.head("forward_errors_total", "counter", "Permitted requests that got no answer, by what went wrong.");
     for (number, label) in ForwardError::LABELS.iter().enumerate() {
-        page.line("forward_errors_total", &format!("reason=\"{label}\""), total(&|worker| worker.failures.get(number)));
+        page.line(
+            "forward_errors_total",
+            &format!("reason=\"{label}\""),
+            total(&|worker| worker.all.failures.get(number)),
+        );
     }
     page.head("heads_refused_total", "counter", "Heads that never became requests, by reason.");
     for (number, label) in HeadFault::LABELS.iter().enumerate() {
-        page.line("heads_refused_total", &format!("reason=\"{label}\""), total(&|worker| worker.heads.get(number)));
+        page.line("heads_refused_total", &format!("reason=\"{label}\""), total(&|worker| worker.all.heads.get(number)));
     }
-    let opened = total(&|worker| Some(&worker.connections));
+    let opened = total(&|worker| Some(&worker.all.connections));
     page.head("connections_total", "counter", "Client connections taken.");
     page.line("connections_total", "", opened);
     page.head("connections_refused_total", "counter", "Client connections closed at once, being over the limit.");
-    page.line("connections_refused_total", "", total(&|worker| Some(&worker.connections_refused)));
+    page.line("connections_refused_total", "", total(&|worker| Some(&worker.all.connections_refused)));
     page.head("connections", "gauge", "Client connections open now.");
-    page.line("connections", "", opened.saturating_sub(total(&|worker| Some(&worker.connections_closed))));
-    let parked = total(&|worker| Some(&worker.connections_parked));
+    page.line("connections", "", opened.saturating_sub(total(&|worker| Some(&worker.all.connections_closed))));
+    let parked = total(&|worker| Some(&worker.all.connections_parked));
     page.head("connections_parked", "gauge", "Of those, the ones that wait and hold no buffers.");
-    page.line("connections_parked", "", parked.saturating_sub(total(&|worker| Some(&worker.connections_resumed))));
+    page.line("connections_parked", "", parked.saturating_sub(total(&|worker| Some(&worker.all.connections_resumed))));
     for gauge in gauges {
         page.head(gauge.name, if gauge.name.ends_with("_total") { "counter" } else { "gauge" }, gauge.help);
         page.line(gauge.name, "", gauge.value);

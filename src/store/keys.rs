@@ -168,7 +168,7 @@ impl fmt::Debug for KeyPattern {
 }
 
 /// The key patterns of a configuration; an absent one is not asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyPatterns {
     /// Present = this token is dead.
     pub jti: Option<KeyPattern>,

@@ -81,6 +81,16 @@ impl Asker {
         }
     }
 
+    /// Whether there is a connection to ask on; what needs none has it.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::None | Self::Memory(_) => true,
+            Self::File(file) => file.is_open(),
+            Self::Redis(link) => link.trouble() != Some(Trouble::Away),
+        }
+    }
+
     /// What is known of a token at `now`, asked for once and then kept up to date in `slot`. A store
     /// in this process is asked as it is.
     pub async fn tracked(&self, keys: &Arc<StandingKeys>, slot: &Slot, now: Instant) -> Standing {

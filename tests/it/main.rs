@@ -33,6 +33,7 @@ mod load;
 mod observing;
 mod paths;
 mod redis;
+mod reload;
 mod secure;
 mod sentinel;
 mod store;

@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Where a certificate and its key are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// The certificate and those that it was signed by, in PEM.
     pub cert: PathBuf,

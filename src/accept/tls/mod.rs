@@ -51,6 +51,7 @@ pub enum MinVersion {
 pub struct Tls {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    min_version: MinVersion,
 }
 
 /// The certificates of one listener, as they are in their files now.
@@ -97,13 +98,19 @@ impl Tls {
         // Workers share it, so that a client resumes at whichever it comes back to.
         config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), certificates })
+        Ok(Self { config: Arc::new(config), certificates, min_version })
     }
 
     /// Unix time in seconds at which the first of its certificates ends.
     #[must_use]
     pub fn expires(&self) -> Option<i64> {
         self.certificates.current.load().iter().map(|certificate| certificate.expires).min()
+    }
+
+    /// Whether it is described like another one: then it goes on, and clients resume what they had.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.certificates.files == other.certificates.files && self.min_version == other.min_version
     }
 
     /// Does the handshake.

@@ -26,6 +26,12 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether it is the same URL.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.uri == other.uri
+    }
+
     /// Reads a URL; `roots` is asked for only where the URL is `https://`.
     ///
     /// # Errors

@@ -238,6 +238,28 @@ impl KeySource {
         }
     }
 
+    /// Those that are read in the background.
+    #[must_use]
+    pub fn remote(&self) -> Option<Arc<RemoteKeys>> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Remote(remote) => Some(Arc::clone(remote)),
+        }
+    }
+
+    /// Retires every key that `next`, the same issuer's in the configuration that follows, does not have;
+    /// without it all of them.
+    pub fn succeeded_by(&self, next: Option<&Self>) {
+        let next = next.and_then(|next| next.current().ok());
+        let Ok(keys) = self.current() else { return };
+        for key in &keys.keys {
+            let stays = next.as_ref().is_some_and(|next| next.keys.iter().any(|other| other.is_same(key)));
+            if !stays {
+                key.retired.store(true, Ordering::Release);
+            }
+        }
+    }
+
     /// Says that a token named a key that is not in the set.
     pub fn missed(&self) {
         if let Self::Remote(remote) = self {

@@ -27,7 +27,7 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
 /// How often the document is read, and how long it is believed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// From one fetch to the next.
     pub refresh: Duration,
@@ -74,6 +74,12 @@ impl RemoteKeys {
         let confirmed = confirmed.as_ref()?;
         let is_fresh = clock::monotonic().saturating_duration_since(confirmed.at) <= self.schedule.max_age;
         is_fresh.then(|| Arc::clone(&confirmed.keys))
+    }
+
+    /// Whether they are the keys of this issuer, from there, for these algorithms, read like this.
+    #[must_use]
+    pub fn is_of(&self, issuer: &str, source: &Source, pinned: &[Algorithm], schedule: Schedule) -> bool {
+        *self.issuer == *issuer && self.source.is_same(source) && self.pinned == pinned && self.schedule == schedule
     }
 
     /// Says that a token named a key that is not here.

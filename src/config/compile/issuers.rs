@@ -7,7 +7,7 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::upstreams::not_zero;
-use super::{Background, trust};
+use super::{Background, Kept, trust};
 use crate::authenticate::issuer::Issuer;
 use crate::authenticate::keys::fetch::Source;
 use crate::authenticate::keys::remote::{RemoteKeys, Schedule};
@@ -23,7 +23,13 @@ const MAX_KEY_FILE: u64 = 1024 * 1024;
 const SOURCES: &str = "exactly one of `jwks_uri`, `jwks_file`, `public_key_file`, `secret_file`";
 
 /// Compiles the issuers, in the order of the file.
-pub fn compile(config: &Config, folder: &Path, background: &mut Background, mistakes: &mut Mistakes) -> Vec<Issuer> {
+pub fn compile(
+    config: &Config,
+    folder: &Path,
+    before: &Kept,
+    background: &mut Background,
+    mistakes: &mut Mistakes,
+) -> Vec<Issuer> {
     let mut issuers: Vec<Issuer> = Vec::new();
     for (name, section) in &config.issuers.entries {
         let twin = config.issuers.entries.iter().find(|(_, other)| other.issuer.value == section.issuer.value);
@@ -37,7 +43,7 @@ pub fn compile(config: &Config, folder: &Path, background: &mut Background, mist
         if section.audiences.is_empty() && !mistakes.is_known(&section.audiences) {
             mistakes.add(Mistake::at(&section.audiences, "the list is empty").allowed("at least one audience"));
         }
-        let Some(keys) = keys(name, section, &algorithms, folder, background, mistakes) else { continue };
+        let Some(keys) = keys(name, section, &algorithms, folder, (before, background), mistakes) else { continue };
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         issuers.push(Issuer {
             name: name.as_str().into(),
@@ -111,7 +117,7 @@ fn keys(
     section: &At<Section>,
     algorithms: &[Algorithm],
     folder: &Path,
-    background: &mut Background,
+    (before, background): (&Kept, &mut Background),
     mistakes: &mut Mistakes,
 ) -> Option<KeySource> {
     let given = [
@@ -135,7 +141,7 @@ fn keys(
         return None;
     }
     if let Some(uri) = &section.jwks_uri {
-        return remote(name, section, uri, algorithms, background, mistakes);
+        return remote(name, section, (uri, algorithms), (before, background), mistakes);
     }
     let readers: [(&Option<At<PathBuf>>, Reader); 3] = [
         (&section.jwks_file, jwk::key_set),
@@ -174,18 +180,20 @@ fn error_text(error: &std::io::Error) -> String {
 fn remote(
     name: &At<String>,
     section: &Section,
-    uri: &At<String>,
-    algorithms: &[Algorithm],
-    background: &mut Background,
+    (uri, algorithms): (&At<String>, &[Algorithm]),
+    (before, background): (&Kept, &mut Background),
     mistakes: &mut Mistakes,
 ) -> Option<KeySource> {
     let schedule =
         Schedule { refresh: *section.jwks_refresh, max_age: *section.jwks_max_age, cooldown: *section.jwks_cooldown };
     match Source::new(uri, trust::of_the_system) {
         Ok(source) => {
-            let (keys, refresher) = RemoteKeys::new(name.as_str().into(), source, algorithms.to_vec(), schedule);
-            background.keys.push(refresher);
-            Some(KeySource::Remote(keys))
+            let known = before.keys().iter().find(|keys| keys.is_of(name, &source, algorithms, schedule));
+            Some(KeySource::Remote(known.cloned().unwrap_or_else(|| {
+                let (keys, refresher) = RemoteKeys::new(name.as_str().into(), source, algorithms.to_vec(), schedule);
+                background.keys.push((Arc::clone(&keys), refresher));
+                keys
+            })))
         }
         Err(reason) => {
             let mistake = Mistake::at(uri, format!("the URL is not taken: {reason}"));

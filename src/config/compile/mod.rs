@@ -7,11 +7,12 @@ mod conflicts;
 mod issuers;
 mod listeners;
 mod routes;
+mod store;
 mod trust;
 mod upstreams;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,17 +25,13 @@ use crate::accept::{Limits, Listener};
 use crate::admit::{HeadLimits, Routes};
 use crate::authenticate::Authenticator;
 use crate::authenticate::headers::IdentityHeader;
-use crate::authenticate::keys::remote::Refresher;
+use crate::authenticate::keys::remote::{Refresher, RemoteKeys};
 use crate::forward::Forwarder;
 use crate::forward::headers::HeaderPlan;
 use crate::gateway::Gateway;
 use crate::respond::Responder;
 use crate::route::{RevocationMode, Route, Rule};
-use crate::store::keys::PatternFault;
-use crate::store::{
-    Driver, File, KeyPattern, KeyPatterns, Kind, Lease, LeaseKeys, Link, Memory, RedisUrl, Store, Tracker, Tracking,
-    Writer,
-};
+use crate::store::{Driver, Store, Tracker, Writer};
 
 /// A compiled configuration and what has to run beside it.
 #[derive(Debug)]
@@ -47,8 +44,33 @@ pub struct Compiled {
     pub admin: SocketAddr,
     /// How much and how long, for connections.
     pub limits: Limits,
-    /// What has to run on the control runtime.
+    /// What has to run on the control runtime, beside what was taken over.
     pub background: Background,
+    /// What the next one takes over.
+    pub kept: Kept,
+    /// The files that it was made of, beside its own: when they change it is another one.
+    pub files: Vec<PathBuf>,
+}
+
+/// What the next configuration takes over where it describes the same: a store is not left and looked for
+/// again, and published keys are not unknown for a moment.
+#[derive(Debug, Default)]
+pub struct Kept {
+    store: Option<store::Shaped>,
+    keys: Vec<Arc<RemoteKeys>>,
+}
+
+impl Kept {
+    /// The store, if it was described like this.
+    fn store(&self, shape: &store::Shape) -> Option<Arc<Store>> {
+        self.store.as_ref().filter(|(known, _)| known == shape).map(|(_, store)| Arc::clone(store))
+    }
+
+    /// Published keys that are kept up to date.
+    #[must_use]
+    pub fn keys(&self) -> &[Arc<RemoteKeys>] {
+        &self.keys
+    }
 }
 
 /// What has to run on the control runtime for as long as the gateway does.
@@ -61,11 +83,8 @@ pub struct Background {
     /// Keeps standings up to date.
     pub tracker: Option<Tracker>,
     /// Keep published keys up to date.
-    pub keys: Vec<Refresher>,
+    pub keys: Vec<(Arc<RemoteKeys>, Refresher)>,
 }
-
-/// The store where none is named, beside the configuration.
-const DEFAULT_FILE: &str = "bearward.db";
 
 /// Header names that a configuration cannot take for identity: they have a meaning of their own.
 const TAKEN: [&str; 13] = [
@@ -84,20 +103,20 @@ const TAKEN: [&str; 13] = [
     "x-request-id",
 ];
 
-/// Compiles a file that was read from `folder`.
-pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Option<Compiled> {
+/// Compiles a file that was read from `folder`; `before` is what there is of the one before.
+pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Option<Compiled> {
     let mut background = Background::default();
     let listeners = listeners::compile(config, folder, mistakes);
-    let issuers = issuers::compile(config, folder, &mut background, mistakes);
+    let issuers = issuers::compile(config, folder, before, &mut background, mistakes);
     let upstreams = upstreams::compile(config, folder, mistakes);
     let headers = identity_headers(config, mistakes);
-    let patterns = key_patterns(config, mistakes);
+    let patterns = store::key_patterns(config, mistakes);
     let routes = routes::compile(config, mistakes);
     let asked = |route: &Route| (!matches!(route.rule, Rule::Public)).then_some(route.revocation.mode);
     let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
-    let store = store(config, folder, &patterns, &modes, &mut background, mistakes);
+    let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
     conflicts::check(config, mistakes);
-    needs_keys(config, mistakes);
+    store::needs_keys(config, mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);
     let max_staleness = &config.revocation.max_staleness;
@@ -115,7 +134,13 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     let asked = routes.iter().flat_map(|route| route.rule.claims()).cloned().collect();
     let gateway = Gateway {
         routes: Routes::new(routes, head),
-        authenticator: Authenticator::new(issuers, headers, asked, patterns, store),
+        authenticator: Authenticator::new(
+            issuers,
+            headers,
+            asked,
+            patterns,
+            store.as_ref().map(|(_, store)| Arc::clone(store)),
+        ),
         forwarder: Forwarder::new(upstreams, plan),
         responder: Responder::new(realm),
         trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
@@ -129,7 +154,22 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
         keep_alive_timeout: *limits.keep_alive_timeout,
         drain_timeout: *limits.drain_timeout,
     };
-    Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background })
+    let kept = Kept {
+        store,
+        keys: gateway.authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
+    };
+    let files = files(config, folder);
+    Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background, kept, files })
+}
+
+/// The files that a configuration names; those of listeners are looked at by the listeners.
+fn files(config: &Config, folder: &Path) -> Vec<PathBuf> {
+    let issuers = config.issuers.entries.iter().flat_map(|(_, issuer)| {
+        [&issuer.jwks_file, &issuer.public_key_file, &issuer.secret_file].into_iter().flatten()
+    });
+    let upstreams = config.upstreams.entries.iter().filter_map(|(_, upstream)| upstream.tls.as_ref());
+    let upstreams = upstreams.flat_map(|tls| [&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());
+    issuers.chain(upstreams).map(|file| folder.join(&file.value)).collect()
 }
 
 fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHeader> {
@@ -154,119 +194,6 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
         headers.push(IdentityHeader { name: header, claim: source.claim.clone(), encoding: source.encoding });
     }
     headers
-}
-
-fn store(
-    config: &Config,
-    folder: &Path,
-    patterns: &KeyPatterns,
-    modes: &[RevocationMode],
-    background: &mut Background,
-    mistakes: &mut Mistakes,
-) -> Option<Arc<Store>> {
-    let mut file = |path: &str| {
-        let (file, writer) = File::new(folder.join(path));
-        background.writer = Some(writer);
-        Some(Arc::new(Store::File(Arc::new(file))))
-    };
-    let Some(section) = &config.store else {
-        return if modes.iter().any(|mode| *mode != RevocationMode::Off) { file(DEFAULT_FILE) } else { None };
-    };
-    upstreams::not_zero(&section.timeout, mistakes);
-    let url = &section.url;
-    match url.strip_prefix("file:") {
-        // `file:///x` and `file:/x` are one place.
-        Some(path) if !path.trim_start_matches('/').is_empty() => return file(path.strip_prefix("//").unwrap_or(path)),
-        Some(_) => {
-            let mistake = Mistake::at(url, "the store's file has no name");
-            mistakes.add(mistake.allowed("`file:PATH`").remedy(format!("file:{DEFAULT_FILE}")));
-            return None;
-        }
-        None if url.as_str() == "memory:" => return Some(Arc::new(Store::Memory(Arc::new(Memory::default())))),
-        None => {}
-    }
-    match RedisUrl::parse(url) {
-        Ok(parsed) => {
-            let lease_keys = LeaseKeys::new(&section.prefix, &parsed);
-            let max_staleness = *config.revocation.max_staleness;
-            let (link, driver) = Link::new(parsed, *section.timeout, max_staleness, patterns.probe());
-            let tracking = modes.contains(&RevocationMode::Tracked).then(|| {
-                let lease =
-                    (*config.revocation.leases).then(|| Lease::new(lease_keys.clone(), gateway_name(), max_staleness));
-                Tracking::new(&link, max_staleness, patterns.probe(), lease)
-            });
-            let (tracking, tracker) = tracking.unzip();
-            (background.store, background.tracker) = (Some(driver), tracker);
-            let link = link.with_tracking(tracking).with_lease_keys(lease_keys);
-            Some(Arc::new(Store::Redis(Box::new(link))))
-        }
-        Err(reason) => {
-            // The URL is not shown: it may hold a password.
-            let mistake = Mistake::at(url, format!("the store's URL is not taken: {reason}"));
-            mistakes.add(mistake.allowed("`redis://host:6379/0`, `rediss://...`, `redis+sentinel://host:26379,host:26379/service`, `redis+cluster://host:6379,host:6379`, `file:PATH`, or `memory:`"));
-            None
-        }
-    }
-}
-
-/// What this process is called where several gateways are named: its machine, and which process there.
-fn gateway_name() -> String {
-    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let machine = if machine.trim().is_empty() { "gateway" } else { machine.trim() };
-    format!("{machine}-{}-{:04x}", std::process::id(), fastrand::u16(..))
-}
-
-fn key_patterns(config: &Config, mistakes: &mut Mistakes) -> KeyPatterns {
-    let keys = &config.revocation.keys;
-    let mut read = |kind: Kind, text: &Option<At<String>>| {
-        let text = text.as_ref()?;
-        let found = match KeyPattern::parse(kind, text) {
-            Ok(pattern) => return Some(pattern),
-            Err(PatternFault::NoPlaceholder) if kind == Kind::All => "is empty".to_owned(),
-            Err(PatternFault::NoPlaceholder) => {
-                format!("has no `{{{}}}`: every token would share one key", kind.name())
-            }
-            Err(PatternFault::UnknownPlaceholder(name)) => format!("has the unknown placeholder `{{{name}}}`"),
-            Err(PatternFault::Unclosed) => "has `{` without `}`".to_owned(),
-        };
-        let mistake = Mistake::at(text, format!("the key `{}` {found}", text.value));
-        mistakes.add(mistake.allowed(match kind {
-            Kind::All => "text without a placeholder: it is one key".to_owned(),
-            Kind::Iss => "text with `{iss}`".to_owned(),
-            Kind::Jti | Kind::Sid | Kind::Sub => {
-                format!("text with `{{{}}}`, and `{{iss}}` if issuers share the store", kind.name())
-            }
-        }));
-        None
-    };
-    KeyPatterns {
-        jti: read(Kind::Jti, &keys.jti),
-        sub: read(Kind::Sub, &keys.sub),
-        sid: read(Kind::Sid, &keys.sid),
-        iss: read(Kind::Iss, &keys.iss),
-        all: read(Kind::All, &keys.all),
-    }
-}
-
-/// A protected route that asks the store has to have something to ask it.
-fn needs_keys(config: &Config, mistakes: &mut Mistakes) {
-    let asks = config.routes.iter().find(|route| {
-        let mode = route.revocation.as_ref().and_then(|own| own.mode.as_ref()).unwrap_or(&config.revocation.mode);
-        !matches!(route.access.value, super::access::Access::Public) && mode.value != RevocationMode::Off
-    });
-    let Some(route) = asks else { return };
-    let keys = &config.revocation.keys;
-    let all = [&keys.jti, &keys.sub, &keys.sid, &keys.iss, &keys.all];
-    if all.into_iter().all(Option::is_none) {
-        let mistake = Mistake::at(&route.id, format!("route `{}` asks the store, and no key is named", route.id.value));
-        mistakes.add(
-            mistake
-                .allowed(
-                    "at least one of `revocation.keys.jti`, `.sub`, `.sid`, `.iss`, `.all`, or `revocation: { mode: off }` in words",
-                )
-                .remedy("revocation: { keys: { jti: \"blacklist:{jti}\" } }"),
-        );
-    }
 }
 
 fn realm(config: &Config, mistakes: &mut Mistakes) -> String {

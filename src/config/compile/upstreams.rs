@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Uri;
@@ -15,6 +16,9 @@ use crate::config::place::At;
 use crate::forward::Upstream;
 use crate::forward::pool::Target;
 use crate::forward::secure::Secure;
+
+/// How many targets with TLS were read so far.
+static READ: AtomicU64 = AtomicU64::new(0);
 
 /// Compiles the upstreams, in the order of the file.
 pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Upstream> {
@@ -107,8 +111,10 @@ fn targets(name: &str, section: &Section, folder: &Path, mistakes: &mut Mistakes
             return Some(Target { key: Arc::clone(&address), address, tls: None });
         }
         let secure = Secure::new(Arc::clone(config.as_ref()?), server_name(at, &host, section, mistakes)?);
-        // Another upstream may trust others there, or come as somebody else.
-        Some(Target { key: format!("https://{address} of {name}").into(), address, tls: Some(secure) })
+        // Another upstream may trust others there, or come as somebody else; so may the same one when the
+        // configuration is read again.
+        let number = READ.fetch_add(1, Ordering::Relaxed);
+        Some(Target { key: format!("https://{address} of {name} {number}").into(), address, tls: Some(secure) })
     });
     targets.collect()
 }

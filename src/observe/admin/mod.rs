@@ -8,9 +8,10 @@ mod revocations;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -36,18 +37,39 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the pages are made of.
 pub struct Admin {
-    gateway: Arc<Gateway>,
-    counters: Vec<Arc<Counters>>,
-    /// Of the listeners that speak it.
-    tls: Vec<Arc<Tls>>,
+    shown: ArcSwap<Shown>,
     is_draining: AtomicBool,
+    /// Configurations that were read while serving and not taken.
+    refused: AtomicU64,
+}
+
+/// What is served by.
+pub struct Shown {
+    /// Which configuration it is: the first, or the one after.
+    pub generation: u64,
+    /// The snapshot.
+    pub gateway: Arc<Gateway>,
+    /// The counters of its workers.
+    pub counters: Vec<Arc<Counters>>,
+    /// Of the listeners that speak it.
+    pub tls: Vec<Arc<Tls>>,
 }
 
 impl Admin {
     /// The pages of one gateway.
     #[must_use]
-    pub const fn new(gateway: Arc<Gateway>, counters: Vec<Arc<Counters>>, tls: Vec<Arc<Tls>>) -> Self {
-        Self { gateway, counters, tls, is_draining: AtomicBool::new(false) }
+    pub fn new(shown: Shown) -> Self {
+        Self { shown: ArcSwap::from_pointee(shown), is_draining: AtomicBool::new(false), refused: AtomicU64::new(0) }
+    }
+
+    /// Shows another configuration from now on.
+    pub fn show(&self, shown: Shown) {
+        self.shown.store(Arc::new(shown));
+    }
+
+    /// Counts a configuration that was not taken.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says on `/readyz` that the process is about to end.
@@ -83,7 +105,8 @@ impl Admin {
             ("/readyz", &Method::GET | &Method::HEAD) => self.readiness(),
             ("/metrics", &Method::GET) => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
             ("/revocations", &Method::GET) => {
-                revocations::look_up(&self.gateway, request.uri().query().unwrap_or_default()).await
+                let shown = self.shown.load_full();
+                revocations::look_up(&shown.gateway, request.uri().query().unwrap_or_default()).await
             }
             ("/revocations", &Method::POST) => self.revoke(request).await,
             ("/livez" | "/readyz" | "/metrics", _) => not_allowed("GET"),
@@ -102,13 +125,14 @@ impl Admin {
             return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be `application/json`");
         }
         match Limited::new(request.into_body(), MAX_BODY).collect().await {
-            Ok(body) => revocations::revoke(&self.gateway, &body.to_bytes()).await,
+            Ok(body) => revocations::revoke(&self.shown.load_full().gateway, &body.to_bytes()).await,
             Err(_) => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body cannot be read, or is longer than 64KiB"),
         }
     }
 
     fn readiness(&self) -> Response<Full<Bytes>> {
-        let authenticator = &self.gateway.authenticator;
+        let shown = self.shown.load_full();
+        let authenticator = &shown.gateway.authenticator;
         let mut reasons = Vec::new();
         if self.is_draining.load(Ordering::Relaxed) {
             reasons.push("draining".to_owned());
@@ -126,7 +150,8 @@ impl Admin {
     }
 
     fn metrics(&self) -> String {
-        let authenticator = &self.gateway.authenticator;
+        let shown = self.shown.load_full();
+        let authenticator = &shown.gateway.authenticator;
         let yes = |holds: bool| if holds { 1.0 } else { 0.0 };
         let mut gauges = vec![
             Gauge {
@@ -140,19 +165,28 @@ impl Admin {
                 value: number(authenticator.remembered()),
             },
             Gauge {
+                name: "config_generation",
+                help: "Which configuration is served by: 1 is the one of the start.",
+                value: number(usize::try_from(shown.generation).unwrap_or(usize::MAX)),
+            },
+            Gauge {
+                name: "config_refused_total",
+                help: "Configurations that were read while serving and had mistakes: nothing was changed.",
+                value: number(usize::try_from(self.refused.load(Ordering::Relaxed)).unwrap_or(usize::MAX)),
+            },
+            Gauge {
                 name: "log_lines_dropped_total",
                 help: "Log lines that were dropped because nobody read them fast enough.",
                 value: number(usize::try_from(sink::dropped()).unwrap_or(usize::MAX)),
             },
         ];
         gauges.extend(authenticator.store().and_then(|store| store.tracking()).into_iter().flat_map(tracked));
-        gauges.extend(self.tls.iter().filter_map(|tls| tls.expires()).min().map(|expires| Gauge {
+        gauges.extend(shown.tls.iter().filter_map(|tls| tls.expires()).min().map(|expires| Gauge {
             name: "tls_certificate_expiry_seconds",
             help: "Unix time at which the first certificate of a listener ends.",
             value: number(usize::try_from(expires).unwrap_or(0)),
         }));
-        let routes: Vec<&str> = self.gateway.routes.all().iter().map(|route| &*route.id).collect();
-        page(&self.counters, &routes, &gauges)
+        page(&shown.counters, &gauges)
     }
 }
 

@@ -236,6 +236,44 @@ impl Gateway {
         assert!(reasons.contains(&line["outcome"].as_str().expect("text")), "{token}: {line}");
     }
 
+    /// How often a configuration was taken, and refused, since the start.
+    pub fn configurations(&self) -> (u64, u64) {
+        let page = self.admin("GET", "/metrics", "").text();
+        let number = |name: &str| -> u64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(&format!("bearward_{name} ")));
+            line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no {name}: {page}"))
+        };
+        (number("config_generation") - 1, number("config_refused_total"))
+    }
+
+    /// Writes another configuration, has it read, and waits for the outcome: whether it was taken.
+    pub fn reload(&self, yaml: &str) -> bool {
+        let (taken, refused) = self.configurations();
+        // Beside and then over it, so that nobody reads half of it.
+        let file = self.folder().join("gateway.yaml");
+        let beside = self.folder().join("gateway.yaml.new");
+        std::fs::write(&beside, yaml).expect("a file");
+        std::fs::rename(&beside, &file).expect("renamed");
+        self.signal("HUP");
+        until("it was read", || self.configurations() != (taken, refused));
+        self.configurations().0 > taken
+    }
+
+    /// Where listeners were opened, in their order.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let lines = self.lines();
+        let lines = lines.iter().filter(|line| line.contains("\"message\":\"listening\""));
+        let values = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON line"));
+        values.filter_map(|line| line["address"].as_str()?.parse().ok()).collect()
+    }
+
+    /// One number of the metrics page.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.admin("GET", "/metrics", "").text();
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("bearward_{name} "))).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("no {name}: {page}")).parse().expect("a number")
+    }
+
     /// The token is taken.
     #[track_caller]
     pub fn takes(&self, token: &str) {

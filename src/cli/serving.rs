@@ -1,0 +1,351 @@
+//! A running gateway: what it is made of, and how another configuration takes its place.
+//!
+//! 1. The file is read on HUP, and when it or a file that it names has changed and then stood still for
+//!    a moment. Looked at by name, so that editors that rename and links that are swapped (Kubernetes)
+//!    count as changes.
+//! 2. All or nothing: a file with a mistake, an address that cannot be listened on, a store's file that
+//!    cannot be opened change nothing; the log says what and where.
+//! 3. What is described as before goes on as it is: the store and what it told, published keys,
+//!    listeners and their connections. What is new is reached before requests see it, if it can be
+//!    reached within a moment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::Failure;
+use crate::accept::tls::Tls;
+use crate::accept::{Listener, Workers};
+use crate::authenticate::keys::remote::RemoteKeys;
+use crate::config;
+use crate::config::compile::{Background, Compiled, Kept};
+use crate::gateway::Gateway;
+use crate::observe::admin::{Admin, Shown};
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a new store, and new published keys, may take before requests see them all the same.
+const REACHED: Duration = Duration::from_secs(5);
+
+/// A running gateway.
+pub struct Serving {
+    gateway: Arc<Gateway>,
+    workers: Workers,
+    listeners: Vec<Listener>,
+    admin: Arc<Admin>,
+    admin_address: SocketAddr,
+    admin_configured: SocketAddr,
+    admin_task: JoinHandle<()>,
+    kept: Kept,
+    /// What keeps published keys up to date, and certificates; others end with what they serve.
+    refreshers: Running<RemoteKeys>,
+    keepers: Running<Tls>,
+}
+
+/// What is kept up to date, and the tasks that do it.
+type Running<T> = Vec<(Arc<T>, JoinHandle<()>)>;
+
+/// The file that a running gateway was made of, as it was when it was read.
+pub struct ConfigFile {
+    path: PathBuf,
+    is_watched: bool,
+    files: Vec<PathBuf>,
+    seen: Vec<Stamp>,
+    read: Vec<Stamp>,
+}
+
+/// What is seen of a file without reading it; nothing where there is none.
+type Stamp = Option<(u64, u64, SystemTime)>;
+
+impl ConfigFile {
+    /// The file that `compiled` was read from; whether its changes count.
+    pub fn new(path: &Path, compiled: &Compiled, is_watched: bool) -> Self {
+        let mut file = Self {
+            path: path.to_owned(),
+            is_watched,
+            files: compiled.files.clone(),
+            seen: Vec::new(),
+            read: Vec::new(),
+        };
+        file.seen = file.stamps();
+        file.read.clone_from(&file.seen);
+        file
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        std::iter::once(&self.path).chain(&self.files).map(|path| stamp(path)).collect()
+    }
+
+    /// Whether it is another one than was read, and has stood still since the last look.
+    fn has_changed(&mut self) -> bool {
+        if !self.is_watched {
+            return false;
+        }
+        let now = self.stamps();
+        let stands_still = now == self.seen;
+        self.seen = now;
+        stands_still && self.seen != self.read
+    }
+
+    /// It is read now, as it stands.
+    fn begin(&mut self) {
+        self.seen = self.stamps();
+        self.read.clone_from(&self.seen);
+    }
+
+    /// It was taken: these are its files from now on.
+    fn taken(&mut self, files: Vec<PathBuf>) {
+        self.files = files;
+        self.begin();
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let seen = std::fs::metadata(path).ok()?;
+    Some((seen.ino(), seen.len(), seen.modified().ok()?))
+}
+
+impl Serving {
+    /// Opens everything and starts to serve.
+    pub async fn start(compiled: Compiled, workers: usize) -> Result<Self, Failure> {
+        let Compiled { gateway, listeners, admin, limits, background, kept, files: _ } = compiled;
+        let gateway = Arc::new(gateway);
+        let admin_listener = bind_admin(admin).await?;
+        let admin_address = admin_listener.local_addr().map_err(|error| no_admin(admin, &error))?;
+        let refreshers = spawn(background)?;
+        let workers = Workers::start(&gateway, &listeners, limits, workers).map_err(|error| {
+            let listeners =
+                listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ");
+            Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
+        })?;
+        let keepers = keep(&listeners, Vec::new());
+        let admin_page = Arc::new(Admin::new(shown(&gateway, &workers, &listeners)));
+        let admin_task = tokio::spawn(Arc::clone(&admin_page).serve(admin_listener));
+        tell(&workers, &listeners);
+        tracing::info!(address = %admin_address, "admin listening");
+        Ok(Self {
+            gateway,
+            workers,
+            listeners,
+            admin: admin_page,
+            admin_address,
+            admin_configured: admin,
+            admin_task,
+            kept,
+            refreshers,
+            keepers,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.workers.addresses()
+    }
+
+    /// Where operators connect.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Serves until TERM or INT, then drains; a second one of them stops at once. `file` is read again on
+    /// HUP, and when it changes.
+    pub async fn until_told(mut self, file: Option<ConfigFile>) -> Result<(), Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::Runtime(format!("no signals: {error}")));
+        let mut term = listen(SignalKind::terminate())?;
+        let mut int = listen(SignalKind::interrupt())?;
+        let mut hup = listen(SignalKind::hangup())?;
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = self.follow(file, &mut hup) => {}
+        }
+        tracing::info!("draining: requests under way are answered, new connections are not taken");
+        tokio::select! {
+            () = self.drain() => {
+                tracing::info!("drained");
+                Ok(())
+            }
+            _ = int.recv() => Err(Failure::Runtime("stopped before everything was answered".to_owned())),
+            _ = term.recv() => Err(Failure::Runtime("stopped before everything was answered".to_owned())),
+        }
+    }
+
+    /// Reads the file again whenever there is reason to; never ends.
+    async fn follow(&mut self, file: Option<ConfigFile>, hup: &mut Signal) {
+        let Some(mut file) = file else { return std::future::pending().await };
+        loop {
+            let is_told = tokio::select! {
+                _ = hup.recv() => true,
+                () = sleep(LOOK) => false,
+            };
+            if !is_told && !file.has_changed() {
+                continue;
+            }
+            file.begin();
+            match self.replace(&file.path).await {
+                Ok(files) => {
+                    file.taken(files);
+                    let generation = self.workers.generation();
+                    let routes = self.gateway.routes.all().len();
+                    tracing::info!(generation, routes, config = %file.path.display(), "configuration taken");
+                }
+                Err(Failure::Runtime(reason) | Failure::Usage(reason) | Failure::Configuration(reason)) => {
+                    self.admin.refused();
+                    let reason = reason.trim_end();
+                    tracing::error!(config = %file.path.display(), reason, "configuration refused: nothing was changed");
+                }
+            }
+        }
+    }
+
+    /// Takes what the file says now; the files that it names. All or nothing.
+    async fn replace(&mut self, path: &Path) -> Result<Vec<PathBuf>, Failure> {
+        let compiled =
+            config::load_again(path, &self.kept).map_err(|errors| Failure::Configuration(errors.to_string()))?;
+        let Compiled { gateway, mut listeners, admin, limits, background, kept, files } = compiled;
+        let gateway = Arc::new(gateway);
+        // TLS that is described as before goes on, so that clients resume what they had.
+        for listener in &mut listeners {
+            let before = self.listeners.iter().filter(|before| before.address == listener.address);
+            let same = |new: &Arc<Tls>| before.filter_map(|before| before.tls.clone()).find(|tls| tls.is_like(new));
+            if let Some(tls) = listener.tls.as_ref().and_then(same) {
+                listener.tls = Some(tls);
+            }
+        }
+        let admin_listener = if admin == self.admin_configured { None } else { Some(bind_admin(admin).await?) };
+        let is_elsewhere = background.store.is_some() || !background.keys.is_empty();
+        let fresh = spawn(background)?;
+        if is_elsewhere {
+            reach(&gateway).await;
+        }
+        if let Err(error) = self.workers.replace(&gateway, &listeners, limits).await {
+            end(fresh);
+            let reason = format!("a listener of the new configuration cannot be opened: {error}");
+            return Err(Failure::Runtime(reason));
+        }
+        let before = std::mem::replace(&mut self.gateway, Arc::clone(&gateway));
+        before.authenticator.succeeded_by(&gateway.authenticator);
+        self.refreshers.extend(fresh);
+        self.refreshers.retain(|(keys, task)| {
+            let stays = kept.keys().iter().any(|other| Arc::ptr_eq(keys, other));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        self.keepers = keep(&listeners, std::mem::take(&mut self.keepers));
+        tell(&self.workers, &listeners);
+        self.kept = kept;
+        self.admin.show(shown(&gateway, &self.workers, &listeners));
+        if let Some(listener) = admin_listener {
+            self.move_admin(admin, listener);
+        }
+        self.listeners = listeners;
+        Ok(files)
+    }
+
+    fn move_admin(&mut self, configured: SocketAddr, listener: TcpListener) {
+        self.admin_address = listener.local_addr().unwrap_or(configured);
+        self.admin_configured = configured;
+        self.admin_task.abort();
+        self.admin_task = tokio::spawn(Arc::clone(&self.admin).serve(listener));
+        tracing::info!(address = %self.admin_address, "admin listening");
+    }
+
+    /// Stops taking connections and answers what is under way.
+    pub async fn drain(self) {
+        self.admin.drain();
+        let workers = self.workers;
+        // Why: waiting for threads blocks, and the store and the keys are served from this one.
+        drop(tokio::task::spawn_blocking(move || workers.drain()).await);
+        self.admin_task.abort();
+        end(self.refreshers);
+        end(self.keepers);
+    }
+}
+
+fn no_admin(address: SocketAddr, error: &std::io::Error) -> Failure {
+    Failure::Runtime(format!("admin.address {address} cannot be listened on: {error}"))
+}
+
+async fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await.map_err(|error| no_admin(address, &error))?;
+    let is_near = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    if !is_near {
+        tracing::warn!(%address, "admin is reachable from elsewhere: whoever reaches it can revoke");
+    }
+    Ok(listener)
+}
+
+/// Starts what runs beside the requests; what keeps published keys up to date is to be ended.
+fn spawn(background: Background) -> Result<Running<RemoteKeys>, Failure> {
+    let Background { store, writer, tracker, keys } = background;
+    writer.map_or(Ok(()), crate::store::Writer::start).map_err(Failure::Runtime)?;
+    if let Some(driver) = store {
+        tokio::spawn(driver.run());
+    }
+    if let Some(tracker) = tracker {
+        tokio::spawn(tracker.run());
+    }
+    Ok(keys.into_iter().map(|(keys, refresher)| (keys, tokio::spawn(refresher.run()))).collect())
+}
+
+fn end<T>(running: Running<T>) {
+    for (_, task) in running {
+        task.abort();
+    }
+}
+
+/// Waits for the store and the keys of a gateway, for a while.
+async fn reach(gateway: &Gateway) {
+    let authenticator = &gateway.authenticator;
+    let is_there = || {
+        authenticator.store().is_none_or(|store| store.trouble().is_none())
+            && authenticator.issuers().iter().all(|issuer| issuer.keys.current().is_ok())
+    };
+    let there = async {
+        while !is_there() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(REACHED, there).await.is_err() {
+        tracing::warn!("the store, or keys, of the new configuration are not reached: what needs them answers 503");
+    }
+}
+
+/// Keeps the certificates of these listeners up to date, and no others.
+fn keep(listeners: &[Listener], before: Running<Tls>) -> Running<Tls> {
+    let mut before = before;
+    let mut keepers = Vec::new();
+    for tls in listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        let known = before.iter().position(|(known, _)| Arc::ptr_eq(known, tls));
+        keepers.push(match known {
+            Some(place) => before.swap_remove(place),
+            None => (Arc::clone(tls), tokio::spawn(Arc::clone(tls).keep())),
+        });
+    }
+    end(before);
+    keepers
+}
+
+fn shown(gateway: &Arc<Gateway>, workers: &Workers, listeners: &[Listener]) -> Shown {
+    Shown {
+        generation: workers.generation(),
+        gateway: Arc::clone(gateway),
+        counters: workers.counters(),
+        tls: listeners.iter().filter_map(|listener| listener.tls.clone()).collect(),
+    }
+}
+
+fn tell(workers: &Workers, listeners: &[Listener]) {
+    for (address, listener) in workers.addresses().iter().zip(listeners) {
+        tracing::info!(%address, tls = listener.tls.is_some(), "listening");
+    }
+}
