@@ -28,8 +28,33 @@ pub struct Route {
     pub revocation: RevocationPolicy,
     /// How much and how long.
     pub limits: RouteLimits,
+    /// Protocols that a connection may change to.
+    pub upgrade: Vec<Protocol>,
     /// Whether `%2F` may stand inside a segment (`encoded_slash: allow`).
     pub encoded_slash: bool,
+}
+
+/// A protocol that a connection may change to (RFC 9110 §7.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 6455.
+    WebSocket,
+}
+
+impl Protocol {
+    /// Its name in `Upgrade`.
+    #[must_use]
+    pub const fn token(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+        }
+    }
+
+    /// The one with this name, in any case.
+    #[must_use]
+    pub fn of(token: &[u8]) -> Option<Self> {
+        token.eq_ignore_ascii_case(Self::WebSocket.token().as_bytes()).then_some(Self::WebSocket)
+    }
 }
 
 /// Which requests a route takes.
@@ -144,4 +169,6 @@ pub struct RouteLimits {
     pub request_timeout: Duration,
     /// Longest silence of the client inside a request body.
     pub body_timeout: Duration,
+    /// Longest silence of both sides after a change of protocol.
+    pub tunnel_timeout: Duration,
 }

@@ -59,6 +59,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "forward::Connections",
                 "forward::body",
                 "forward::leash",
+                "forward::upgrade",
                 "gateway",
                 "observe::exchange::Recorded",
                 "observe::metrics",

@@ -218,6 +218,7 @@ impl Subject {
     /// The head of the request to the upstream.
     pub fn write(&self, permit: &Permit<'_>) -> Vec<u8> {
         self.plan.write(Sources {
+            upgrade: None,
             head: &self.head,
             target: permit.admitted().path.target().as_str(),
             caller: permit.caller(),

@@ -8,7 +8,7 @@
 //! 2. inside a request's head, no longer than `header_timeout`: then 408 and closed (slow loris);
 //! 3. busy with a request, whose own limits apply.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -34,6 +34,7 @@ use super::phase::{Answering, Busy, Entry, Order, Phase, State};
 use super::tls::{Refused, Tls};
 use super::watched::Watched;
 use crate::forward::body::AnswerCut;
+use crate::forward::upgrade::Tunnel;
 use crate::gateway::{Gateway, LiveGateway, Worker};
 use crate::observe::exchange::Recorded;
 use crate::observe::metrics::HeadFault;
@@ -93,10 +94,10 @@ pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, client: Client, wor
     let longest = worker.live().limits.head.max(MIN_BUFFER);
     let mut io = Watched::new(stream, Rc::clone(&entry.state), longest);
     // Why boxed: what a conversation holds is given back while the connection is parked.
-    while let Some(parked) = Box::pin(converse(io, &client, worker)).await {
+    while let Some(mut parked) = Box::pin(converse(io, &client, worker)).await {
         if !parked.is_clear() {
             // It has not been waiting: the beginning of a head came together with what was before it.
-            parked.state.phase.set(Phase::Head);
+            parked.state.phase.set(if parked.has_begun() { Phase::Head } else { Phase::Waiting });
             parked.state.order.set(Order::GoOn);
             io = parked;
             continue;
@@ -106,7 +107,7 @@ pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, client: Client, wor
         let goes_on = parked.wait().await;
         counters.connection_resumed();
         if !goes_on {
-            return;
+            return parked.close().await;
         }
         io = parked;
     }
@@ -121,7 +122,7 @@ async fn open(socket: TcpStream, tls: &Tls, state: &State) -> Result<Stream, Ref
             biased;
             opened = &mut opened => return opened,
             () = state.woken.notified() => match state.order.get() {
-                Order::TimeOut => return Err(Refused::Handshake("it took too long".to_owned())),
+                Order::TimeOut | Order::Abort => return Err(Refused::Handshake("it took too long".to_owned())),
                 Order::Finish => return Err(Refused::Gone),
                 Order::GoOn | Order::Park => {}
             },
@@ -143,6 +144,7 @@ fn not_opened(refusal: Refused, client: &Client, worker: &Worker) {
 /// Serves requests until the connection ends, `None`, or is parked.
 async fn converse(io: Watched, client: &Client, worker: &Worker) -> Option<Watched> {
     let state = Rc::clone(&io.state);
+    let changed = Cell::new(None);
     let service = service_fn(|request: HttpRequest<Incoming>| {
         let busy = Busy::begin(&state);
         let answering = Answering::begin(&state);
@@ -150,9 +152,17 @@ async fn converse(io: Watched, client: &Client, worker: &Worker) -> Option<Watch
         // What is live now is what this request sees, whatever takes its place meanwhile.
         let live = worker.live();
         let peer = client.peer(&live);
+        let changed = &changed;
         async move {
             let answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
-            Ok::<_, Infallible>(answer.map(|body| Sending { body, _busy: busy, _answering: answering }))
+            Ok::<_, Infallible>(answer.map(|mut body| match body.tunnel() {
+                None => Sending { body: Some(body), _busy: busy, _answering: Some(answering) },
+                // What comes from now on is no request: it is held back until the tunnel takes it.
+                Some(tunnel) => {
+                    changed.set(Some(Changed { tunnel, recorded: body, _answering: answering }));
+                    Sending { body: None, _busy: busy, _answering: None }
+                }
+            }))
         }
     });
     let head = worker.live().limits.head;
@@ -162,32 +172,35 @@ async fn converse(io: Watched, client: &Client, worker: &Worker) -> Option<Watch
         .max_headers(MAX_FIELDS)
         .max_buf_size(head.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
-    let woken = state.woken.notified();
-    tokio::pin!(woken);
+    // Boxed, so that it can be let go: whoever waits on would be woken in the place of what comes after.
+    let mut woken = Box::pin(state.woken.notified());
     let order = loop {
         tokio::select! {
             biased;
             ended = &mut connection => {
                 if let Some(fault) = ended.err().and_then(head_fault) {
+                    // What comes after it may be on its way: a reset would take the answer with it.
+                    state.had_body.set(true);
                     refused(fault, "the parser does not take it", client, worker);
                 }
                 break Order::Finish;
             }
             () = &mut woken => {
                 woken.set(state.woken.notified());
-                match (state.order.get(), state.phase.get()) {
-                    (Order::GoOn, _) => {}
-                    (Order::Finish, _) => Pin::new(&mut connection).graceful_shutdown(),
-                    (order @ Order::TimeOut, Phase::Head) if state.is_flushed.get() => break order,
-                    (order @ Order::Park, Phase::Waiting) if state.is_flushed.get() => break order,
-                    // A head has come to its end, or begun, in this very turn; or the answer before
-                    // it is still on its way, and nothing may be written into that.
-                    (Order::TimeOut | Order::Park, _) => state.order.set(Order::GoOn),
+                match state.due() {
+                    None => {}
+                    Some(Order::Finish) => Pin::new(&mut connection).graceful_shutdown(),
+                    Some(order) => break order,
                 }
             }
         }
     };
+    drop(woken);
     let parts = connection.into_parts();
+    if let Some(changed) = changed.take() {
+        changed.go_on(parts.io.into_inner()).await;
+        return None;
+    }
     let parked = leave(parts.io.into_inner(), order, client, worker).await;
     // The guard lets no part of a head through: nothing is left with the parser of a connection that waits.
     parked.filter(|_| parts.read_buf.is_empty())
@@ -197,18 +210,28 @@ async fn converse(io: Watched, client: &Client, worker: &Worker) -> Option<Watch
 async fn leave(mut io: Watched, order: Order, client: &Client, worker: &Worker) -> Option<Watched> {
     match (order, io.fault()) {
         (Order::Park | Order::GoOn, _) => return Some(io),
-        (Order::Finish, None) => linger(io.stream.socket(), io.state.had_body.get()).await,
+        (Order::Finish, None) => {
+            io.close().await;
+            linger(io.stream.socket(), io.state.had_body.get()).await;
+        }
         (Order::Finish, Some(fault)) => {
             let (kind, farewell) = farewell(fault);
             if let Some(kind) = kind {
                 refused(kind, fault.reason(), client, worker);
             }
-            io.stream.say(farewell).await;
+            // Into an answer that is not through nothing may be written.
+            if io.state.is_flushed.get() {
+                io.stream.say(farewell).await;
+            }
             linger(io.stream.socket(), true).await;
         }
         (Order::TimeOut, _) => {
             refused(HeadFault::TooSlow, "it took too long", client, worker);
             io.stream.say(TIMED_OUT).await;
+            linger(io.stream.socket(), true).await;
+        }
+        (Order::Abort, _) => {
+            tracing::info!(client = %client.address, "a client does not read: its connection is closed");
         }
     }
     None
@@ -275,9 +298,39 @@ const MIN_BUFFER: usize = 16 * 1024;
 
 /// An answer's body with what it keeps busy.
 struct Sending {
-    body: Recorded,
+    /// Nothing of a change of protocol: it is recorded when that ends.
+    body: Option<Recorded>,
     _busy: Busy,
+    _answering: Option<Answering>,
+}
+
+/// A connection that changes its protocol.
+struct Changed {
+    tunnel: Box<Tunnel>,
+    recorded: Recorded,
     _answering: Answering,
+}
+
+impl Changed {
+    /// Moves bytes both ways until the end.
+    async fn go_on(self, mut io: Watched) {
+        let state = Rc::clone(&io.state);
+        // Of a 101 that is not through nobody knows how much is.
+        if !state.is_flushed.get() {
+            return;
+        }
+        let busy = Busy::begin(&state);
+        let told = async {
+            while state.order.get() != Order::Finish {
+                state.woken.notified().await;
+            }
+        };
+        let early = io.take();
+        let tunnelled = self.tunnel.run(&mut io.stream, &early, told).await;
+        self.recorded.tunnelled(&tunnelled);
+        linger(io.stream.socket(), true).await;
+        drop(busy);
+    }
 }
 
 impl Body for Sending {
@@ -285,14 +338,14 @@ impl Body for Sending {
     type Error = AnswerCut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -51,6 +51,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub keep_alive_timeout: Duration,
+    /// Longest time in which a client takes nothing of what is written to it.
+    pub send_timeout: Duration,
     /// From the order to drain to closing what is still open.
     pub drain_timeout: Duration,
 }

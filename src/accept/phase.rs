@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -34,6 +35,10 @@ pub(super) struct State {
     pub(super) under_way: Cell<usize>,
     /// Whether the last request had a body: the client may still be sending it.
     pub(super) had_body: Cell<bool>,
+    /// Whether this side has said that it sends no more.
+    pub(super) is_shut: Cell<bool>,
+    /// Since when nothing that was to be written could be.
+    pub(super) stalled: Cell<Option<Instant>>,
     /// Whether a request is not answered to its end: what follows it is held back.
     pub(super) is_answering: Cell<bool>,
     /// Whom the end of that answer wakes.
@@ -60,6 +65,8 @@ pub(super) enum Order {
     Finish,
     /// Say 408 and close.
     TimeOut,
+    /// Close: what is written is not read.
+    Abort,
 }
 
 impl Watch {
@@ -68,6 +75,11 @@ impl Watch {
         let now = clock::monotonic();
         for state in self.connections.borrow().values() {
             let age = now.saturating_duration_since(state.since.get());
+            let stalled = state.stalled.get().map(|since| now.saturating_duration_since(since));
+            if stalled.is_some_and(|stalled| stalled > limits.send_timeout) {
+                state.tell(Order::Abort);
+                continue;
+            }
             match state.phase.get() {
                 Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => state.tell(Order::Finish),
                 Phase::Waiting if age > PARK_AFTER => state.tell(Order::Park),
@@ -108,6 +120,8 @@ impl Watch {
             is_flushed: Cell::new(true),
             under_way: Cell::new(0),
             had_body: Cell::new(false),
+            is_shut: Cell::new(false),
+            stalled: Cell::new(None),
             is_answering: Cell::new(false),
             reader: Cell::new(None),
             woken: Notify::new(),
@@ -135,6 +149,40 @@ impl State {
         if self.order.get() != order {
             self.order.set(order);
             self.woken.notify_one();
+        }
+    }
+
+    /// What is to be done of what was told, in the phase that the connection is in by now.
+    pub(super) fn due(&self) -> Option<Order> {
+        match (self.order.get(), self.phase.get()) {
+            (Order::GoOn, _) => None,
+            (order @ (Order::Finish | Order::Abort), _) => Some(order),
+            (order @ Order::TimeOut, Phase::Head) if self.is_flushed.get() => Some(order),
+            (order @ Order::Park, Phase::Waiting) if self.is_flushed.get() => Some(order),
+            // A head has come to its end, or begun, in this very turn; or the answer before it is still on
+            // its way, and nothing may be written into that.
+            (Order::TimeOut | Order::Park, _) => {
+                self.order.set(Order::GoOn);
+                None
+            }
+        }
+    }
+
+    /// Takes what a write came to.
+    pub(super) fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(_) => self.stalled.set(None),
+            Poll::Pending if self.stalled.get().is_none() => self.stalled.set(Some(clock::monotonic())),
+            Poll::Pending => {}
+        }
+    }
+
+    /// All that was written is with the kernel.
+    pub(super) fn flushed(&self) {
+        self.is_flushed.set(true);
+        self.stalled.set(None);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
         }
     }
 

@@ -37,6 +37,12 @@ impl Watched {
         Self { stream, state, guard: Guard::new(longest), held: BytesMut::new(), cleared: 0, fault: None }
     }
 
+    /// All that has come and was not taken; it is no request.
+    pub(super) fn take(&mut self) -> BytesMut {
+        self.cleared = 0;
+        std::mem::take(&mut self.held)
+    }
+
     /// Whether nothing has come that was not taken.
     pub(super) fn is_clear(&self) -> bool {
         self.held.is_empty()
@@ -45,6 +51,13 @@ impl Watched {
     /// Why the connection came to its end, where what came is no head.
     pub(super) const fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    /// Says that nothing more is sent, unless the parser has.
+    pub(super) async fn close(&mut self) {
+        if !self.state.is_shut.replace(true) {
+            self.stream.say(b"").await;
+        }
     }
 
     /// Waits, parked, for something to read; `false` is the order to close. Nothing has come yet.
@@ -61,7 +74,7 @@ impl Watched {
                     return ready.is_ok();
                 }
                 () = state.woken.notified() => {
-                    if state.order.get() == Order::Finish {
+                    if matches!(state.order.get(), Order::Finish | Order::Abort) {
                         return false;
                     }
                 }
@@ -69,10 +82,15 @@ impl Watched {
         }
     }
 
+    /// Whether a head has begun in what is held; an empty line is none yet.
+    pub(super) fn has_begun(&self) -> bool {
+        has_begun(&self.held)
+    }
+
     /// Hands on what may go on of what is held; `None` where there is nothing.
     fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> Option<Poll<io::Result<()>>> {
         if self.cleared == 0 && self.fault.is_none() && !self.held.is_empty() {
-            if self.state.phase.get() == Phase::Waiting {
+            if self.state.phase.get() == Phase::Waiting && self.has_begun() {
                 self.state.enter(Phase::Head);
             }
             match self.guard.take(&self.held) {
@@ -95,12 +113,18 @@ impl Watched {
     }
 }
 
+fn has_begun(bytes: &[u8]) -> bool {
+    !b"\r\n".starts_with(bytes)
+}
+
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            // What follows a message waits until that was answered.
-            let is_early = this.cleared == 0 && this.guard.is_in_head() && this.state.is_answering.get();
+            // What follows a message waits until all of that one's answer is with the kernel: to the parser
+            // a fault is the end of the connection, and then it throws away what it has not written.
+            let is_answered = !this.state.is_answering.get() && this.state.is_flushed.get();
+            let is_early = this.cleared == 0 && this.guard.is_in_head() && !is_answered;
             if !is_early && let Some(handed) = this.hand_on(buf) {
                 return handed;
             }
@@ -114,7 +138,7 @@ impl AsyncRead for Watched {
             if come.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            if this.state.phase.get() == Phase::Waiting {
+            if this.state.phase.get() == Phase::Waiting && has_begun(come) {
                 this.state.enter(Phase::Head);
             }
             let taken = match &this.fault {
@@ -140,7 +164,9 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.state.is_flushed.set(false);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.state.wrote(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -149,7 +175,9 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.state.is_flushed.set(false);
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.state.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -158,7 +186,7 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.state.is_flushed.set(true);
+        self.state.flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -167,6 +195,7 @@ impl AsyncWrite for Watched {
         if self.fault.is_some() {
             return Poll::Ready(Ok(()));
         }
+        self.state.is_shut.set(true);
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -19,7 +19,13 @@ fn route(pattern: &str, methods: &[&str], hosts: &[&str]) -> Route {
         issuers: Vec::new(),
         rule: Rule::Authenticated,
         revocation: RevocationPolicy { mode: RevocationMode::Off, when_unavailable: WhenUnavailable::Deny },
-        limits: RouteLimits { body: 0, request_timeout: Duration::ZERO, body_timeout: Duration::ZERO },
+        limits: RouteLimits {
+            body: 0,
+            request_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            tunnel_timeout: Duration::ZERO,
+        },
+        upgrade: Vec::new(),
         encoded_slash: false,
     }
 }

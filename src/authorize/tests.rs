@@ -23,7 +23,13 @@ fn routes(rule: Rule) -> Routes {
         issuers: Vec::new(),
         rule,
         revocation: RevocationPolicy { mode: RevocationMode::Off, when_unavailable: WhenUnavailable::Deny },
-        limits: RouteLimits { body: 0, request_timeout: Duration::ZERO, body_timeout: Duration::ZERO },
+        limits: RouteLimits {
+            body: 0,
+            request_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            tunnel_timeout: Duration::ZERO,
+        },
+        upgrade: Vec::new(),
         encoded_slash: false,
     };
     Routes::new(vec![route], HeadLimits { target: 1000, headers: 1000, header_count: 10 })

@@ -18,7 +18,7 @@ use super::value::{Count, EncodedSlash, Host, Version};
 use crate::accept::tls::MinVersion;
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
-use crate::route::{RevocationMode, WhenUnavailable};
+use crate::route::{Protocol, RevocationMode, WhenUnavailable};
 
 section! {
     /// The whole file.
@@ -244,8 +244,12 @@ section! {
         default header_timeout: Duration = "10s",
         /// Longest silence inside a request's body: 408.
         default body_timeout: Duration = "15s",
+        /// Longest silence, in both directions, of a WebSocket; then it is closed.
+        default tunnel_timeout: Duration = "1h",
         /// How long a client's connection may wait for its next request.
         default keep_alive_timeout: Duration = "60s",
+        /// Longest time in which a client takes nothing of an answer; then its connection is closed.
+        default send_timeout: Duration = "60s",
         /// How long requests may go on once the gateway was told to end.
         default drain_timeout: Duration = "30s",
     }
@@ -268,6 +272,8 @@ section! {
         optional revocation: RouteRevocation,
         /// What differs from `defaults.limits` for this route.
         optional limits: RouteLimits,
+        /// Protocols that a request may ask to change to: `websocket`. Left out: none, and `Upgrade` goes no further.
+        default upgrade: Vec<At<Protocol>> = "[]",
         /// Whether `%2F` inside a segment is 400 (`refuse`) or stays as it is (`allow`).
         default encoded_slash: EncodedSlash = "refuse",
     }
@@ -304,5 +310,7 @@ section! {
         optional request_timeout: Duration,
         /// Longest silence inside a request's body.
         optional body_timeout: Duration,
+        /// Longest silence of a WebSocket.
+        optional tunnel_timeout: Duration,
     }
 }

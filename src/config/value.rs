@@ -370,6 +370,10 @@ pub enum EncodedSlash {
     Allow,
 }
 
+words!(crate::route::Protocol:
+    "websocket" => Self::WebSocket,
+);
+
 words!(EncodedSlash:
     "refuse" => Self::Refuse,
     "allow" => Self::Allow,

@@ -18,6 +18,7 @@ use super::exchange::Exchange;
 use super::headers::BodyFraming;
 use super::leash::Leash;
 use super::pool::Pool;
+use super::upgrade::Tunnel;
 use crate::accept::Busy;
 use crate::clock;
 
@@ -148,6 +149,8 @@ pub enum Answer {
     Whole(Bytes),
     /// It is still coming.
     Streaming(Box<Streaming>),
+    /// There is none: the connection changes its protocol.
+    Tunnel(Box<Tunnel>),
 }
 
 /// A body that is still coming. When it has come to its end the connection goes back to the pool;
@@ -266,6 +269,7 @@ impl Body for Answer {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
         match self.get_mut() {
+            Self::Tunnel(_) => Poll::Ready(None),
             Self::Whole(text) if text.is_empty() => Poll::Ready(None),
             Self::Whole(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
             Self::Streaming(streaming) => {
@@ -282,6 +286,7 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Tunnel(_) => true,
             Self::Whole(text) => text.is_empty(),
             Self::Streaming(streaming) => streaming.first.is_empty() && streaming.framing.is_over(),
         }
@@ -289,6 +294,7 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Whole(text) => SizeHint::with_exact(text.len() as u64),
             Self::Streaming(streaming) => match streaming.framing {
                 Framing::Length(left) => SizeHint::with_exact(left + streaming.first.len() as u64),

@@ -26,7 +26,7 @@ const LARGE_READ: usize = 64 * 1024;
 
 /// One connection to a target.
 pub struct Connection {
-    stream: Stream,
+    pub(super) stream: Stream,
     /// What has come and was not taken.
     pub buffer: BytesMut,
     /// The time limit of what is waited for.

@@ -18,6 +18,7 @@ use super::body::{Upload, UploadFault};
 use super::connection::{Connection, Outgoing};
 use super::headers::BodyFraming;
 use crate::clock;
+use crate::route::Protocol;
 
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -31,6 +32,7 @@ pub struct Exchange {
     outgoing: Outgoing,
     sending: Sending,
     is_chunked: bool,
+    upgrade: Option<Protocol>,
 }
 
 /// How far the request has come.
@@ -66,10 +68,11 @@ impl From<Malformed> for Fault {
 impl Exchange {
     /// An exchange that is about to begin.
     #[must_use]
-    pub fn new(connection: Connection, head: Bytes, upload: Upload, framing: BodyFraming) -> Self {
+    pub fn new(connection: Connection, head: Bytes, upload: Upload, way: (BodyFraming, Option<Protocol>)) -> Self {
+        let (framing, upgrade) = way;
         let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
         let is_chunked = framing == BodyFraming::Chunked;
-        Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked }
+        Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked, upgrade }
     }
 
     /// Sends the request and waits for the head of its answer: no longer than `limit`, and not
@@ -79,7 +82,7 @@ impl Exchange {
     /// [`Fault`].
     pub async fn answer(&mut self, method: &Method, limit: Duration, until: Instant) -> Result<Head, Fault> {
         self.connection.alarm.set(until.min(clock::monotonic() + limit));
-        let mut reader = HeadReader::default();
+        let mut reader = HeadReader::new(self.upgrade);
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();
         Ok(head)

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::trace;
 use crate::accept::Peer;
 use crate::authenticate::Caller;
+use crate::route::Protocol;
 
 /// Fields that would make an upstream act on another path or method than the one that was judged
 /// (row 44), or believe another client address.
@@ -70,6 +71,8 @@ pub struct Sources<'r> {
     pub request_id: &'r HeaderValue,
     /// How its body is framed.
     pub framing: BodyFraming,
+    /// The protocol that the connection is to change to.
+    pub upgrade: Option<Protocol>,
 }
 
 /// How a request's body is framed upstream, whatever the client's fields said.
@@ -103,7 +106,7 @@ impl HeaderPlan {
     /// The head of the request to the upstream, to the empty line.
     #[must_use]
     pub fn write(&self, sources: Sources<'_>) -> Vec<u8> {
-        let Sources { head, target, caller, peer, request_id, framing } = sources;
+        let Sources { head, target, caller, peer, request_id, framing, upgrade } = sources;
         let mut out = Vec::with_capacity(1024);
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
         let named: SmallVec<[HeaderName; 4]> = head.headers.get_all(CONNECTION).iter().flat_map(named_by).collect();
@@ -120,6 +123,9 @@ impl HeaderPlan {
         write_forwarding(&mut out, &head.headers, peer);
         field(&mut out, "x-request-id", request_id.as_bytes());
         field(&mut out, "traceparent", &trace::traceparent(&head.headers));
+        if let Some(protocol) = upgrade {
+            put(&mut out, &[b"connection: upgrade\r\nupgrade: ", protocol.token().as_bytes(), b"\r\n"]);
+        }
         match framing {
             BodyFraming::Chunked => field(&mut out, "transfer-encoding", b"chunked"),
             BodyFraming::Length(length) => write_length(&mut out, length),
@@ -205,6 +211,12 @@ pub fn named_by(connection: &HeaderValue) -> impl Iterator<Item = HeaderName> {
         .filter(|name| !is_hop_by_hop(name.as_str()))
         // Why: these say whose the message is, from whom and how long; dropping them changes it.
         .filter(|name| ![HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE].contains(name))
+}
+
+/// Whether a `Connection` field has an option, in any case.
+pub fn says(connection: &HeaderValue, option: &str) -> bool {
+    let options = connection.as_bytes().split(|&byte| byte == b',');
+    options.map(<[u8]>::trim_ascii).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
 }
 
 /// Writes `X-Forwarded-For/-Proto/-Host` and `Forwarded`: what a trusted proxy said, and its own

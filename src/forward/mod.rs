@@ -18,11 +18,13 @@ pub mod body;
 pub mod connection;
 pub mod error;
 pub mod exchange;
+pub mod frames;
 pub mod headers;
 pub mod leash;
 pub mod pool;
 pub mod secure;
 pub mod trace;
+pub mod upgrade;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::answer::Head;
@@ -41,9 +43,11 @@ use self::exchange::{Exchange, Fault};
 use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::leash::Leashes;
 use self::pool::{Pool, Target};
+use self::upgrade::Tunnel;
 use crate::accept::{Busy, Peer};
 use crate::authorize::Permit;
 use crate::clock;
+use crate::route::Protocol;
 
 /// A named service with one or more targets.
 #[derive(Debug)]
@@ -142,6 +146,7 @@ impl Forwarder {
         let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout };
         let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
         let framing = upload.framing();
+        let upgrade = upgrade::asked(&head, &route.upgrade, framing != BodyFraming::Empty);
         let sources = Sources {
             head: &head,
             target: permit.admitted().path.target().as_str(),
@@ -149,27 +154,37 @@ impl Forwarder {
             peer,
             request_id,
             framing,
+            upgrade,
         };
         let attempt = Attempt {
             upstream,
             connections,
             method: &head.method,
             bytes: self.plan.write(sources).into(),
-            framing,
+            way: (framing, upgrade),
             limit: upstream.timeout.min(route.limits.request_timeout),
             until: started + route.limits.request_timeout,
         };
         let (head, exchange) = attempt.send(upload, started).await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let leash = leashes.hold(permit.caller(), route.revocation, started);
+            let tunnel = Tunnel::new(exchange.connection, leash, route.limits.tunnel_timeout);
+            return Ok(answered(head.status, head.headers, Answer::Tunnel(Box::new(tunnel))));
+        }
         let pool = head.is_persistent.then(|| connections.pool.clone());
         let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
         if let Answer::Streaming(streaming) = &mut answer {
             streaming.leash = leashes.hold(permit.caller(), route.revocation, started);
         }
-        let mut response = Response::new(answer);
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        Ok(response)
+        Ok(answered(head.status, head.headers, answer))
     }
+}
+
+fn answered(status: StatusCode, headers: HeaderMap, answer: Answer) -> Response<Answer> {
+    let mut response = Response::new(answer);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 /// The tries that one request has.
@@ -178,7 +193,8 @@ struct Attempt<'a> {
     connections: &'a Connections,
     method: &'a Method,
     bytes: Bytes,
-    framing: BodyFraming,
+    /// How the body is framed, and what the connection is to change to.
+    way: (BodyFraming, Option<Protocol>),
     /// For one answer, counted from when its request went out or its body last moved.
     limit: Duration,
     /// For all tries together, as long as no body moves.
@@ -188,7 +204,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn send(&self, upload: Upload, started: Instant) -> Result<(Head, Exchange), ForwardError> {
         let connection = self.lease(started).await?;
-        let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.framing);
+        let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.way);
         let fault = match exchange.answer(self.method, self.limit, self.until).await {
             Ok(head) => return Ok((head, exchange)),
             Err(fault) => fault,
@@ -197,7 +213,7 @@ impl Attempt<'_> {
             return Err(fault.into());
         }
         let connection = self.connect(self.connections.next_turn()).await?;
-        let mut exchange = Exchange::new(connection, self.bytes.clone(), exchange.upload, self.framing);
+        let mut exchange = Exchange::new(connection, self.bytes.clone(), exchange.upload, self.way);
         let head = exchange.answer(self.method, self.limit, self.until).await?;
         Ok((head, exchange))
     }

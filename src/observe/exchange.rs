@@ -17,7 +17,8 @@ use http_body::{Frame, SizeHint};
 use super::metrics::Counters;
 use crate::authenticate::Caller;
 use crate::clock;
-use crate::forward::body::AnswerCut;
+use crate::forward::body::{Answer, AnswerCut};
+use crate::forward::upgrade::{Tunnel, Tunnelled};
 use crate::respond::{Body, Refusal};
 use crate::route::Route;
 
@@ -167,6 +168,27 @@ impl http_body::Body for Recorded {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Recorded {
+    /// The tunnel that begins where the answer is a change of protocol.
+    pub fn tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match std::mem::replace(&mut self.body, Body::Whole(Bytes::new())) {
+            Body::Streamed(Answer::Tunnel(tunnel)) => Some(tunnel),
+            other @ (Body::Whole(_) | Body::Streamed(_)) => {
+                self.body = other;
+                None
+            }
+        }
+    }
+
+    /// Records how a tunnel ended, and with it the exchange.
+    pub fn tunnelled(mut self, tunnelled: &Tunnelled) {
+        self.exchange.sent += tunnelled.sent;
+        if let Some(cut) = tunnelled.cut {
+            self.exchange.cut_off(cut);
+        }
     }
 }
 

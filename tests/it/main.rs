@@ -41,3 +41,4 @@ mod tls;
 mod tokens;
 mod tracked;
 mod untold;
+mod websocket;

@@ -124,7 +124,8 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         let mistake = Mistake::at(max_staleness, format!("{:?}", max_staleness.value));
         mistakes.add(mistake.allowed("from `100ms` to `60s`: a revocation may be that late where Redis is silent"));
     }
-    for limit in [&config.defaults.limits.header_timeout, &config.defaults.limits.keep_alive_timeout] {
+    let limits = &config.defaults.limits;
+    for limit in [&limits.header_timeout, &limits.keep_alive_timeout, &limits.send_timeout] {
         upstreams::not_zero(limit, mistakes);
     }
     if !mistakes.is_empty() {
@@ -152,6 +153,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         head: (head.target + head.headers) * 2,
         header_timeout: *limits.header_timeout,
         keep_alive_timeout: *limits.keep_alive_timeout,
+        send_timeout: *limits.send_timeout,
         drain_timeout: *limits.drain_timeout,
     };
     let kept = Kept {

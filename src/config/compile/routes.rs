@@ -43,6 +43,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             rule,
             revocation: revocation(config, section, mistakes),
             limits: limits(config, section, mistakes),
+            upgrade: section.upgrade.iter().map(|protocol| protocol.value).collect(),
             encoded_slash: *section.encoded_slash == EncodedSlash::Allow,
         });
     }
@@ -161,13 +162,15 @@ fn limits(config: &Config, section: &Section, mistakes: &mut Mistakes) -> RouteL
     let (all, own) = (&config.defaults.limits, section.limits.as_ref());
     let request_timeout = own.and_then(|own| own.request_timeout.as_ref()).unwrap_or(&all.request_timeout);
     let body_timeout = own.and_then(|own| own.body_timeout.as_ref()).unwrap_or(&all.body_timeout);
-    for limit in [request_timeout, body_timeout] {
+    let tunnel_timeout = own.and_then(|own| own.tunnel_timeout.as_ref()).unwrap_or(&all.tunnel_timeout);
+    for limit in [request_timeout, body_timeout, tunnel_timeout] {
         not_zero(limit, mistakes);
     }
     RouteLimits {
         body: own.and_then(|own| own.body.as_ref()).unwrap_or(&all.body).0,
         request_timeout: **request_timeout,
         body_timeout: **body_timeout,
+        tunnel_timeout: **tunnel_timeout,
     }
 }
 

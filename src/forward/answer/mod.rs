@@ -3,7 +3,7 @@
 //! An upstream is believed in what it says, not in how it frames it: what two readers could read in
 //! two ways is no answer (RFC 9112 §6.3, stricter than it where said).
 //!
-//! 1. Heads of 1xx are passed over, but 101, which nobody asked for.
+//! 1. Heads of 1xx are passed over. 101 is an answer where it was asked for, and to what was asked for.
 //! 2. No body after HEAD, 204 and 304, whatever the fields say.
 //! 3. `Transfer-Encoding` is exactly `chunked`, in HTTP/1.1, and without `Content-Length`. Stricter:
 //!    the RFC lets a reader drop `Content-Length`.
@@ -13,13 +13,14 @@
 //!    reader take a bare LF.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
-use super::headers::{is_hop_by_hop, named_by};
+use super::headers::{is_hop_by_hop, named_by, says};
 use crate::chunked::Chunks;
 pub use crate::chunked::Malformed;
+use crate::route::Protocol;
 
 /// Most fields of an answer.
 const MAX_FIELDS: usize = 100;
@@ -29,7 +30,7 @@ const MAX_INFORMATIONAL: u8 = 16;
 /// The head of an answer, without the fields of its one hop.
 #[derive(Debug)]
 pub struct Head {
-    /// Its status, never 1xx.
+    /// Its status, of 1xx only 101.
     pub status: StatusCode,
     /// Its fields.
     pub headers: HeaderMap,
@@ -65,9 +66,16 @@ pub enum Piece {
 #[derive(Debug, Default)]
 pub struct HeadReader {
     passed: u8,
+    upgrade: Option<Protocol>,
 }
 
 impl HeadReader {
+    /// A reader of the answer to a request that asks to change the protocol, or does not.
+    #[must_use]
+    pub const fn new(upgrade: Option<Protocol>) -> Self {
+        Self { passed: 0, upgrade }
+    }
+
     /// Takes the head of the answer to a `method` request off the buffer, if it is all there.
     ///
     /// # Errors
@@ -76,7 +84,9 @@ impl HeadReader {
         loop {
             let Some(parsed) = parse(buffer)? else { return Ok(None) };
             match parsed.status {
-                StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed),
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    return parsed.switched(self.upgrade.ok_or(Malformed)?).map(Some);
+                }
                 status if status.is_informational() => {
                     self.passed += 1;
                     if self.passed > MAX_INFORMATIONAL {
@@ -155,6 +165,7 @@ struct Parsed {
     lengths: SmallVec<[HeaderValue; 1]>,
     codings: SmallVec<[HeaderValue; 1]>,
     connection: SmallVec<[HeaderValue; 1]>,
+    protocols: SmallVec<[HeaderValue; 1]>,
 }
 
 fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
@@ -189,6 +200,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
         lengths: SmallVec::new(),
         codings: SmallVec::new(),
         connection: SmallVec::new(),
+        protocols: SmallVec::new(),
     };
     for (name, place) in places {
         // A value shares the buffer that it came in.
@@ -209,9 +221,26 @@ impl Parsed {
             "content-length" => self.lengths.push(value),
             "transfer-encoding" => self.codings.push(value),
             "connection" => self.connection.push(value),
+            "upgrade" => self.protocols.push(value),
             name if is_hop_by_hop(name) => {}
             _ => drop(self.headers.append(name, value)),
         }
+    }
+
+    /// The head of a 101 that changes to what was asked for (RFC 9110 §15.2.2).
+    fn switched(mut self, asked: Protocol) -> Result<Head, Malformed> {
+        let [protocol] = self.protocols.as_slice() else { return Err(Malformed) };
+        let is_asked = Protocol::of(protocol.as_bytes()) == Some(asked);
+        let is_named = self.connection.iter().any(|field| says(field, "upgrade"));
+        if !is_asked || !is_named || !self.is_http_11 || !self.lengths.is_empty() || !self.codings.is_empty() {
+            return Err(Malformed);
+        }
+        for name in self.connection.iter().flat_map(named_by) {
+            self.headers.remove(name);
+        }
+        self.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        self.headers.insert(UPGRADE, HeaderValue::from_static(asked.token()));
+        Ok(Head { status: self.status, headers: self.headers, framing: Framing::Length(0), is_persistent: false })
     }
 
     fn judge(mut self, method: &Method) -> Result<Head, Malformed> {
@@ -262,10 +291,7 @@ impl Parsed {
     }
 
     fn is_persistent(&self) -> bool {
-        let says = |option: &str| {
-            let options = self.connection.iter().flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
-            options.map(<[u8]>::trim_ascii).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
-        };
+        let says = |option: &str| self.connection.iter().any(|field| says(field, option));
         if self.connection.is_empty() {
             return self.is_http_11;
         }
