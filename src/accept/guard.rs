@@ -134,6 +134,7 @@ impl Guard {
             State::Head(scan) => match scan.read(bytes)? {
                 Some(end) if end > self.longest => return Err(Fault::LongHead),
                 Some(end) => (end, scan.body()),
+                None if !scan.may_become_head(bytes) => return Err(Fault::RequestLine),
                 None if bytes.len() <= self.longest => return Ok(0),
                 None if scan.is_past_first_line => return Err(Fault::LongHead),
                 None => return Err(Fault::LongTarget),
@@ -202,6 +203,16 @@ impl Scan {
         Ok(None)
     }
 
+    /// Whether what has come of a first line can be one: its method is a token (RFC 9110 §5.6.2). What
+    /// cannot is not waited for.
+    fn may_become_head(&self, bytes: &[u8]) -> bool {
+        let line = bytes.get(self.line..).unwrap_or_default();
+        let end = line.iter().position(|byte| !is_token(*byte)).unwrap_or(line.len());
+        let next = line.get(end);
+        self.is_past_first_line
+            || next.is_none_or(|&byte| (byte == b' ' && end > 0) || (byte == b'\r' && line.len() == 1))
+    }
+
     fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
         let (rest, version) = line.split_last_chunk::<9>().ok_or(Fault::RequestLine)?;
         self.is_http_10 = match version {
@@ -249,6 +260,14 @@ impl Scan {
             (false, Some(length)) => State::Length(length),
         }
     }
+}
+
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
 }
 
 /// The value of the field with this name, without blanks at its ends.
@@ -345,8 +364,11 @@ mod tests {
         ] {
             for size in 1..=bytes.len() {
                 let found = cut(bytes.as_bytes(), size);
-                let is_same =
-                    found == Err(fault) || matches!((fault, &found), (Fault::LongTarget, Err(Fault::LongHead)));
+                // What can be no first line is refused before its end shows why.
+                let is_same = matches!(
+                    (fault, &found),
+                    (Fault::LongTarget, Err(Fault::LongHead)) | (Fault::Folded, Err(Fault::RequestLine))
+                ) || found == Err(fault);
                 assert!(is_same, "{bytes:?} in {size}: {found:?}");
             }
         }

@@ -347,3 +347,111 @@ fn what_the_guard_refuses_is_logged_with_its_reason_and_counted() {
     assert!(page.contains("bearward_heads_refused_total{reason=\"malformed_head\"} 2\n"), "{page}");
     assert!(page.contains("bearward_heads_refused_total{reason=\"head_too_large\"} 2\n"), "{page}");
 }
+
+/// A client whose kernel takes little at once.
+fn narrow(gateway: &Gateway) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.connect(&gateway.address.into()).expect("a connection");
+    Client::on(socket.into())
+}
+
+// The parser takes a fault for the end of the connection, and throws away what it has not written yet.
+#[test]
+fn a_fault_behind_an_answer_that_is_not_read_yet_takes_nothing_of_it() {
+    let upstream = Upstream::scripted(|seen, stream| {
+        use std::io::Write;
+        let size: usize = seen.line().split(['/', ' ']).find_map(|part| part.parse().ok()).expect("a size");
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
+        stream.write_all(head.as_bytes()).is_ok() && stream.write_all(&vec![b'x'; size]).is_ok()
+    });
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    // Of some of these the last piece is with the parser, and not with the kernel.
+    let sizes: Vec<usize> = (1..=40).map(|step| step * 100_000).collect();
+    let mut clients: Vec<(usize, Client)> = sizes
+        .into_iter()
+        .map(|size| {
+            let mut client = narrow(&gateway);
+            client.write(format!("{}\r\n\r\n", get(&format!("/open/{size}"), None)));
+            (size, client)
+        })
+        .collect();
+    until("all are under way", || upstream.seen().len() == clients.len());
+    // Until nothing moves any more; a longer time only makes it surer.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for (size, client) in &mut clients {
+        let answer = client.try_read(false).unwrap_or_else(|| panic!("{size}: cut off"));
+        assert_eq!((answer.status, answer.body.len()), (200, *size));
+        assert_eq!(client.try_read(false).map(|answer| answer.status), Some(400), "{size}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_request_is_refused_before_its_line_ends() {
+    let edge = Edge::start();
+    for bytes in ["\0\0\0", "\x16\x03\x01", "\u{e9}", "GET/", "(", "\r\n\0", "\r\r", " "] {
+        let mut client = edge.gateway.client();
+        client.write(bytes);
+        let started = std::time::Instant::now();
+        assert_eq!(client.read().status, 400, "{bytes:?}");
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{bytes:?}: not after the time for a head");
+    }
+}
+
+#[test]
+fn an_empty_line_after_a_request_is_no_head_that_takes_too_long() {
+    let upstream = Upstream::echo();
+    let limits = "realm: test, limits: { header_timeout: 300ms } }";
+    let gateway = Gateway::start(&config(upstream.address, "").replace("realm: test }", limits));
+    for wait in [600, 1600] {
+        let mut client = gateway.client();
+        let post = "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 5\r\n\r\nhello\r\n";
+        assert_eq!(client.send(post).status, 200);
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        assert!(client.send(get("/open/next", None)).text().starts_with("GET /open/next"), "after {wait}");
+    }
+}
+
+#[test]
+fn whoever_still_sends_can_read_why_its_head_was_refused() {
+    let edge = Edge::start();
+    let fields: String = (0..300).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for head in ["bad name: x\r\n", &fields, "x: y\n", "content-length: 1\r\n"] {
+        let mut client = edge.gateway.client();
+        client.write(format!("POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 30000\r\n{head}\r\n"));
+        for _ in 0..30 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            assert!(client.try_write([b'x'; 1000]).is_some(), "{head:?}: the connection was reset");
+        }
+        assert!(client.try_read(false).is_some(), "{head:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_asked_for_another_protocol_in_vain_ends_at_once() {
+    let edge = Edge::start();
+    let mut client = edge.gateway.client();
+    let started = std::time::Instant::now();
+    client.write(
+        "POST /open/x HTTP/1.1\r\nhost: gw.test\r\nconnection: close, upgrade\r\nupgrade: h2c\r\ncontent-length: 5\r\n\r\nhello",
+    );
+    assert_eq!(client.read().status, 200);
+    assert!(client.is_closed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_after_its_time() {
+    let upstream = Upstream::scripted(|_, stream| {
+        use std::io::Write;
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 50000000\r\n\r\n"));
+        stream.write_all(&vec![b'x'; 50_000_000]).is_ok()
+    });
+    let limits = "realm: test, limits: { send_timeout: 500ms } }";
+    let gateway = Gateway::start(&config(upstream.address, "").replace("realm: test }", limits));
+    let mut client = narrow(&gateway);
+    client.write(get("/open/x", None));
+    until("it is open", || gateway.metric("connections") > 0.5);
+    until("it is closed", || gateway.metric("connections") < 0.5);
+    until("it is logged", || gateway.lines().iter().any(|line| line.contains("a client does not read")));
+}

@@ -199,3 +199,23 @@ fn a_certificate_for_development_is_made_and_taken_by_curl() {
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{version:?}: {answer}");
     }
 }
+
+// RFC 8446 §6.1: without it a client cannot tell the end from an attack.
+#[test]
+fn every_end_of_a_connection_is_said_within_tls() {
+    let (upstream, authority) = (Upstream::echo(), Authority::new());
+    let gateway = start(&upstream, &authority, CERTIFICATES, "keep_alive_timeout: 1500ms");
+    let asks_in_vain = "GET /open/x HTTP/1.1\r\nhost: gw.test\r\nconnection: close, upgrade\r\nupgrade: h2c\r\n\r\n";
+    let closes = "GET /open/x HTTP/1.1\r\nhost: gw.test\r\nconnection: close\r\n\r\n";
+    for request in ["", &get("/open/x", None), asks_in_vain, closes, "nonsense\r\n\r\n"] {
+        let mut client =
+            TlsClient::connect(gateway.address, &authority.client(&[&TLS13]), "gw.test").expect("a handshake");
+        if request.is_empty() {
+            // It says nothing at all, is parked, and its time is over.
+        } else {
+            client.send(request);
+        }
+        let mut rest = Vec::new();
+        assert!(client.0.read_to_end(&mut rest).is_ok(), "{request:?}");
+    }
+}

@@ -28,7 +28,7 @@ impl Client {
         TcpStream::connect(address).ok().map(Self::on)
     }
 
-    fn on(stream: TcpStream) -> Self {
+    pub fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
         stream.set_nodelay(true).expect("no delay");
         let reader = BufReader::new(stream.try_clone().expect("a second handle"));
