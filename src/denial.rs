@@ -60,6 +60,8 @@ pub enum Denial {
     MissingRole,
     /// A scope is missing; the value is the `scope` attribute of the challenge.
     MissingScope(Arc<str>),
+    /// A page of this origin may not ask (CORS preflight).
+    OriginNotAllowed,
     // 404, 405
     /// No route has this path (or host).
     NoRoute,
@@ -99,7 +101,7 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 27] = [
+    pub const LABELS: [&'static str; 28] = [
         "ambiguous_path",
         "duplicate_credentials",
         "malformed_request",
@@ -120,6 +122,7 @@ impl Denial {
         "excluded",
         "missing_role",
         "missing_scope",
+        "origin_not_allowed",
         "no_route",
         "method_not_allowed",
         "body_too_large",
@@ -153,13 +156,14 @@ impl Denial {
             Self::Excluded => 17,
             Self::MissingRole => 18,
             Self::MissingScope(_) => 19,
-            Self::NoRoute => 20,
-            Self::MethodNotAllowed(_) => 21,
-            Self::BodyTooLarge => 22,
-            Self::TargetTooLong => 23,
-            Self::HeadersTooLarge => 24,
-            Self::KeysUnavailable => 25,
-            Self::StandingUnknown => 26,
+            Self::OriginNotAllowed => 20,
+            Self::NoRoute => 21,
+            Self::MethodNotAllowed(_) => 22,
+            Self::BodyTooLarge => 23,
+            Self::TargetTooLong => 24,
+            Self::HeadersTooLarge => 25,
+            Self::KeysUnavailable => 26,
+            Self::StandingUnknown => 27,
         }
     }
 
@@ -187,7 +191,11 @@ impl Denial {
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => StatusCode::UNAUTHORIZED,
-            Self::ClaimMismatch | Self::Excluded | Self::MissingRole | Self::MissingScope(_) => StatusCode::FORBIDDEN,
+            Self::ClaimMismatch
+            | Self::Excluded
+            | Self::MissingRole
+            | Self::MissingScope(_)
+            | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -222,6 +230,7 @@ impl Denial {
             | Self::ClaimMismatch
             | Self::Excluded
             | Self::MissingRole
+            | Self::OriginNotAllowed
             | Self::NoRoute
             | Self::MethodNotAllowed(_)
             | Self::BodyTooLarge
@@ -254,6 +263,7 @@ impl Denial {
             | Self::WrongIssuer => "the token is expired, revoked, malformed or otherwise not accepted",
             Self::ClaimMismatch | Self::Excluded | Self::MissingRole => "the caller may not do this",
             Self::MissingScope(_) => "the token does not carry the scope that is needed",
+            Self::OriginNotAllowed => "pages of this origin may not ask this",
             Self::NoRoute => "nothing is served at this path",
             Self::MethodNotAllowed(_) => "the method is not offered at this path",
             Self::BodyTooLarge => "the body is longer than is taken here",
@@ -288,6 +298,7 @@ impl Denial {
             | Self::Excluded
             | Self::MissingRole
             | Self::MissingScope(_)
+            | Self::OriginNotAllowed
             | Self::NoRoute
             | Self::MethodNotAllowed(_)
             | Self::BodyTooLarge

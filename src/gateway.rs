@@ -21,7 +21,8 @@ use crate::forward::leash::Leashes;
 use crate::forward::{Connections, Exchanged, Forwarder, trace};
 use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::Counters;
-use crate::respond::{Refusal, Responder};
+use crate::respond::{Refusal, Responder, cors};
+use crate::route::Cors;
 use crate::store::Asker;
 
 /// One immutable compiled configuration: a snapshot of all that a request needs.
@@ -96,12 +97,17 @@ impl Gateway {
     /// The life of a request: four questions, each answered by one module.
     ///
     /// 1. Is it well formed, and which route is it?   -> 400, 404, 405, 413, 414, 431
+    ///    Where it is only a browser's question, it is answered. -> 204, 403
     /// 2. Who is calling?                             -> 400, 401, 503
     /// 3. May they?                                   -> 403
     /// 4. What does the upstream say?                 -> 502, 504
-    async fn serve(&self, arrived: Arrived<'_>, seen: &mut Exchange) -> Result<Response<Answer>, Refusal> {
+    async fn serve<'g>(&'g self, arrived: Arrived<'_>, seen: &mut Exchange, cors: &mut Option<&'g Cors>) -> Served {
         let admitted = self.routes.admit(&arrived.request.head)?;
         seen.routed(admitted.route);
+        if admitted.is_preflight {
+            return Ok(cors::preflight(admitted.route, &arrived.request.head.headers)?);
+        }
+        *cors = admitted.route.cors.as_deref();
         let caller = self.authenticator.identify(&admitted, &arrived.request.head, arrived.now, arrived.store).await?;
         seen.identified(&caller);
         let permit = authorize::decide(admitted, caller)?;
@@ -122,12 +128,18 @@ impl Gateway {
         let request_id = Self::request_id(peer, &request);
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
         let mut seen = Exchange::begin(&request, client, &request_id, started, &live.counters);
+        let origin = cors::origin(request.headers());
         let (head, body) = request.into_parts();
         let request = Exchanged { head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
         let arrived = Arrived { request, now, store: &live.store, connections };
-        let outcome = gateway.serve(arrived, &mut seen).await;
+        let mut cors = None;
+        let outcome = gateway.serve(arrived, &mut seen, &mut cors).await;
         seen.ended(outcome.as_ref().err());
-        seen.answered(gateway.responder.render(outcome, &request_id))
+        let mut answer = gateway.responder.render(outcome, &request_id);
+        if let Some(cors) = cors {
+            cors::dress(cors, origin.as_ref(), answer.headers_mut());
+        }
+        seen.answered(answer)
     }
 
     /// Asks again for answers that last; what is not permitted any more is cut. Called a few times a
@@ -153,6 +165,9 @@ impl Gateway {
         given.unwrap_or_else(trace::new_id)
     }
 }
+
+/// The upstream's answer, or why there is none.
+type Served = Result<Response<Answer>, Refusal>;
 
 /// A request with what it needs beside the snapshot.
 struct Arrived<'r> {

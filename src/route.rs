@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use serde_json::Value;
 
 use crate::admit::pattern::Pattern;
@@ -28,10 +28,64 @@ pub struct Route {
     pub revocation: RevocationPolicy,
     /// How much and how long.
     pub limits: RouteLimits,
+    /// Which pages of other origins may read its answers; nothing: what the service says of it goes through.
+    pub cors: Option<Arc<Cors>>,
     /// Protocols that a connection may change to.
     pub upgrade: Vec<Protocol>,
     /// Whether `%2F` may stand inside a segment (`encoded_slash: allow`).
     pub encoded_slash: bool,
+}
+
+/// Which pages of other origins may read answers.
+#[derive(Debug)]
+pub struct Cors {
+    /// The origins.
+    pub origins: Vec<Origin>,
+    /// Whether any origin is one of them; never with `credentials`.
+    pub is_any: bool,
+    /// The methods of the route, as a field value; nothing where it takes any.
+    pub methods: Option<HeaderValue>,
+    /// The header fields that a page may send, as a field value.
+    pub headers: Option<HeaderValue>,
+    /// Those that it may read beside the usual ones, as a field value.
+    pub expose: Option<HeaderValue>,
+    /// Whether the browser may send cookies, and show the answer then.
+    pub credentials: bool,
+    /// For how many seconds a browser may remember a preflight, as a field value.
+    pub max_age: HeaderValue,
+}
+
+/// One origin, or those whose host ends in one name: `https://shop.example.com`, `https://*.example.com:8443`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// With `://`.
+    pub scheme: &'static str,
+    /// In lower case; of a wildcard what follows the first label, with its dot.
+    pub host: String,
+    /// Whether one or more labels stand before `host`.
+    pub is_wildcard: bool,
+    /// With its colon; empty where it is the scheme's own.
+    pub port: String,
+}
+
+impl Origin {
+    /// Whether the value of an `Origin` field is this one, or fits the wildcard. Browsers write it in one
+    /// way (RFC 6454 §6.2), so no other spelling is taken.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        let host = text.strip_prefix(self.scheme).and_then(|rest| rest.strip_suffix(&self.port));
+        let labels = host.and_then(|host| host.strip_suffix(&self.host));
+        match labels {
+            None => false,
+            Some(labels) if self.is_wildcard => labels.split('.').all(is_label),
+            Some(labels) => labels.is_empty(),
+        }
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+    !label.is_empty() && label.bytes().all(is_fit)
 }
 
 /// A protocol that a connection may change to (RFC 9110 §7.8).

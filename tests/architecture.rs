@@ -47,6 +47,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "observe::exchange",
                 "observe::metrics",
                 "respond",
+                "route",
                 "store",
             ],
         ),
@@ -83,7 +84,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "stream",
             ],
         ),
-        ("respond", vec!["denial", "forward::ForwardError", "forward::body"]),
+        ("respond", vec!["denial", "forward::ForwardError", "forward::body", "route"]),
         // Beside the way of a request.
         ("store", vec!["clock"]),
         (

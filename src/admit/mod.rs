@@ -3,7 +3,7 @@
 //! 1. No `CONNECT` and no `TRACE`: 400. Target and header sizes within the limits: 414, 431.
 //! 2. Exactly one `Host`, well formed: 400. How the message is framed was settled by the byte guard.
 //! 3. A canonical path: 400.
-//! 4. One route: 404, 405.
+//! 4. One route: 404, 405. Of a preflight, where that has `cors`, the route of what is asked about.
 //! 5. `%2F` only where the route allows it, and no other route has the path that it decodes to: 400.
 //! 6. An announced body within the route's limit: 413.
 //!
@@ -16,7 +16,7 @@ pub mod path;
 pub mod pattern;
 pub mod router;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
@@ -32,6 +32,8 @@ pub struct Admitted<'g> {
     pub route: &'g Route,
     /// The path that matched, which is the path that the upstream gets.
     pub path: CanonicalPath,
+    /// Whether it is a browser's question about a request that this route takes (CORS).
+    pub is_preflight: bool,
     parameters: Parameters,
 }
 
@@ -95,15 +97,30 @@ impl Routes {
         self.measure(&request.headers)?;
         let host = host::of(request)?;
         let path = CanonicalPath::of(target)?;
-        let (number, parameters) = self.router.find(&host, path.as_str(), &request.method)?;
+        let asked = self.preflight(request, &host, &path);
+        let method = asked.as_ref().unwrap_or(&request.method);
+        let (number, parameters) = self.router.find(&host, path.as_str(), method)?;
         let route = self.routes.get(number).ok_or(Denial::NoRoute)?;
-        if path.has_encoded_slash() && !(route.encoded_slash && self.is_alone(number, &host, &path, &request.method)) {
+        if path.has_encoded_slash() && !(route.encoded_slash && self.is_alone(number, &host, &path, method)) {
             return Err(Denial::AmbiguousPath);
         }
         if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
             return Err(Denial::BodyTooLarge);
         }
-        Ok(Admitted { route, path, parameters })
+        let is_preflight = asked.is_some();
+        Ok(Admitted { route, path, is_preflight, parameters })
+    }
+
+    /// The method that a browser asks about before it sends it, where the route that takes it has `cors`;
+    /// elsewhere such an `OPTIONS` is a request like others.
+    fn preflight(&self, request: &Parts, host: &str, path: &CanonicalPath) -> Option<Method> {
+        if request.method != Method::OPTIONS || !request.headers.contains_key(ORIGIN) {
+            return None;
+        }
+        let asked = request.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+        let asked = Method::from_bytes(asked.as_bytes()).ok()?;
+        let (number, _) = self.router.find(host, path.as_str(), &asked).ok()?;
+        self.routes.get(number)?.cors.is_some().then_some(asked)
     }
 
     /// Whether no other route has the path as an upstream reads it that decodes `%2F`: what one route

@@ -25,6 +25,7 @@ fn route(pattern: &str, methods: &[&str], hosts: &[&str]) -> Route {
             body_timeout: Duration::ZERO,
             tunnel_timeout: Duration::ZERO,
         },
+        cors: None,
         upgrade: Vec::new(),
         encoded_slash: false,
     }

@@ -29,6 +29,7 @@ fn routes(rule: Rule) -> Routes {
             body_timeout: Duration::ZERO,
             tunnel_timeout: Duration::ZERO,
         },
+        cors: None,
         upgrade: Vec::new(),
         encoded_slash: false,
     };

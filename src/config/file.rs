@@ -11,6 +11,7 @@ use jsonwebtoken::Algorithm;
 
 use super::access::Access;
 use super::header::HeaderSource;
+use super::origin::{CorsOrigin, FieldName};
 use super::place::At;
 use super::section::{Named, section};
 use super::unit::Size;
@@ -218,6 +219,8 @@ section! {
     pub struct Defaults {
         /// Issuers of which any one proves who is calling.
         default auth: Vec<At<String>> = "[]",
+        /// Which pages of other origins may read answers; left out: what services say of it goes through.
+        optional cors: Cors,
         /// The realm that challenges name.
         default realm: String = "bearward",
         /// How much and how long.
@@ -272,10 +275,28 @@ section! {
         optional revocation: RouteRevocation,
         /// What differs from `defaults.limits` for this route.
         optional limits: RouteLimits,
+        /// Which pages of other origins may read answers; instead of `defaults.cors`.
+        optional cors: Cors,
         /// Protocols that a request may ask to change to: `websocket`. Left out: none, and `Upgrade` goes no further.
         default upgrade: Vec<At<Protocol>> = "[]",
         /// Whether `%2F` inside a segment is 400 (`refuse`) or stays as it is (`allow`).
         default encoded_slash: EncodedSlash = "refuse",
+    }
+}
+
+section! {
+    /// Which pages of other origins may read answers (CORS). Preflights are answered here, before authentication.
+    pub struct Cors {
+        /// `https://shop.example.com`, `https://*.example.com`, or `"*"` for any, without credentials. Empty: none.
+        required origins: Vec<At<CorsOrigin>>,
+        /// Header fields that pages may send.
+        default headers: Vec<At<FieldName>> = "[Authorization, Content-Type]",
+        /// Header fields that pages may read, beside the usual ones.
+        default expose: Vec<At<FieldName>> = "[]",
+        /// Whether browsers may send cookies, and show the answers then.
+        default credentials: bool = "false",
+        /// How long browsers may remember a preflight; whole seconds.
+        default max_age: Duration = "10m",
     }
 }
 

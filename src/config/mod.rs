@@ -8,6 +8,7 @@ pub mod file;
 pub mod header;
 pub mod mistake;
 pub mod node;
+pub mod origin;
 pub mod place;
 pub mod schema;
 pub mod section;

@@ -276,9 +276,7 @@ impl Read for Host {
             let is_address = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
             let fits = match is_address {
                 Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok() && rest == lower,
-                None => rest.split('.').all(|label| {
-                    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-                }),
+                None => rest.split('.').all(is_host_label),
             };
             fits.then(|| Self(lower.clone()))
         })
@@ -287,6 +285,11 @@ impl Read for Host {
     fn schema() -> serde_json::Value {
         json!({ "type": "string", "minLength": 1 })
     }
+}
+
+/// Whether a label may stand in a host.
+pub fn is_host_label(label: &str) -> bool {
+    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl Read for Pattern {

@@ -10,6 +10,7 @@
 //! What it does not do: say anything that the log knows and the client should not.
 
 pub mod body;
+pub mod cors;
 
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,

@@ -189,7 +189,7 @@ impl World {
     fn start() -> Self {
         let upstream = Upstream::echo();
         let routes = format!(
-            "{ROUTES}  - {{ id: guest, match: {{ path: \"/guests\" }}, upstream: echo, access: {{ not: {{ roles: [guest] }} }} }}\n"
+            "{ROUTES}  - {{ id: guest, match: {{ path: \"/guests\" }}, upstream: echo, access: {{ not: {{ roles: [guest] }} }} }}\n  - {{ id: shop, match: {{ path: \"/shop\" }}, upstream: echo, access: public, cors: {{ origins: [\"https://shop.test\"] }} }}\n"
         );
         let closed = closed();
         let away = with_store(upstream.address, &format!("redis://{closed}"), "", &routes);
@@ -240,6 +240,10 @@ impl World {
             Denial::Excluded => (whole, get("/guests", Some(&token(&json!({ "roles": ["guest"] })))), 403, None),
             Denial::MissingRole => (whole, get("/orders/1", Some(&token(&json!({})))), 403, None),
             Denial::MissingScope(_) => (whole, get("/pay", Some(&good)), 403, PAY),
+            Denial::OriginNotAllowed => {
+                let asks = "OPTIONS /shop HTTP/1.1\r\nhost: gw.test\r\norigin: https://evil.test\r\naccess-control-request-method: PUT\r\n\r\n";
+                (whole, asks.to_owned(), 403, None)
+            }
             Denial::NoRoute => (whole, get("/nowhere", None), 404, None),
             Denial::MethodNotAllowed(_) => (whole, get("/orders/1", None).replace("GET", "POST"), 405, None),
             Denial::BodyTooLarge => {
@@ -282,6 +286,7 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::Excluded,
         Denial::MissingRole,
         Denial::MissingScope(name.clone()),
+        Denial::OriginNotAllowed,
         Denial::NoRoute,
         Denial::MethodNotAllowed(name),
         Denial::BodyTooLarge,

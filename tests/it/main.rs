@@ -21,6 +21,7 @@ mod answers;
 mod bodies;
 mod cluster;
 mod commands;
+mod cors;
 mod edges;
 mod embedded;
 mod forwarding;

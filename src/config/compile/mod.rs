@@ -4,6 +4,7 @@
 //! This is the one place where words of the file and types of the run time meet.
 
 mod conflicts;
+mod cors;
 mod issuers;
 mod listeners;
 mod routes;
@@ -116,6 +117,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
     conflicts::check(config, mistakes);
+    cors::check(config, mistakes);
     store::needs_keys(config, mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);

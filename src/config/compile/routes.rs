@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cors;
 use super::upstreams::not_zero;
 use crate::admit::pattern::Pattern;
 use crate::config::access::{Access, ClaimValue, Demand};
@@ -43,6 +44,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             rule,
             revocation: revocation(config, section, mistakes),
             limits: limits(config, section, mistakes),
+            cors: cors::compile(config, section, mistakes),
             upgrade: section.upgrade.iter().map(|protocol| protocol.value).collect(),
             encoded_slash: *section.encoded_slash == EncodedSlash::Allow,
         });
