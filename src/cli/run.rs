@@ -28,8 +28,10 @@ impl Run {
     /// Serves.
     pub fn run(self) -> Result<(), Failure> {
         log::start(self.format.log_format).map_err(Failure::Usage)?;
+        // Before it is read: what changes meanwhile is a change.
+        let mut file = ConfigFile::new(&self.config.find()?, !self.no_watch);
         let (path, compiled) = self.config.load()?;
-        let file = ConfigFile::new(&path, &compiled, !self.no_watch);
+        file.taken(compiled.files.clone());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "bearward starts");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.map_or(cores, usize::from);

@@ -23,6 +23,7 @@ use super::Failure;
 use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
 use crate::authenticate::keys::remote::RemoteKeys;
+use crate::clock;
 use crate::config;
 use crate::config::compile::{Background, Compiled, Kept};
 use crate::gateway::Gateway;
@@ -56,6 +57,7 @@ pub struct ConfigFile {
     path: PathBuf,
     is_watched: bool,
     files: Vec<PathBuf>,
+    begun: SystemTime,
     seen: Vec<Stamp>,
     read: Vec<Stamp>,
 }
@@ -64,17 +66,11 @@ pub struct ConfigFile {
 type Stamp = Option<(u64, u64, SystemTime)>;
 
 impl ConfigFile {
-    /// The file that `compiled` was read from; whether its changes count.
-    pub fn new(path: &Path, compiled: &Compiled, is_watched: bool) -> Self {
-        let mut file = Self {
-            path: path.to_owned(),
-            is_watched,
-            files: compiled.files.clone(),
-            seen: Vec::new(),
-            read: Vec::new(),
-        };
-        file.seen = file.stamps();
-        file.read.clone_from(&file.seen);
+    /// A file that is read now; whether its changes count.
+    pub fn new(path: &Path, is_watched: bool) -> Self {
+        let (path, begun) = (path.to_owned(), clock::wall());
+        let mut file = Self { path, is_watched, files: Vec::new(), begun, seen: Vec::new(), read: Vec::new() };
+        file.begin();
         file
     }
 
@@ -95,14 +91,22 @@ impl ConfigFile {
 
     /// It is read now, as it stands.
     fn begin(&mut self) {
+        self.begun = clock::wall();
         self.seen = self.stamps();
         self.read.clone_from(&self.seen);
     }
 
-    /// It was taken: these are its files from now on.
-    fn taken(&mut self, files: Vec<PathBuf>) {
+    /// It was taken: these are its files from now on. What was seen of them before they were read counts,
+    /// since they may have changed again.
+    pub fn taken(&mut self, files: Vec<PathBuf>) {
+        if files == self.files {
+            return;
+        }
         self.files = files;
-        self.begin();
+        let begun = self.begun;
+        let is_older = |stamp: &(u64, u64, SystemTime)| stamp.2 < begun;
+        let files = self.stamps().into_iter().skip(1).map(|stamp| stamp.filter(is_older));
+        self.read = self.read.iter().take(1).copied().chain(files).collect();
     }
 }
 
