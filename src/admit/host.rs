@@ -34,7 +34,7 @@ fn canonical(text: &str) -> Option<Cow<'_, str>> {
             let end = rest.find(']')?;
             (text.get(..end + 2)?, text.get(end + 2..)?)
         }
-        None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
+        None => memchr::memchr(b':', text.as_bytes()).map_or((text, ""), |colon| text.split_at(colon)),
     };
     if !(port.is_empty() || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))) {
         return None;
@@ -42,7 +42,7 @@ fn canonical(text: &str) -> Option<Cow<'_, str>> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let fits = match host.strip_prefix('[') {
         Some(literal) => literal.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => !host.is_empty() && host.split('.').all(is_label),
+        None => is_name(host),
     };
     if !fits {
         return None;
@@ -51,8 +51,20 @@ fn canonical(text: &str) -> Option<Cow<'_, str>> {
     Some(if is_lower { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) })
 }
 
-fn is_label(label: &str) -> bool {
-    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+/// Labels with a dot between each two; none is empty.
+fn is_name(host: &str) -> bool {
+    let mut is_after_dot = true;
+    for byte in host.bytes() {
+        if byte == b'.' {
+            if is_after_dot {
+                return false;
+            }
+        } else if !(byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+            return false;
+        }
+        is_after_dot = byte == b'.';
+    }
+    !is_after_dot
 }
 
 #[cfg(test)]
