@@ -22,6 +22,7 @@ pub mod respond;
 
 pub mod store;
 
+pub mod alarm;
 pub mod chunked;
 pub mod cli;
 pub mod clock;

@@ -27,6 +27,14 @@ impl Stream {
         }
     }
 
+    /// Whether the handshake has settled on HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
     /// Writes what the kernel takes at once; a client that does not read is not waited for.
     pub async fn say(&mut self, text: &'static [u8]) {
         poll_fn(|cx| {

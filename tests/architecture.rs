@@ -28,6 +28,7 @@ const STAGES: [&str; 6] = ["accept", "admit", "authenticate", "authorize", "forw
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         // Root nouns.
+        ("alarm", vec![]),
         ("chunked", vec![]),
         ("clock", vec![]),
         ("denial", vec![]),
@@ -55,6 +56,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (
             "accept",
             vec![
+                "alarm",
                 "chunked",
                 "clock",
                 "forward::Connections",
@@ -74,6 +76,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (
             "forward",
             vec![
+                "alarm",
                 "accept::Busy",
                 "accept::Peer",
                 "authenticate::Caller",

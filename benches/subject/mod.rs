@@ -249,7 +249,7 @@ impl Whole {
         let Subject { gateway, limits, peer, asker, .. } = subject;
         let counters = Arc::new(Counters::new(gateway.routes.all().iter().map(|route| &route.id)));
         let (store, leashes) = (Rc::new(asker), Leashes::default());
-        let worker = Worker::new(LiveGateway { number: 1, gateway, store, counters, limits, leashes });
+        let worker = Rc::new(Worker::new(LiveGateway { number: 1, gateway, store, counters, limits, leashes }));
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).expect("a runtime");
         let client = runtime.block_on(async {
@@ -263,7 +263,7 @@ impl Whole {
             }
             let client_of = Client::new(peer.address, false, &worker.live());
             let entry = Rc::new(Watch::default()).enter(0);
-            tokio::task::spawn_local(async move { connection::serve(stream, None, client_of, &worker, entry).await });
+            tokio::task::spawn_local(async move { connection::serve(stream, None, client_of, worker, entry).await });
             client
         });
         let mut whole = Self { runtime, client, request: request.into_bytes(), read: vec![0; 8192] };

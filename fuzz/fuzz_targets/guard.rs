@@ -2,7 +2,7 @@
 //! reading of it is the only one: the lines of every head end in CRLF, and one framing at most is named.
 #![no_main]
 
-use bearward::accept::guard::{Fault, Guard};
+use bearward::accept::http1::guard::{Fault, Guard};
 use libfuzzer_sys::fuzz_target;
 
 /// The messages, as far as they are whole or under way, and why there are no more.

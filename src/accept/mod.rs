@@ -12,7 +12,8 @@
 //! What it does not do: look at what a request says (`admit`).
 
 pub mod connection;
-pub mod guard;
+pub mod http1;
+pub mod http2;
 mod listen;
 mod peer;
 pub mod phase;

@@ -37,6 +37,14 @@ pub(super) struct State {
     pub(super) had_body: Cell<bool>,
     /// Whether this side has said that it sends no more.
     pub(super) is_shut: Cell<bool>,
+    /// Whether its buffers can be given back while it waits.
+    pub(super) can_park: Cell<bool>,
+    /// Since when a header block of HTTP/2 has not come to its end.
+    pub(super) block: Cell<Option<Instant>>,
+    /// Whether the client sent more frames that bring nothing than it may.
+    pub(super) is_flooded: Cell<bool>,
+    /// Since when it is told to finish.
+    finishing: Cell<Option<Instant>>,
     /// Since when nothing that was to be written could be.
     pub(super) stalled: Cell<Option<Instant>>,
     /// Whether a request is not answered to its end: what follows it is held back.
@@ -76,13 +84,22 @@ impl Watch {
         for state in self.connections.borrow().values() {
             let age = now.saturating_duration_since(state.since.get());
             let stalled = state.stalled.get().map(|since| now.saturating_duration_since(since));
-            if stalled.is_some_and(|stalled| stalled > limits.send_timeout) {
+            // Nothing is under way, and yet it does not end: its client waits with the last of it.
+            let is_waiting = state.phase.get() == Phase::Waiting && state.order.get() == Order::Finish;
+            let finishing = state.finishing.get().filter(|_| is_waiting);
+            let finishing = finishing.map(|since| now.saturating_duration_since(since).min(age));
+            if [stalled, finishing].iter().flatten().any(|age| *age > limits.send_timeout) {
                 state.tell(Order::Abort);
+                continue;
+            }
+            let block = state.block.get().map(|since| now.saturating_duration_since(since));
+            if block.is_some_and(|age| age > limits.header_timeout) {
+                state.tell(Order::TimeOut);
                 continue;
             }
             match state.phase.get() {
                 Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => state.tell(Order::Finish),
-                Phase::Waiting if age > PARK_AFTER => state.tell(Order::Park),
+                Phase::Waiting if age > PARK_AFTER && state.can_park.get() => state.tell(Order::Park),
                 Phase::Head if age > limits.header_timeout => state.tell(Order::TimeOut),
                 Phase::Waiting | Phase::Parked | Phase::Head | Phase::Busy => {}
             }
@@ -121,6 +138,10 @@ impl Watch {
             under_way: Cell::new(0),
             had_body: Cell::new(false),
             is_shut: Cell::new(false),
+            can_park: Cell::new(true),
+            block: Cell::new(None),
+            is_flooded: Cell::new(false),
+            finishing: Cell::new(None),
             stalled: Cell::new(None),
             is_answering: Cell::new(false),
             reader: Cell::new(None),
@@ -148,6 +169,9 @@ impl State {
     pub(super) fn tell(&self, order: Order) {
         if self.order.get() != order {
             self.order.set(order);
+            if order == Order::Finish {
+                self.finishing.set(Some(clock::monotonic()));
+            }
             self.woken.notify_one();
         }
     }
@@ -157,6 +181,7 @@ impl State {
         match (self.order.get(), self.phase.get()) {
             (Order::GoOn, _) => None,
             (order @ (Order::Finish | Order::Abort), _) => Some(order),
+            (Order::TimeOut, _) if self.block.get().is_some() => Some(Order::TimeOut),
             (order @ Order::TimeOut, Phase::Head) if self.is_flushed.get() => Some(order),
             (order @ Order::Park, Phase::Waiting) if self.is_flushed.get() => Some(order),
             // A head has come to its end, or begun, in this very turn; or the answer before it is still on

@@ -1,56 +1,48 @@
-//! A client's bytes on their way to the parser: past the guard, and seen by the watch.
+//! A client's connection as the watch sees it: when something is written, and when all is.
 //!
-//! 1. What is read goes on at once where the guard lets it, which is nearly always: a head that came
-//!    in one piece is not copied.
-//! 2. The beginning of a head is held until it is whole. So is all that comes after a message that is
-//!    not answered yet.
-//! 3. Of what is no request the parser sees nothing, but the end of the connection; the fault stays
-//!    here for whoever answers it.
+//! How its bytes are read is the protocol's affair: [`Reader`].
 
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::guard::{Fault, Guard};
 use super::phase::{Order, Phase, State};
 use crate::stream::Stream;
 
-/// A socket that says when the first byte of a head has come, and when all is written.
-pub(super) struct Watched {
+/// A socket whose bytes come by way of `R`.
+pub(super) struct Watched<R> {
     pub(super) stream: Stream,
     pub(super) state: Rc<State>,
-    guard: Guard,
-    /// What has come and may not go on, or not yet.
-    held: BytesMut,
-    /// How much of it may go on.
-    cleared: usize,
-    fault: Option<Fault>,
+    pub(super) reader: R,
 }
 
-impl Watched {
-    /// Watches a connection whose heads have at most `longest` bytes.
-    pub(super) fn new(stream: Stream, state: Rc<State>, longest: usize) -> Self {
-        Self { stream, state, guard: Guard::new(longest), held: BytesMut::new(), cleared: 0, fault: None }
-    }
+/// What stands between a connection's bytes and the parser.
+pub(super) trait Reader: Unpin {
+    /// Reads what may go on.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    fn poll_read(
+        &mut self,
+        stream: &mut Stream,
+        state: &Rc<State>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>;
 
-    /// All that has come and was not taken; it is no request.
-    pub(super) fn take(&mut self) -> BytesMut {
-        self.cleared = 0;
-        std::mem::take(&mut self.held)
-    }
+    /// Says that nothing more is sent.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    fn poll_close(&mut self, stream: &mut Stream, state: &State, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
 
-    /// Whether nothing has come that was not taken.
-    pub(super) fn is_clear(&self) -> bool {
-        self.held.is_empty()
-    }
-
-    /// Why the connection came to its end, where what came is no head.
-    pub(super) const fn fault(&self) -> Option<Fault> {
-        self.fault
+impl<R> Watched<R> {
+    pub(super) const fn new(stream: Stream, state: Rc<State>, reader: R) -> Self {
+        Self { stream, state, reader }
     }
 
     /// Says that nothing more is sent, unless the parser has.
@@ -81,87 +73,16 @@ impl Watched {
             }
         }
     }
-
-    /// Whether a head has begun in what is held; an empty line is none yet.
-    pub(super) fn has_begun(&self) -> bool {
-        has_begun(&self.held)
-    }
-
-    /// Hands on what may go on of what is held; `None` where there is nothing.
-    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) -> Option<Poll<io::Result<()>>> {
-        if self.cleared == 0 && self.fault.is_none() && !self.held.is_empty() {
-            if self.state.phase.get() == Phase::Waiting && self.has_begun() {
-                self.state.enter(Phase::Head);
-            }
-            match self.guard.take(&self.held) {
-                Ok(taken) => self.cleared = taken,
-                Err(fault) => self.fault = Some(fault),
-            }
-        }
-        if self.cleared > 0 {
-            let here = self.cleared.min(buf.remaining());
-            buf.put_slice(self.held.get(..here).unwrap_or_default());
-            self.held.advance(here);
-            self.cleared -= here;
-            if self.held.is_empty() {
-                self.held = BytesMut::new();
-            }
-            return Some(Poll::Ready(Ok(())));
-        }
-        // To the parser it is the end of the connection.
-        self.fault.is_some().then_some(Poll::Ready(Ok(())))
-    }
 }
 
-fn has_begun(bytes: &[u8]) -> bool {
-    !b"\r\n".starts_with(bytes)
-}
-
-impl AsyncRead for Watched {
+impl<R: Reader> AsyncRead for Watched<R> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        loop {
-            // What follows a message waits until all of that one's answer is with the kernel: to the parser
-            // a fault is the end of the connection, and then it throws away what it has not written.
-            let is_answered = !this.state.is_answering.get() && this.state.is_flushed.get();
-            let is_early = this.cleared == 0 && this.guard.is_in_head() && !is_answered;
-            if !is_early && let Some(handed) = this.hand_on(buf) {
-                return handed;
-            }
-            if is_early && !this.held.is_empty() {
-                this.state.reader.set(Some(cx.waker().clone()));
-                return Poll::Pending;
-            }
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            let come = buf.filled().get(before..).unwrap_or_default();
-            if come.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            if this.state.phase.get() == Phase::Waiting && has_begun(come) {
-                this.state.enter(Phase::Head);
-            }
-            let taken = match &this.fault {
-                None if !is_early && this.held.is_empty() => this.guard.take(come),
-                None | Some(_) => Ok(0),
-            };
-            let taken = taken.unwrap_or_else(|fault| {
-                this.fault = Some(fault);
-                0
-            });
-            if taken == come.len() {
-                return Poll::Ready(Ok(()));
-            }
-            this.held.extend_from_slice(come.get(taken..).unwrap_or_default());
-            buf.set_filled(before + taken);
-            if taken > 0 {
-                return Poll::Ready(Ok(()));
-            }
-        }
+        this.reader.poll_read(&mut this.stream, &this.state, cx, buf)
     }
 }
 
-impl AsyncWrite for Watched {
+impl<R: Reader> AsyncWrite for Watched<R> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.state.is_flushed.set(false);
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -190,12 +111,8 @@ impl AsyncWrite for Watched {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The fault is still to be answered.
-        if self.fault.is_some() {
-            return Poll::Ready(Ok(()));
-        }
-        self.state.is_shut.set(true);
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.reader.poll_close(&mut this.stream, &this.state, cx)
     }
 }

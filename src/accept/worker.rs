@@ -102,7 +102,7 @@ pub(super) struct Seat {
 
 /// What a worker's tasks share.
 struct Shared {
-    worker: Worker,
+    worker: Rc<Worker>,
     watch: Rc<Watch>,
     open: Arc<AtomicUsize>,
     draining: watch::Receiver<bool>,
@@ -166,7 +166,7 @@ impl Seat {
 
     async fn work(self, first: Next) {
         let Self { open, draining, mut inbox } = self;
-        let worker = Worker::new(first.live(None).await);
+        let worker = Rc::new(Worker::new(first.live(None).await));
         let (watch, doors) = (Rc::new(Watch::default()), RefCell::default());
         let shared = Rc::new(Shared { worker, watch, open, draining, doors, accepting: Cell::new(0) });
         shared.open_doors(first);
@@ -278,9 +278,9 @@ async fn accept(door: u64, socket: TcpListener, tls: Rc<RefCell<Option<Arc<Tls>>
                 let tls = tls.borrow().clone();
                 let client = Client::new(address.ip(), tls.is_some(), &live);
                 let entry = shared.watch.enter(door);
-                let shared = Rc::clone(shared);
+                let worker = Rc::clone(&shared.worker);
                 spawn_local(async move {
-                    connection::serve(stream, tls, client, &shared.worker, entry).await;
+                    connection::serve(stream, tls, client, worker, entry).await;
                     drop(counted);
                 });
             }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::alarm::{Alarm, Alarms};
 use super::answer::{Framing, Piece};
 use super::error::ForwardError;
 use super::exchange::Exchange;
@@ -20,6 +19,7 @@ use super::leash::Leash;
 use super::pool::Pool;
 use super::upgrade::Tunnel;
 use crate::accept::Busy;
+use crate::alarm::{Alarm, Alarms};
 use crate::clock;
 
 /// Why a request body was cut off.

@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::alarm::{Alarm, Alarms};
 use super::error::{ForwardError, Phase};
 use super::pool::Target;
+use crate::alarm::{Alarm, Alarms};
 use crate::stream::Stream;
 
 /// What is read at once inside a head, and of a short body.

@@ -12,7 +12,6 @@
 //!
 //! What it does not do: follow redirects, cache, or decide anything about the caller.
 
-pub mod alarm;
 pub mod answer;
 pub mod body;
 pub mod connection;
@@ -45,6 +44,7 @@ use self::leash::Leashes;
 use self::pool::{Pool, Target};
 use self::upgrade::Tunnel;
 use crate::accept::{Busy, Peer};
+use crate::alarm::Alarm;
 use crate::authorize::Permit;
 use crate::clock;
 use crate::route::Protocol;
@@ -102,6 +102,12 @@ impl Connections {
     /// Ends what has taken too long; called a few times a second.
     pub fn look(&self, now: Instant) {
         self.pool.alarms().look(now);
+    }
+
+    /// A time limit of this worker, looked at with all others.
+    #[must_use]
+    pub fn alarm(&self) -> Alarm {
+        self.pool.alarms().alarm()
     }
 
     /// Closes idle connections that nobody will use any more.

@@ -12,10 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarms;
 use super::connection::Connection;
 use super::error::ForwardError;
 use super::secure::Secure;
+use crate::alarm::Alarms;
 use crate::clock;
 
 /// Idle connections that are kept for one target by one worker.

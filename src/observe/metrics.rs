@@ -61,12 +61,14 @@ pub enum HeadFault {
     PlainHttp,
     /// There was no TLS to carry it: closed.
     Handshake,
+    /// More frames of HTTP/2 that bring nothing than a client may send: GOAWAY.
+    Flood,
 }
 
 impl HeadFault {
     /// All labels, in the order of the variants.
-    pub const LABELS: [&'static str; 5] =
-        ["malformed_head", "head_too_large", "head_timeout", "plain_http", "tls_handshake"];
+    pub const LABELS: [&'static str; 6] =
+        ["malformed_head", "head_too_large", "head_timeout", "plain_http", "tls_handshake", "flood"];
 
     const fn number(self) -> usize {
         match self {
@@ -75,6 +77,7 @@ impl HeadFault {
             Self::TooSlow => 2,
             Self::PlainHttp => 3,
             Self::Handshake => 4,
+            Self::Flood => 5,
         }
     }
 

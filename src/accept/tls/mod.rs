@@ -94,7 +94,7 @@ impl Tls {
         let config = config.with_protocol_versions(versions).map_err(|error| error.to_string())?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&certificates) as _;
         let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Workers share it, so that a client resumes at whichever it comes back to.
         config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
         config.send_tls13_tickets = 1;

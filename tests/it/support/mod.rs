@@ -5,6 +5,7 @@ pub mod client;
 pub mod cluster;
 pub mod fault;
 pub mod gateway;
+pub mod h2;
 pub mod redis;
 pub mod sign;
 pub mod tls;
