@@ -3,6 +3,7 @@
 //! The wall clock says whether a token is in its time; the monotonic clock says how long something
 //! took and when a limit is over. A step of the wall clock never moves a time limit.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The wall clock.
@@ -48,4 +49,12 @@ pub fn unix_millis(time: SystemTime) -> u64 {
 
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Whole milliseconds from a moment shortly before the first call; never 0. For what is kept in an atomic.
+#[must_use]
+pub fn millis(at: Instant) -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(|| at.checked_sub(Duration::from_secs(1)).unwrap_or(at));
+    u64::try_from(at.saturating_duration_since(*start).as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -106,7 +106,21 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("config", vec!["accept", "admit", "authenticate", "forward", "gateway", "respond", "route", "store"]),
-        ("cli", vec!["accept", "authenticate", "clock", "config", "gateway", "observe", "percent", "route", "store"]),
+        (
+            "cli",
+            vec![
+                "accept",
+                "authenticate",
+                "clock",
+                "config",
+                "forward::check",
+                "gateway",
+                "observe",
+                "percent",
+                "route",
+                "store",
+            ],
+        ),
     ])
 }
 

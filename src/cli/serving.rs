@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Failure;
@@ -26,6 +26,7 @@ use crate::authenticate::keys::remote::RemoteKeys;
 use crate::clock;
 use crate::config;
 use crate::config::compile::{Background, Compiled, Kept};
+use crate::forward::check;
 use crate::gateway::Gateway;
 use crate::observe::admin::{Admin, Shown};
 
@@ -47,6 +48,8 @@ pub struct Serving {
     /// What keeps published keys up to date, and certificates; others end with what they serve.
     refreshers: Running<RemoteKeys>,
     keepers: Running<Tls>,
+    /// Checks of targets.
+    checks: JoinSet<()>,
 }
 
 /// What is kept up to date, and the tasks that do it.
@@ -130,6 +133,7 @@ impl Serving {
             Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
         })?;
         let keepers = keep(&listeners, Vec::new());
+        let checks = check::start(gateway.forwarder.upstreams());
         let admin_page = Arc::new(Admin::new(shown(&gateway, &workers, &listeners)));
         let admin_task = tokio::spawn(Arc::clone(&admin_page).serve(admin_listener));
         tell(&workers, &listeners);
@@ -145,6 +149,7 @@ impl Serving {
             kept,
             refreshers,
             keepers,
+            checks,
         })
     }
 
@@ -245,6 +250,7 @@ impl Serving {
             stays
         });
         self.keepers = keep(&listeners, std::mem::take(&mut self.keepers));
+        self.checks = check::start(gateway.forwarder.upstreams());
         tell(&self.workers, &listeners);
         self.kept = kept;
         self.admin.show(shown(&gateway, &self.workers, &listeners));

@@ -10,15 +10,18 @@ use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 
 use super::access::Access;
+use super::count::{Count, UpTo};
 use super::header::HeaderSource;
 use super::origin::{CorsOrigin, FieldName};
 use super::place::At;
 use super::section::{Named, section};
+use super::target::TargetSource;
 use super::unit::Size;
-use super::value::{Count, EncodedSlash, Host, Version};
+use super::value::{EncodedSlash, Host, Version};
 use crate::accept::tls::MinVersion;
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
+use crate::forward::balance::Choice;
 use crate::route::{Protocol, RevocationMode, WhenUnavailable};
 
 section! {
@@ -185,8 +188,19 @@ section! {
 section! {
     /// One service behind the gateway.
     pub struct Upstream {
-        /// Where it is: `http://host:port` or `https://host:port`, in turn; one that takes no connection is passed over.
-        required targets: Vec<At<String>>,
+        /// Where it is: `http://host:port` or `https://host:port`, or with its share `{ url: ..., weight: 3 }`. One that
+        /// takes no connection is passed over.
+        required targets: Vec<At<TargetSource>>,
+        /// How one is chosen: `least_requests` (in turn, unless another one has less to do) or `round_robin` (in turn).
+        default balance: Choice = "least_requests",
+        /// A page that each target is asked for; what is down gets no request. Left out: none is asked.
+        optional health_check: HealthCheck,
+        /// When a target is passed over that gives no usable answer.
+        default ejection: Ejection = "{}",
+        /// How often a request may go to another target after one that gave no usable answer, if that changes nothing.
+        default retries: UpTo<10> = "1",
+        /// Most requests under way at one target; past that 503.
+        default max_requests: Count<1_000_000> = "1024",
         /// How `https://` targets prove who they are, and the gateway to them.
         optional tls: UpstreamTls,
         /// From sending a request to the head of its answer, while no body is moving: 504.
@@ -197,6 +211,37 @@ section! {
         default idle_timeout: Duration = "60s",
         /// How long an idle connection is kept; shorter than the service's own limit.
         default keep_alive: Duration = "4s",
+    }
+}
+
+section! {
+    /// A page that each target is asked for.
+    pub struct HealthCheck {
+        /// Its path, with a query if there is one; a 2xx is good.
+        required path: String,
+        /// The `Host` that is asked for; otherwise the target's own.
+        optional host: String,
+        /// From one check to the next, give or take a tenth.
+        default interval: Duration = "5s",
+        /// For one check.
+        default timeout: Duration = "1s",
+        /// Good ones in a row after which it is up again.
+        default healthy: Count<100> = "2",
+        /// Bad ones in a row after which it is down; the first check of all decides at once.
+        default unhealthy: Count<100> = "3",
+    }
+}
+
+section! {
+    /// When a target is passed over that gives no usable answer: none in time, none at all, or garbage. What it answers,
+    /// 5xx included, is an answer.
+    pub struct Ejection {
+        /// After so many in a row.
+        default failures: Count<1_000_000> = "5",
+        /// For how long; then one request tries it. Twice as long each time that fails.
+        default time: Duration = "10s",
+        /// For how long at most.
+        default max_time: Duration = "5m",
     }
 }
 

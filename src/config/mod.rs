@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod compile;
+pub mod count;
 pub mod file;
 pub mod header;
 pub mod mistake;
@@ -12,6 +13,7 @@ pub mod origin;
 pub mod place;
 pub mod schema;
 pub mod section;
+pub mod target;
 pub mod unit;
 pub mod value;
 

@@ -113,30 +113,6 @@ impl Read for MinVersion {
     }
 }
 
-/// A whole number from 1 to `MOST`.
-#[derive(Clone, Copy, Debug)]
-pub struct Count<const MOST: usize>(pub usize);
-
-impl<const MOST: usize> Read for Count<MOST> {
-    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let number = match &node.value {
-            Value::Whole(number) => usize::try_from(*number).ok(),
-            Value::Text(Text { text, is_secret: true }) => text.parse().ok(),
-            Value::Null | Value::Bool(_) | Value::Fraction(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
-        };
-        let fits = number.filter(|number| (1..=MOST).contains(number));
-        if fits.is_none() {
-            let mistake = Mistake::new(node.place, path, node.value.shown());
-            mistakes.add(mistake.allowed(format!("a whole number from 1 to {MOST}")));
-        }
-        fits.map(Self)
-    }
-
-    fn schema() -> serde_json::Value {
-        json!({ "type": "integer", "minimum": 1, "maximum": MOST })
-    }
-}
-
 /// The format's version: `1`.
 #[derive(Clone, Copy, Debug)]
 pub struct Version;
@@ -355,6 +331,11 @@ words!(crate::route::RevocationMode:
 words!(crate::route::WhenUnavailable:
     "deny" => Self::Deny,
     "allow" => Self::Allow,
+);
+
+words!(crate::forward::balance::Choice:
+    "least_requests" => Self::LeastRequests,
+    "round_robin" => Self::RoundRobin,
 );
 
 words!(crate::authenticate::headers::Encoding:

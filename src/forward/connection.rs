@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -14,8 +14,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::error::{ForwardError, Phase};
-use super::pool::Target;
+use super::health::InFlight;
+use super::target::Target;
 use crate::alarm::{Alarm, Alarms};
+use crate::clock;
 use crate::stream::Stream;
 
 /// What is read at once inside a head, and of a short body.
@@ -35,6 +37,10 @@ pub struct Connection {
     pub key: Arc<str>,
     /// Whether it has served an exchange before.
     pub is_reused: bool,
+    /// When it was made.
+    pub opened: Instant,
+    /// The request that it carries, where its target counts that.
+    pub load: Option<InFlight>,
 }
 
 impl Connection {
@@ -45,7 +51,8 @@ impl Connection {
     pub async fn open(target: &Target, limit: Duration, alarms: &Alarms) -> Result<Self, ForwardError> {
         let stream = timeout(limit, reach(target)).await.map_err(|_| ForwardError::TimedOut(Phase::Connect))??;
         let (key, alarm) = (Arc::clone(&target.key), alarms.alarm());
-        Ok(Self { stream, buffer: BytesMut::new(), alarm, key, is_reused: false })
+        let opened = clock::monotonic();
+        Ok(Self { stream, buffer: BytesMut::new(), alarm, key, is_reused: false, opened, load: None })
     }
 
     /// Whether nothing has come since the last answer: no byte, no end.
@@ -70,6 +77,7 @@ impl Connection {
     /// Prepares the connection for its next exchange.
     pub fn rest(&mut self) {
         self.alarm.clear();
+        self.load = None;
         self.is_reused = true;
         if self.buffer.capacity() > SMALL_READ {
             self.buffer = BytesMut::new();
@@ -103,7 +111,10 @@ impl Connection {
 }
 
 /// A way to the target.
-async fn reach(target: &Target) -> Result<Stream, ForwardError> {
+///
+/// # Errors
+/// `Unreachable`, `Insecure`.
+pub(super) async fn reach(target: &Target) -> Result<Stream, ForwardError> {
     let socket = TcpStream::connect(&*target.address).await.map_err(|_| ForwardError::Unreachable)?;
     socket.set_nodelay(true).map_err(|_| ForwardError::Unreachable)?;
     match &target.tls {

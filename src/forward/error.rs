@@ -9,6 +9,10 @@ pub enum ForwardError {
     Unreachable,
     /// No target could prove who it is.
     Insecure,
+    /// Checks say that every target is down.
+    Unhealthy,
+    /// Every target has as many requests as it may have.
+    Saturated,
     /// A target took too long.
     TimedOut(Phase),
     /// The target closed the connection, or answered what is not HTTP, before an answer began.
@@ -32,9 +36,11 @@ pub enum Phase {
 
 impl ForwardError {
     /// All labels, in the order of [`ForwardError::number`].
-    pub const LABELS: [&'static str; 8] = [
+    pub const LABELS: [&'static str; 10] = [
         "upstream_unreachable",
         "upstream_tls",
+        "upstream_unhealthy",
+        "upstream_saturated",
         "upstream_connect_timeout",
         "upstream_response_timeout",
         "upstream_broken",
@@ -49,12 +55,14 @@ impl ForwardError {
         match self {
             Self::Unreachable => 0,
             Self::Insecure => 1,
-            Self::TimedOut(Phase::Connect) => 2,
-            Self::TimedOut(Phase::Response) => 3,
-            Self::Broken => 4,
-            Self::BodyOverflow => 5,
-            Self::BodyTooSlow => 6,
-            Self::ClientGone => 7,
+            Self::Unhealthy => 2,
+            Self::Saturated => 3,
+            Self::TimedOut(Phase::Connect) => 4,
+            Self::TimedOut(Phase::Response) => 5,
+            Self::Broken => 6,
+            Self::BodyOverflow => 7,
+            Self::BodyTooSlow => 8,
+            Self::ClientGone => 9,
         }
     }
 
@@ -69,6 +77,7 @@ impl ForwardError {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Unreachable | Self::Insecure | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Unhealthy | Self::Saturated => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimedOut(Phase::Connect | Phase::Response) => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyOverflow => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -82,12 +91,29 @@ impl ForwardError {
         match self {
             Self::Unreachable => "the service behind the gateway cannot be reached",
             Self::Insecure => "the service behind the gateway cannot be reached securely",
+            Self::Unhealthy => "the service behind the gateway is down",
+            Self::Saturated => "the service behind the gateway has as many requests as it takes",
             Self::TimedOut(Phase::Connect) => "the service behind the gateway took too long to take the connection",
             Self::TimedOut(Phase::Response) => "the service behind the gateway took too long to answer",
             Self::Broken => "the service behind the gateway gave no usable answer",
             Self::BodyOverflow => "the body is longer than is taken here",
             Self::BodyTooSlow => "the body came too slowly",
             Self::ClientGone => "the body ended early or is not well formed",
+        }
+    }
+
+    /// Whether the client should come back: `Retry-After` in seconds.
+    #[must_use]
+    pub const fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::Unhealthy | Self::Saturated => Some(1),
+            Self::Unreachable
+            | Self::Insecure
+            | Self::TimedOut(Phase::Connect | Phase::Response)
+            | Self::Broken
+            | Self::BodyOverflow
+            | Self::BodyTooSlow
+            | Self::ClientGone => None,
         }
     }
 }

@@ -46,6 +46,17 @@ enum Sending {
     Broken,
 }
 
+/// Where a request may go out a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Nowhere.
+    No,
+    /// At the same target: the connection had been waiting, and was dead.
+    Here,
+    /// At another target.
+    Elsewhere,
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -88,15 +99,19 @@ impl Exchange {
         Ok(head)
     }
 
-    /// Whether the request may go out a second time, on another connection, after this fault: it
-    /// never went out, or it had no body, doing it twice is doing it once (RFC 9110 §9.2.2), and
-    /// nothing was answered.
+    /// Where the request may go out a second time after this fault. Only if it never went out, or if it had no
+    /// body and doing it twice is doing it once (RFC 9110 §9.2.2).
     #[must_use]
-    pub fn may_repeat(&self, fault: Fault, method: &Method) -> bool {
+    pub fn again(&self, fault: Fault, method: &Method) -> Again {
         let is_idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method);
         let is_unsent = !self.outgoing.has_begun && !self.upload.is_touched();
         let has_no_body = matches!(self.upload, Upload::Empty);
-        self.connection.is_reused && fault == Fault::Unanswered && (is_unsent || (has_no_body && is_idempotent))
+        match fault {
+            Fault::Unanswered | Fault::Malformed if !is_unsent && !(has_no_body && is_idempotent) => Again::No,
+            Fault::Unanswered if self.connection.is_reused => Again::Here,
+            Fault::Unanswered | Fault::Malformed => Again::Elsewhere,
+            Fault::Upload(_) | Fault::TimedOut => Again::No,
+        }
     }
 
     /// Whether all of the request is out.
@@ -178,11 +193,15 @@ impl Exchange {
                 }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Fault::Malformed)),
             }
-            if let Some(head) = reader.read(&mut self.connection.buffer, method)? {
-                return Poll::Ready(Ok(head));
-            }
-            if self.connection.buffer.len() > MAX_HEAD {
+            let come = self.connection.buffer.len();
+            let head = reader.read(&mut self.connection.buffer, method)?;
+            // What is left after a head is its body's.
+            let read = if head.is_some() { come - self.connection.buffer.len() } else { come };
+            if read > MAX_HEAD {
                 return Poll::Ready(Err(Fault::Malformed));
+            }
+            if let Some(head) = head {
+                return Poll::Ready(Ok(head));
             }
         }
         self.poll_time_out(cx, limit).map(|()| Err(Fault::TimedOut))

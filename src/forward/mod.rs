@@ -1,11 +1,10 @@
 //! A permit sends the request upstream.
 //!
 //! 1. The head is rewritten (`headers`); the path that goes on is the one that matched.
-//! 2. A connection is taken from the worker's pool, or made, to the targets in turn. A target that
-//!    takes no connection is passed over: nothing has been sent to it.
-//! 3. A pooled connection may turn out to be dead. The request is sent once more, on a new one, if
-//!    it never went out, or if nothing was answered, its body is empty and its method idempotent
-//!    (RFC 9110 §9.2.2).
+//! 2. A target is chosen (`balance`), by how it is doing (`health`, `check`), and a connection to it taken from
+//!    the worker's pool, or made (`attempt`).
+//! 3. One exchange is made on it (`exchange`); where that fails the request may go out again, if that
+//!    changes nothing.
 //! 4. Both bodies stream. Each wait has its own limit: connecting, the answer's head, silence
 //!    inside a body; and the route's `request_timeout` bounds all that comes before the answer's
 //!    head together, every target and the second try included.
@@ -13,41 +12,47 @@
 //! What it does not do: follow redirects, cache, or decide anything about the caller.
 
 pub mod answer;
+mod attempt;
+pub mod balance;
 pub mod body;
+pub mod check;
 pub mod connection;
 pub mod error;
 pub mod exchange;
 pub mod frames;
 pub mod headers;
+pub mod health;
 pub mod leash;
 pub mod pool;
 pub mod secure;
+pub mod target;
 pub mod trace;
 pub mod upgrade;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::answer::Head;
+use self::attempt::Attempt;
+use self::balance::Balance;
 use self::body::{Answer, Upload, UploadFault, UploadLimits};
-use self::connection::Connection;
+use self::check::HealthCheck;
 pub use self::error::{ForwardError, Phase};
-use self::exchange::{Exchange, Fault};
+use self::exchange::Fault;
 use self::headers::{BodyFraming, HeaderPlan, Sources};
+use self::health::Ejection;
 use self::leash::Leashes;
-use self::pool::{Pool, Target};
+use self::pool::Pool;
+use self::target::Target;
 use self::upgrade::Tunnel;
 use crate::accept::{Busy, Peer};
 use crate::alarm::Alarm;
 use crate::authorize::Permit;
-use crate::clock;
-use crate::route::Protocol;
 
 /// A named service with one or more targets.
 #[derive(Debug)]
@@ -64,12 +69,24 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
+    /// Whose turn it is.
+    pub balance: Balance,
+    /// When a target is passed over.
+    pub ejection: Ejection,
+    /// How targets are checked, where they are.
+    pub check: Option<HealthCheck>,
+    /// Most requests under way at one target, of all workers together.
+    pub max_requests: u32,
+    /// How often a request may go to another target after one that gave no usable answer.
+    pub retries: usize,
+    /// Requests that are on their second try.
+    pub retrying: AtomicU32,
 }
 
 /// All upstreams and how requests to them are rewritten.
 #[derive(Debug)]
 pub struct Forwarder {
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Arc<Upstream>>,
     plan: HeaderPlan,
 }
 
@@ -77,7 +94,8 @@ pub struct Forwarder {
 #[derive(Default)]
 pub struct Connections {
     pool: Pool,
-    turn: Cell<usize>,
+    /// Whose turn it is, by the place of the upstream.
+    turns: RefCell<Vec<usize>>,
 }
 
 /// One request with what the gateway adds to it.
@@ -116,23 +134,30 @@ impl Connections {
         self.pool.sweep(longest.unwrap_or_default());
     }
 
-    fn next_turn(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn
+    /// The next turn of an upstream. Each worker begins somewhere else.
+    fn turn(&self, upstream: usize) -> usize {
+        let mut turns = self.turns.borrow_mut();
+        while turns.len() <= upstream {
+            turns.push(fastrand::usize(..1 << 16));
+        }
+        let turn = turns.get_mut(upstream);
+        turn.map_or(0, |turn| {
+            *turn = turn.wrapping_add(1);
+            *turn
+        })
     }
 }
 
 impl Forwarder {
     /// A forwarder to these upstreams.
     #[must_use]
-    pub const fn new(upstreams: Vec<Upstream>, plan: HeaderPlan) -> Self {
-        Self { upstreams, plan }
+    pub fn new(upstreams: Vec<Upstream>, plan: HeaderPlan) -> Self {
+        Self { upstreams: upstreams.into_iter().map(Arc::new).collect(), plan }
     }
 
     /// The upstreams, by their place.
     #[must_use]
-    pub fn upstreams(&self) -> &[Upstream] {
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
     }
 
@@ -165,6 +190,7 @@ impl Forwarder {
         let attempt = Attempt {
             upstream,
             connections,
+            turn: connections.turn(route.upstream),
             method: &head.method,
             bytes: self.plan.write(sources).into(),
             way: (framing, upgrade),
@@ -193,66 +219,6 @@ fn answered(status: StatusCode, headers: HeaderMap, answer: Answer) -> Response<
     response
 }
 
-/// The tries that one request has.
-struct Attempt<'a> {
-    upstream: &'a Upstream,
-    connections: &'a Connections,
-    method: &'a Method,
-    bytes: Bytes,
-    /// How the body is framed, and what the connection is to change to.
-    way: (BodyFraming, Option<Protocol>),
-    /// For one answer, counted from when its request went out or its body last moved.
-    limit: Duration,
-    /// For all tries together, as long as no body moves.
-    until: Instant,
-}
-
-impl Attempt<'_> {
-    async fn send(&self, upload: Upload, started: Instant) -> Result<(Head, Exchange), ForwardError> {
-        let connection = self.lease(started).await?;
-        let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.way);
-        let fault = match exchange.answer(self.method, self.limit, self.until).await {
-            Ok(head) => return Ok((head, exchange)),
-            Err(fault) => fault,
-        };
-        if !exchange.may_repeat(fault, self.method) {
-            return Err(fault.into());
-        }
-        let connection = self.connect(self.connections.next_turn()).await?;
-        let mut exchange = Exchange::new(connection, self.bytes.clone(), exchange.upload, self.way);
-        let head = exchange.answer(self.method, self.limit, self.until).await?;
-        Ok((head, exchange))
-    }
-
-    /// A connection to one of the targets, in turn: an idle one, or a new one.
-    async fn lease(&self, now: Instant) -> Result<Connection, ForwardError> {
-        let turn = self.connections.next_turn();
-        let first = self.target(turn).ok_or(ForwardError::Unreachable)?;
-        match self.connections.pool.take(first, self.upstream.keep_alive, now) {
-            Some(connection) => Ok(connection),
-            None => self.connect(turn).await,
-        }
-    }
-
-    /// A new connection; a target that does not take one is passed over for the next.
-    async fn connect(&self, turn: usize) -> Result<Connection, ForwardError> {
-        let mut failure = ForwardError::Unreachable;
-        for step in 0..self.upstream.targets.len() {
-            let target = self.target(turn.wrapping_add(step)).ok_or(ForwardError::Unreachable)?;
-            let left = self.until.saturating_duration_since(clock::monotonic());
-            match self.connections.pool.connect(target, self.upstream.connect_timeout.min(left)).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    fn target(&self, turn: usize) -> Option<&Target> {
-        self.upstream.targets.get(turn.checked_rem(self.upstream.targets.len())?)
-    }
-}
-
 impl From<Fault> for ForwardError {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -261,6 +227,16 @@ impl From<Fault> for ForwardError {
             Fault::Upload(UploadFault::Gone) => Self::ClientGone,
             Fault::TimedOut => Self::TimedOut(Phase::Response),
             Fault::Unanswered | Fault::Malformed => Self::Broken,
+        }
+    }
+}
+
+impl Fault {
+    /// Whether it is the target's, and not the client's.
+    const fn is_targets(self) -> bool {
+        match self {
+            Self::TimedOut | Self::Unanswered | Self::Malformed => true,
+            Self::Upload(_) => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //!    used again. `keep_alive` is shorter than what servers usually grant (5 s), so that they rarely
 //!    close first.
 //! 3. Connections of one target never serve another.
+//! 4. None is used for longer than some minutes, so that names are looked up again while there is load.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,23 +15,15 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::ForwardError;
-use super::secure::Secure;
+use super::target::Target;
 use crate::alarm::Alarms;
 use crate::clock;
 
 /// Idle connections that are kept for one target by one worker.
 const MAX_IDLE: usize = 512;
 
-/// One address of an upstream.
-#[derive(Debug)]
-pub struct Target {
-    /// `host:port`.
-    pub address: Arc<str>,
-    /// Which connections lead to it: those with the same address, and the same TLS.
-    pub key: Arc<str>,
-    /// Nothing where it speaks plain HTTP.
-    pub tls: Option<Secure>,
-}
+/// The longest that one connection is used again.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// A worker's idle connections by target.
 #[derive(Clone, Default)]
@@ -74,7 +67,7 @@ impl Pool {
     /// Puts a connection back for the next exchange.
     pub fn give_back(&self, mut connection: Connection, now: Instant) {
         // What came after the answer belongs to nobody.
-        if !connection.buffer.is_empty() {
+        if !connection.buffer.is_empty() || now.saturating_duration_since(connection.opened) > MAX_AGE {
             return;
         }
         connection.rest();

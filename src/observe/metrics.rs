@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::clock;
 use crate::denial::Denial;
-use crate::forward::ForwardError;
+use crate::forward::health::{Numbers, Standing};
+use crate::forward::{ForwardError, Upstream};
 use crate::respond::Refusal;
 
 /// Upper bounds of the duration buckets, in microseconds.
@@ -197,7 +199,7 @@ pub struct Gauge {
 
 /// The page in Prometheus text format (0.0.4).
 #[must_use]
-pub fn page(workers: &[Arc<Counters>], gauges: &[Gauge]) -> String {
+pub fn page(workers: &[Arc<Counters>], gauges: &[Gauge], upstreams: &[Arc<Upstream>]) -> String {
     let mut page = Page(String::new());
     let routes = workers.first().map_or(&[][..], |worker| &worker.routes);
     let names: Vec<&str> = routes.iter().map(|route| &*route.id).chain(std::iter::once("")).collect();
@@ -251,6 +253,7 @@ pub fn page(workers: &[Arc<Counters>], gauges: &[Gauge]) -> String {
     let parked = total(&|worker| Some(&worker.all.connections_parked));
     page.head("connections_parked", "gauge", "Of those, the ones that wait and hold no buffers.");
     page.line("connections_parked", "", parked.saturating_sub(total(&|worker| Some(&worker.all.connections_resumed))));
+    page.targets(upstreams);
     for gauge in gauges {
         page.head(gauge.name, if gauge.name.ends_with("_total") { "counter" } else { "gauge" }, gauge.help);
         page.line(gauge.name, "", gauge.value);
@@ -272,6 +275,37 @@ impl Page {
         } else {
             writeln!(self.0, "bearward_{name}{{{labels}}} {value}")
         };
+    }
+
+    fn targets(&mut self, upstreams: &[Arc<Upstream>]) {
+        let targets: Vec<(String, Numbers, Standing)> = upstreams
+            .iter()
+            .flat_map(|upstream| upstream.targets.iter().map(move |target| (upstream, target)))
+            .map(|(upstream, target)| {
+                let labels = format!("upstream=\"{}\",target=\"{}\"", upstream.name.escape_debug(), target.address);
+                (labels, target.health.numbers(), target.health.standing(clock::monotonic()))
+            })
+            .collect();
+        self.head("target_requests", "gauge", "Requests under way at a target.");
+        for (labels, numbers, _) in &targets {
+            self.line("target_requests", labels, numbers.requests);
+        }
+        self.head("target_up", "gauge", "Whether a target gets requests (1), or is down or passed over (0).");
+        for (labels, _, standing) in &targets {
+            self.line("target_up", labels, u8::from(matches!(standing, Standing::Open | Standing::Trial)));
+        }
+        self.head(
+            "target_ejections_total",
+            "counter",
+            "How often a target was passed over, having given no usable answers.",
+        );
+        for (labels, numbers, _) in &targets {
+            self.line("target_ejections_total", labels, numbers.ejections);
+        }
+        self.head("target_retries_total", "counter", "Requests that failed at a target and were sent to another one.");
+        for (labels, numbers, _) in &targets {
+            self.line("target_retries_total", labels, numbers.retries);
+        }
     }
 
     fn histogram(&mut self, route: &str, count: &dyn Fn(usize) -> u64, micros: u64) {

@@ -67,6 +67,13 @@ impl Refusal {
         }
     }
 
+    const fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::Denied(denial) => denial.retry_after(),
+            Self::Failed(error) => error.retry_after(),
+        }
+    }
+
     const fn detail(&self) -> &'static str {
         match self {
             Self::Denied(denial) => denial.detail(),
@@ -116,8 +123,16 @@ impl Responder {
                 headers.insert(CONNECTION, CLOSE);
             }
             Refusal::Failed(
-                ForwardError::Unreachable | ForwardError::Insecure | ForwardError::TimedOut(_) | ForwardError::Broken,
+                ForwardError::Unreachable
+                | ForwardError::Insecure
+                | ForwardError::Unhealthy
+                | ForwardError::Saturated
+                | ForwardError::TimedOut(_)
+                | ForwardError::Broken,
             ) => {}
+        }
+        if let Some(seconds) = refusal.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -130,9 +145,6 @@ impl Responder {
             && let Ok(value) = HeaderValue::try_from(&**allow)
         {
             headers.insert(ALLOW, value);
-        }
-        if let Some(seconds) = denial.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         // After a body that is not read, or a head that is not understood, nothing is taken for a request.
         if matches!(denial, Denial::BodyTooLarge | Denial::MalformedRequest) {

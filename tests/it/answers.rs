@@ -321,10 +321,10 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
     });
     let broken = Upstream::scripted(|_, _| false);
     let (_held, deaf) = deaf();
-    let gateway = |upstream: SocketAddr, tls: &str| {
-        let scheme = if tls.is_empty() { "http://" } else { "https://" };
+    let gateway = |upstream: SocketAddr, keys: &str| {
+        let scheme = if keys.contains("tls:") { "https://" } else { "http://" };
         let yaml = config(upstream, "")
-            .replace("\"] } }\ndefaults", &format!("\"], timeout: 300ms, connect_timeout: 200ms{tls} }} }}\ndefaults"))
+            .replace("\"] } }\ndefaults", &format!("\"], connect_timeout: 200ms, {keys} }} }}\ndefaults"))
             .replace(&format!("http://{upstream}"), &format!("{scheme}{upstream}"))
             .replace("realm: test }", "realm: test, limits: { body: 1KiB, body_timeout: 200ms } }");
         let folder = tempfile::tempdir().expect("a folder");
@@ -338,6 +338,8 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
     for error in [
         ForwardError::Unreachable,
         ForwardError::Insecure,
+        ForwardError::Unhealthy,
+        ForwardError::Saturated,
         ForwardError::TimedOut(Phase::Connect),
         ForwardError::TimedOut(Phase::Response),
         ForwardError::Broken,
@@ -349,6 +351,8 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
             ForwardError::Unreachable => (closed(), get("/open/x", None), 502),
             // Plain HTTP where TLS is wanted.
             ForwardError::Insecure => (crate::secure::plain(), get("/open/x", None), 502),
+            ForwardError::Unhealthy => (closed(), get("/open/x", None), 503),
+            ForwardError::Saturated => (silent.address, get("/open/x", None), 503),
             ForwardError::TimedOut(Phase::Connect) => (deaf, get("/open/x", None), 504),
             ForwardError::TimedOut(Phase::Response) => (silent.address, get("/open/x", None), 504),
             ForwardError::Broken => (broken.address, get("/open/x", None), 502),
@@ -356,8 +360,30 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
             ForwardError::BodyTooSlow => (silent.address, post("content-length: 10\r\n\r\nhello"), 408),
             ForwardError::ClientGone => (silent.address, post("transfer-encoding: chunked\r\n\r\nzz\r\n"), 400),
         };
-        let tls = if error == ForwardError::Insecure { ", tls: { ca_file: services.pem }" } else { "" };
-        refused(&gateway(upstream, tls), &Upstream::echo(), request, status, None, error.label());
+        let gateway = gateway(
+            upstream,
+            match error {
+                ForwardError::Insecure => "timeout: 300ms, tls: { ca_file: services.pem }",
+                ForwardError::Unhealthy => "health_check: { path: /healthz }",
+                ForwardError::Saturated => "max_requests: 1",
+                ForwardError::Unreachable
+                | ForwardError::TimedOut(_)
+                | ForwardError::Broken
+                | ForwardError::BodyOverflow
+                | ForwardError::BodyTooSlow
+                | ForwardError::ClientGone => "timeout: 300ms",
+            },
+        );
+        let target = format!("{{upstream=\"echo\",target=\"{upstream}\"}}");
+        let mut first = gateway.client();
+        if error == ForwardError::Unhealthy {
+            until("it is down", || gateway.metric(&format!("target_up{target}")) == 0.0);
+        }
+        if error == ForwardError::Saturated {
+            first.write(get("/open/first", None));
+            until("it is busy", || gateway.metric(&format!("target_requests{target}")) == 1.0);
+        }
+        refused(&gateway, &Upstream::echo(), request, status, None, error.label());
     }
 }
 

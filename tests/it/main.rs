@@ -18,6 +18,7 @@ mod support;
 
 mod acknowledged;
 mod answers;
+mod balancing;
 mod bodies;
 mod cluster;
 mod commands;

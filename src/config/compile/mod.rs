@@ -27,8 +27,9 @@ use crate::admit::{HeadLimits, Routes};
 use crate::authenticate::Authenticator;
 use crate::authenticate::headers::IdentityHeader;
 use crate::authenticate::keys::remote::{Refresher, RemoteKeys};
-use crate::forward::Forwarder;
 use crate::forward::headers::HeaderPlan;
+use crate::forward::health::Health;
+use crate::forward::{Forwarder, Upstream};
 use crate::gateway::Gateway;
 use crate::respond::Responder;
 use crate::route::{RevocationMode, Route, Rule};
@@ -59,9 +60,18 @@ pub struct Compiled {
 pub struct Kept {
     store: Option<store::Shaped>,
     keys: Vec<Arc<RemoteKeys>>,
+    upstreams: Vec<Arc<Upstream>>,
 }
 
 impl Kept {
+    /// How a target is doing, if there was one like this; a new one is taken to be well.
+    fn health(&self, upstream: &str, address: &str, is_tls: bool) -> Arc<Health> {
+        let named = self.upstreams.iter().filter(|known| &*known.name == upstream);
+        let mut targets = named.flat_map(|known| &known.targets);
+        let known = targets.find(|known| &*known.address == address && known.tls.is_some() == is_tls);
+        known.map_or_else(Arc::default, |known| Arc::clone(&known.health))
+    }
+
     /// The store, if it was described like this.
     fn store(&self, shape: &store::Shape) -> Option<Arc<Store>> {
         self.store.as_ref().filter(|(known, _)| known == shape).map(|(_, store)| Arc::clone(store))
@@ -109,7 +119,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let mut background = Background::default();
     let listeners = listeners::compile(config, folder, mistakes);
     let issuers = issuers::compile(config, folder, before, &mut background, mistakes);
-    let upstreams = upstreams::compile(config, folder, mistakes);
+    let upstreams = upstreams::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
     let routes = routes::compile(config, mistakes);
@@ -161,6 +171,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let kept = Kept {
         store,
         keys: gateway.authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
+        upstreams: gateway.forwarder.upstreams().to_vec(),
     };
     let files = files(config, folder);
     Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background, kept, files })

@@ -2,26 +2,33 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::{Authority, PathAndQuery};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::{listeners, trust};
-use crate::config::file::{Config, Upstream as Section};
+use super::{Kept, listeners, trust};
+use crate::config::file::{
+    Config, Ejection as EjectionSection, HealthCheck as HealthCheckSection, Upstream as Section,
+};
 use crate::config::mistake::{Mistake, Mistakes, masked};
 use crate::config::place::At;
+use crate::config::target::TargetSource;
 use crate::forward::Upstream;
-use crate::forward::pool::Target;
+use crate::forward::balance::Balance;
+use crate::forward::check::HealthCheck;
+use crate::forward::health::Ejection;
 use crate::forward::secure::Secure;
+use crate::forward::target::Target;
 
 /// How many targets with TLS were read so far.
 static READ: AtomicU64 = AtomicU64::new(0);
 
 /// Compiles the upstreams, in the order of the file.
-pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Upstream> {
+pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Vec<Upstream> {
     let mut upstreams = Vec::new();
     for (name, section) in &config.upstreams.entries {
         if section.targets.is_empty() && !mistakes.is_known(&section.targets) {
@@ -30,7 +37,8 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<U
         for limit in [&section.timeout, &section.connect_timeout, &section.idle_timeout] {
             not_zero(limit, mistakes);
         }
-        let targets = targets(name, section, folder, mistakes);
+        let targets = targets(name, section, (folder, before), mistakes);
+        let weights: Vec<u32> = targets.iter().map(|target| target.weight).collect();
         upstreams.push(Upstream {
             name: name.as_str().into(),
             targets,
@@ -38,9 +46,52 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<U
             connect_timeout: *section.connect_timeout,
             idle_timeout: *section.idle_timeout,
             keep_alive: *section.keep_alive,
+            balance: Balance::new(*section.balance, &weights),
+            ejection: ejection(&section.ejection, mistakes),
+            check: section.health_check.as_ref().and_then(|check| health_check(check, mistakes)),
+            max_requests: number(section.max_requests.0),
+            retries: section.retries.0,
+            retrying: AtomicU32::new(0),
         });
     }
     upstreams
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn ejection(section: &EjectionSection, mistakes: &mut Mistakes) -> Ejection {
+    not_zero(&section.time, mistakes);
+    if *section.max_time < *section.time {
+        let mistake = Mistake::at(&section.max_time, format!("`{:?}` at most", section.max_time.value));
+        mistakes.add(mistake.allowed(format!("not less than `time`, which is `{:?}`", section.time.value)));
+    }
+    Ejection { failures: number(section.failures.0), time: *section.time, max_time: *section.max_time }
+}
+
+fn health_check(section: &HealthCheckSection, mistakes: &mut Mistakes) -> Option<HealthCheck> {
+    not_zero(&section.interval, mistakes);
+    not_zero(&section.timeout, mistakes);
+    let path = &section.path;
+    if !path.starts_with('/') || path.contains('#') || path.parse::<PathAndQuery>().is_err() {
+        let mistake = Mistake::at(path, format!("`{}` is no path", path.escape_debug()));
+        mistakes.add(mistake.allowed("a path, with a query if there is one: `/healthz`"));
+        return None;
+    }
+    if let Some(host) = section.host.as_ref().filter(|host| host.parse::<Authority>().is_err()) {
+        mistakes
+            .add(Mistake::at(host, "this is no host").allowed("a host, with a port if there is one: `order.internal`"));
+        return None;
+    }
+    Some(HealthCheck {
+        path: path.value.clone(),
+        host: section.host.as_ref().map(|host| host.value.clone()),
+        interval: *section.interval,
+        timeout: *section.timeout,
+        healthy: number(section.healthy.0),
+        unhealthy: number(section.unhealthy.0),
+    })
 }
 
 /// A time limit of nothing would refuse everything.
@@ -96,25 +147,28 @@ fn read(target: &At<String>, mistakes: &mut Mistakes) -> Option<Written> {
 }
 
 /// The targets of one upstream.
-fn targets(name: &str, section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Vec<Target> {
-    let written: Vec<(&At<String>, Written)> =
-        section.targets.iter().filter_map(|target| Some((target, read(target, mistakes)?))).collect();
+fn targets(name: &str, section: &Section, from: (&Path, &Kept), mistakes: &mut Mistakes) -> Vec<Target> {
+    let (folder, before) = from;
+    let written: Vec<(&TargetSource, Written)> =
+        section.targets.iter().filter_map(|target| Some((&target.value, read(&target.url, mistakes)?))).collect();
     let is_any_tls = written.iter().any(|(_, target)| target.is_tls);
     if let Some(tls) = section.tls.as_ref().filter(|_| !is_any_tls && !mistakes.is_known(&section.targets)) {
         let mistake = Mistake::at(tls, "no target speaks TLS");
         mistakes.add(mistake.allowed("goes with a target that begins with `https://`"));
     }
     let config = if is_any_tls { config(section, folder, mistakes) } else { None };
-    let targets = written.into_iter().filter_map(|(at, Written { host, port, is_tls })| {
+    let targets = written.into_iter().filter_map(|(source, Written { host, port, is_tls })| {
         let address: Arc<str> = format!("{host}:{port}").into();
+        let (weight, health) = (number(source.weight), before.health(name, &address, is_tls));
         if !is_tls {
-            return Some(Target { key: Arc::clone(&address), address, tls: None });
+            return Some(Target { key: Arc::clone(&address), address, tls: None, weight, health });
         }
-        let secure = Secure::new(Arc::clone(config.as_ref()?), server_name(at, &host, section, mistakes)?);
+        let secure = Secure::new(Arc::clone(config.as_ref()?), server_name(&source.url, &host, section, mistakes)?);
         // Another upstream may trust others there, or come as somebody else; so may the same one when the
         // configuration is read again.
-        let number = READ.fetch_add(1, Ordering::Relaxed);
-        Some(Target { key: format!("https://{address} of {name} {number}").into(), address, tls: Some(secure) })
+        let read = READ.fetch_add(1, Ordering::Relaxed);
+        let key = format!("https://{address} of {name} {read}").into();
+        Some(Target { key, address, tls: Some(secure), weight, health })
     });
     targets.collect()
 }

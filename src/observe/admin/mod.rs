@@ -186,7 +186,7 @@ impl Admin {
             help: "Unix time at which the first certificate of a listener ends.",
             value: number(usize::try_from(expires).unwrap_or(0)),
         }));
-        page(&shown.counters, &gauges)
+        page(&shown.counters, &gauges, shown.gateway.forwarder.upstreams())
     }
 }
 

@@ -1,0 +1,219 @@
+//! The tries of one request: at which targets, on which connections.
+//!
+//! 1. A target is chosen (`balance`); one that takes no connection is passed over for the next: nothing has
+//!    been sent to it.
+//! 2. A pooled connection may turn out to be dead. The request is sent once more, on a new one, if that
+//!    changes nothing (`Exchange::again`).
+//! 3. A target that gave no usable answer may have another one asked instead: if that changes nothing, at most
+//!    `retries` times, and for no more than a fifth of the upstream's requests at one time, so that a
+//!    service in trouble is not asked twice as much.
+//! 4. All tries together have the time that one would have.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+
+use super::answer::Head;
+use super::balance::Passed;
+use super::body::Upload;
+use super::connection::Connection;
+use super::error::ForwardError;
+use super::exchange::{Again, Exchange, Fault};
+use super::headers::BodyFraming;
+use super::health::{InFlight, Standing};
+use super::target::Target;
+use super::{Connections, Upstream};
+use crate::clock;
+use crate::route::Protocol;
+
+/// Requests that may be on their second try at one time, whatever the load is.
+const FEW: u32 = 3;
+/// One in so many of those that are under way.
+const SHARE: u32 = 5;
+
+/// The tries that one request has.
+pub(super) struct Attempt<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) connections: &'a Connections,
+    /// Whose turn it is.
+    pub(super) turn: usize,
+    pub(super) method: &'a Method,
+    pub(super) bytes: Bytes,
+    /// How the body is framed, and what the connection is to change to.
+    pub(super) way: (BodyFraming, Option<Protocol>),
+    /// For one answer, counted from when its request went out or its body last moved.
+    pub(super) limit: Duration,
+    /// For all tries together, as long as no body moves.
+    pub(super) until: Instant,
+}
+
+/// What came of the tries so far.
+#[derive(Default)]
+struct Tries<'a> {
+    passed: Passed,
+    /// Why the last target took no connection.
+    failure: Option<ForwardError>,
+    /// Held from the second try on.
+    retrying: Option<Retrying<'a>>,
+    retries: usize,
+}
+
+/// Counts a request that is on its second try.
+struct Retrying<'a>(&'a AtomicU32);
+
+impl Drop for Retrying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Attempt<'a> {
+    /// Sends the request until it is answered, or may not be sent again.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) async fn send(&self, mut upload: Upload, started: Instant) -> Result<(Head, Exchange), ForwardError> {
+        let mut tries = Tries::default();
+        let (mut place, mut connection) = self.lease(&mut tries, started).await?;
+        loop {
+            let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.way);
+            let fault = match exchange.answer(self.method, self.limit, self.until).await {
+                Ok(head) => {
+                    self.answered(place);
+                    return Ok((head, exchange));
+                }
+                Err(fault) => fault,
+            };
+            let again = exchange.again(fault, self.method);
+            if again != Again::Here && fault.is_targets() {
+                self.failed(place);
+            }
+            (place, connection) = match again {
+                Again::No => return Err(fault.into()),
+                Again::Here => self.open(place, exchange.connection.load, &mut tries).await?,
+                Again::Elsewhere => self.elsewhere(place, fault, &mut tries).await?,
+            };
+            upload = exchange.upload;
+        }
+    }
+
+    /// A connection to the target that is chosen: an idle one, or a new one.
+    async fn lease(&self, tries: &mut Tries<'a>, now: Instant) -> Result<(usize, Connection), ForwardError> {
+        let (place, load) = self.choose(tries, now)?;
+        let idle =
+            self.target(place).and_then(|target| self.connections.pool.take(target, self.upstream.keep_alive, now));
+        match idle {
+            Some(mut connection) => {
+                connection.load = Some(load);
+                Ok((place, connection))
+            }
+            None => self.open(place, Some(load), tries).await,
+        }
+    }
+
+    /// A new connection to this target, or, where it takes none, to the next.
+    async fn open(
+        &self,
+        mut place: usize,
+        mut load: Option<InFlight>,
+        tries: &mut Tries<'a>,
+    ) -> Result<(usize, Connection), ForwardError> {
+        loop {
+            let target = self.target(place).ok_or(ForwardError::Unreachable)?;
+            let left = self.until.saturating_duration_since(clock::monotonic());
+            match self.connections.pool.connect(target, self.upstream.connect_timeout.min(left)).await {
+                Ok(mut connection) => {
+                    connection.load = load;
+                    return Ok((place, connection));
+                }
+                Err(error) => tries.failure = Some(error),
+            }
+            self.failed(place);
+            tries.passed.push(place);
+            let next = self.choose(tries, clock::monotonic())?;
+            (place, load) = (next.0, Some(next.1));
+        }
+    }
+
+    /// A connection to another target than the one that failed, if there is one and it may be asked.
+    async fn elsewhere(
+        &self,
+        place: usize,
+        fault: Fault,
+        tries: &mut Tries<'a>,
+    ) -> Result<(usize, Connection), ForwardError> {
+        if tries.retries >= self.upstream.retries {
+            return Err(fault.into());
+        }
+        if tries.retrying.is_none() {
+            tries.retrying = Some(self.upstream.retry().ok_or(fault)?);
+        }
+        tries.retries += 1;
+        tries.passed.push(place);
+        tries.failure = Some(fault.into());
+        let leased = self.lease(tries, clock::monotonic()).await?;
+        if let Some(target) = self.target(place) {
+            target.health.retried();
+        }
+        Ok(leased)
+    }
+
+    /// The target that is next, with this request counted there.
+    fn choose(&self, tries: &mut Tries<'a>, now: Instant) -> Result<(usize, InFlight), ForwardError> {
+        let mut is_full = false;
+        loop {
+            let place = self.upstream.balance.choose(&self.upstream.targets, self.turn, &tries.passed, now);
+            let Some((place, target)) = place.and_then(|place| Some((place, self.target(place)?))) else {
+                let nobody = if is_full { ForwardError::Saturated } else { ForwardError::Unhealthy };
+                return Err(tries.failure.unwrap_or(nobody));
+            };
+            // Where somebody else tries it, it is passed over when it is looked at again.
+            if target.health.standing(now) == Standing::Trial && !target.health.try_again(self.upstream.ejection, now) {
+                continue;
+            }
+            if let Some(load) = target.health.begin(self.upstream.max_requests) {
+                return Ok((place, load));
+            }
+            is_full = true;
+            tries.passed.push(place);
+        }
+    }
+
+    fn answered(&self, place: usize) {
+        if let Some(target) = self.target(place).filter(|target| target.health.answered()) {
+            tracing::info!(
+                upstream = &*self.upstream.name,
+                target_address = &*target.address,
+                "a target answers again"
+            );
+        }
+    }
+
+    fn failed(&self, place: usize) {
+        let Some(target) = self.target(place) else { return };
+        if let Some(time) = target.health.failed(self.upstream.ejection, clock::monotonic()) {
+            tracing::warn!(
+                upstream = &*self.upstream.name,
+                target_address = &*target.address,
+                seconds = time.as_secs(),
+                "a target gives no usable answer: it is passed over"
+            );
+        }
+    }
+
+    fn target(&self, place: usize) -> Option<&'a Target> {
+        self.upstream.targets.get(place)
+    }
+}
+
+impl Upstream {
+    /// Counts a request that is sent a second time; `None` where too many are.
+    fn retry(&self) -> Option<Retrying<'_>> {
+        let before = self.retrying.fetch_add(1, Ordering::Relaxed);
+        let counted = Retrying(&self.retrying);
+        let requests: u32 = self.targets.iter().map(|target| target.health.requests()).sum();
+        (before < FEW.max(requests / SHARE)).then_some(counted)
+    }
+}

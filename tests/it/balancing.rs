@@ -1,0 +1,249 @@
+//! Several targets of one service: who gets what, and what becomes of one that is in trouble.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use crate::support::{Gateway, Upstream, config, until};
+
+const GOOD: u8 = 0;
+const RESETS: u8 = 1;
+const GARBAGE: u8 = 2;
+const OVERSIZED: u8 = 3;
+const SILENT: u8 = 4;
+const UNWELL: u8 = 5;
+
+/// A service that behaves as it is told.
+struct Service {
+    upstream: Upstream,
+    mode: Arc<AtomicU8>,
+}
+
+impl Service {
+    fn start() -> Self {
+        let mode = Arc::new(AtomicU8::new(GOOD));
+        let now = Arc::clone(&mode);
+        let upstream = Upstream::scripted(move |seen, stream| match now.load(Ordering::SeqCst) {
+            RESETS => false,
+            GARBAGE => stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").is_ok(),
+            OVERSIZED => {
+                let field = format!("x-large: {}\r\n", "x".repeat(100_000));
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n{field}content-length: 0\r\n\r\n").as_bytes()).is_ok()
+            }
+            SILENT => {
+                std::thread::park();
+                false
+            }
+            UNWELL if seen.line().contains("/healthz") => {
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").is_ok()
+            }
+            _ => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok(),
+        });
+        Self { upstream, mode }
+    }
+
+    fn becomes(&self, mode: u8) {
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.upstream.address
+    }
+
+    /// Requests so far, without those of checks.
+    fn requests(&self) -> usize {
+        self.upstream.seen().iter().filter(|seen| !seen.line().contains("/healthz")).count()
+    }
+}
+
+fn gateway(services: &[Service], keys: &str) -> Gateway {
+    let targets: Vec<String> = services.iter().map(|service| format!("\"http://{}\"", service.address())).collect();
+    Gateway::start(&yaml(services, &targets, keys))
+}
+
+fn yaml(services: &[Service], targets: &[String], keys: &str) -> String {
+    let one = format!("targets: [\"http://{}\"]", services[0].address());
+    config(services[0].address(), "").replace(&one, &format!("targets: [{}], {keys}", targets.join(", ")))
+}
+
+/// Sends so many requests, from several clients; how many were not answered with 200.
+fn load(gateway: &Gateway, clients: usize, each: usize, request: &str) -> usize {
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = gateway.client();
+                    (0..each).filter(|_| client.send(request).status != 200).count()
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().expect("a client")).sum()
+    })
+}
+
+const GET: &str = "GET /open/x HTTP/1.1\r\nhost: gw.test\r\n\r\n";
+const POST: &str = "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 2\r\n\r\nhi";
+
+fn target(name: &str, service: &Service) -> String {
+    format!("{name}{{upstream=\"echo\",target=\"{}\"}}", service.address())
+}
+
+/// What clients see of one target of three that is in trouble, once that is known.
+#[test]
+fn a_target_in_trouble_is_passed_over_and_clients_hardly_see_it() {
+    for (mode, request, most) in [
+        // What changes nothing is sent to another target.
+        (RESETS, GET, 0),
+        (GARBAGE, GET, 0),
+        (OVERSIZED, GET, 0),
+        // Else five requests find out, and those that are under way beside them.
+        (RESETS, POST, 8),
+        (GARBAGE, POST, 8),
+        (SILENT, GET, 8),
+        (SILENT, POST, 8),
+    ] {
+        let services = [Service::start(), Service::start(), Service::start()];
+        let gateway = gateway(&services, "timeout: 300ms, ejection: { time: 1m }");
+        assert_eq!(load(&gateway, 4, 50, request), 0);
+        services[1].becomes(mode);
+        let found_out = load(&gateway, 4, 50, request);
+        assert!(found_out <= most, "{mode} {request}: {found_out}");
+        assert_eq!(gateway.metric(&target("target_up", &services[1])), 0.0, "{mode}");
+        assert_eq!(gateway.metric(&target("target_ejections_total", &services[1])), 1.0, "{mode}");
+        let before = services[1].requests();
+        assert_eq!(load(&gateway, 4, 250, request), 0, "{mode} {request}");
+        assert_eq!(services[1].requests(), before, "{mode}: it gets nothing");
+    }
+}
+
+#[test]
+fn one_request_tries_a_target_that_was_passed_over_and_it_comes_back_when_that_is_answered() {
+    let services = [Service::start(), Service::start()];
+    let gateway = gateway(&services, "retries: 0, ejection: { failures: 2, time: 500ms, max_time: 1s }");
+    services[1].becomes(RESETS);
+    let failed = load(&gateway, 1, 20, POST);
+    assert_eq!(failed, 2);
+    let before = services[1].requests();
+    let mut failed = 0;
+    until("it was tried", || {
+        failed += load(&gateway, 4, 5, POST);
+        services[1].requests() > before
+    });
+    assert_eq!((failed, services[1].requests()), (1, before + 1));
+    services[1].becomes(GOOD);
+    until("it is back", || {
+        assert_eq!(load(&gateway, 1, 1, POST), 0);
+        gateway.metric(&target("target_up", &services[1])) == 1.0
+            && gateway.lines().iter().any(|line| line.contains("a target answers again"))
+    });
+    let before = services[1].requests();
+    assert_eq!(load(&gateway, 1, 20, POST), 0);
+    assert_eq!(services[1].requests(), before + 10);
+}
+
+#[test]
+fn targets_that_checks_call_down_get_nothing_until_they_are_up_again() {
+    let services = [Service::start(), Service::start()];
+    services[0].becomes(UNWELL);
+    let check =
+        "health_check: { path: /healthz?deep=1, host: order.internal, interval: 50ms, unhealthy: 2, healthy: 2 }";
+    let gateway = gateway(&services, check);
+    let is_up = |service| gateway.metric(&target("target_up", service)) == 1.0;
+    until("the first check has decided", || !is_up(&services[0]));
+    let checked = services[0].upstream.seen().into_iter().find(|seen| seen.line().contains("healthz"));
+    let checked = checked.expect("a check");
+    assert_eq!(checked.line(), "GET /healthz?deep=1 HTTP/1.1");
+    assert_eq!(checked.value("host"), Some("order.internal"));
+    assert_eq!(load(&gateway, 2, 20, GET), 0);
+    assert_eq!((services[0].requests(), services[1].requests()), (0, 40));
+    // Both are down: it is said at once, and nobody is asked.
+    services[1].becomes(SILENT);
+    until("both are down", || !is_up(&services[1]));
+    let answer = gateway.get("/open/x", None);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(gateway.line_of(&answer)["outcome"], "upstream_unhealthy");
+    services[0].becomes(GOOD);
+    until("one is up again", || is_up(&services[0]));
+    assert_eq!(load(&gateway, 2, 20, GET), 0);
+    until("it is told", || gateway.lines().iter().any(|line| line.contains("a target is up again")));
+    assert_eq!(services[1].requests(), 40);
+}
+
+#[test]
+fn a_slow_target_gets_less_and_weights_and_turns_are_kept() {
+    let services = [Service::start(), Service::start()];
+    let slow = Upstream::scripted(|_, stream| {
+        std::thread::sleep(Duration::from_millis(30));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok()
+    });
+    let targets = [
+        format!("\"http://{}\"", services[0].address()),
+        format!("\"http://{}\"", services[1].address()),
+        format!("\"http://{}\"", slow.address),
+    ];
+    let gateway = Gateway::start(&yaml(&services, &targets, "retries: 0"));
+    assert_eq!(load(&gateway, 16, 60, GET), 0);
+    assert!(slow.seen().len() < 250, "{}", slow.seen().len());
+    drop(gateway);
+
+    let services = [Service::start(), Service::start()];
+    let weighed = [
+        format!("{{ url: \"http://{}\", weight: 3 }}", services[0].address()),
+        format!("\"http://{}\"", services[1].address()),
+    ];
+    for balance in ["round_robin", "least_requests"] {
+        services.iter().for_each(|service| service.upstream.clear());
+        let gateway =
+            Gateway::start_with(&yaml(&services, &weighed, &format!("balance: {balance}")), &["--workers", "1"]);
+        assert_eq!(load(&gateway, 1, 80, GET), 0);
+        assert_eq!((services[0].requests(), services[1].requests()), (60, 20), "{balance}");
+    }
+}
+
+/// A service in trouble is not asked twice as much: what goes out a second time is a fifth at most.
+#[test]
+fn second_tries_stay_within_their_share() {
+    let services = [Service::start(), Service::start(), Service::start()];
+    let gateway = gateway(&services, "ejection: { failures: 1000000 }");
+    services.iter().for_each(|service| service.becomes(RESETS));
+    let failed = load(&gateway, 40, 25, GET);
+    assert_eq!(failed, 1000);
+    let tries: usize = services.iter().map(Service::requests).sum();
+    // Up to eight of forty at any one time; those are through sooner than they are counted here.
+    assert!((1000..1400).contains(&tries), "{tries}");
+    let retried: f64 = services.iter().map(|service| gateway.metric(&target("target_retries_total", service))).sum();
+    assert_eq!(retried as usize, tries - 1000);
+}
+
+#[test]
+fn a_target_has_no_more_requests_at_one_time_than_it_may_have() {
+    let services = [Service::start(), Service::start()];
+    services[0].becomes(SILENT);
+    let gateway = gateway(&services, "max_requests: 2, timeout: 20s");
+    let mut held = Vec::new();
+    while services[0].requests() < 2 {
+        let mut client = gateway.client();
+        client.write(GET);
+        held.push(client);
+        until("it has arrived", || services.iter().map(Service::requests).sum::<usize>() == held.len());
+    }
+    let before = services[0].requests();
+    assert_eq!(load(&gateway, 1, 20, GET), 0, "the other one takes them");
+    assert_eq!(services[0].requests(), before);
+}
+
+#[test]
+fn how_a_target_is_doing_outlasts_a_configuration() {
+    let services = [Service::start(), Service::start()];
+    let gateway = gateway(&services, "retries: 0, ejection: { failures: 2, time: 1m }");
+    services[1].becomes(RESETS);
+    assert_eq!(load(&gateway, 1, 20, POST), 2);
+    let file = gateway.folder().join("gateway.yaml");
+    let yaml = std::fs::read_to_string(&file).expect("a file").replace("retries: 0", "retries: 0, keep_alive: 3s");
+    std::fs::write(&file, yaml).expect("a file");
+    until("it is taken", || gateway.metric("config_generation") == 2.0);
+    assert_eq!(gateway.metric(&target("target_up", &services[1])), 0.0);
+    assert_eq!(load(&gateway, 1, 20, POST), 0);
+}
