@@ -18,8 +18,10 @@ pub struct Route {
     pub number: usize,
     /// Which requests it takes.
     pub matching: Match,
-    /// Place of the upstream among all upstreams.
-    pub upstream: usize,
+    /// Where it leads.
+    pub upstreams: Shares,
+    /// What the path becomes on its way there; nothing: it stays as it is.
+    pub rewrite: Option<Rewrite>,
     /// Which issuers may vouch for a caller here, by their place; empty on a public route.
     pub issuers: Vec<usize>,
     /// What is demanded of the caller.
@@ -34,6 +36,66 @@ pub struct Route {
     pub upgrade: Vec<Protocol>,
     /// Whether `%2F` may stand inside a segment (`encoded_slash: allow`).
     pub encoded_slash: bool,
+}
+
+/// Upstreams by their places among all, each with its share of a route's requests.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    first: usize,
+    /// The others, each with the share of all before it.
+    others: Vec<(u32, usize)>,
+    sum: u32,
+}
+
+impl Shares {
+    /// One upstream, for all requests.
+    #[must_use]
+    pub const fn all_to(upstream: usize) -> Self {
+        Self { first: upstream, others: Vec::new(), sum: 1 }
+    }
+
+    /// Several; `None` where there is none.
+    #[must_use]
+    pub fn of(shares: &[(usize, u32)]) -> Option<Self> {
+        let ((first, share), others) = shares.split_first()?;
+        let mut sum = *share;
+        let others = others.iter().map(|(upstream, share)| {
+            let before = sum;
+            sum += share;
+            (before, *upstream)
+        });
+        let others = others.collect();
+        Some(Self { first: *first, others, sum })
+    }
+
+    /// How many shares there are.
+    #[must_use]
+    pub const fn sum(&self) -> u32 {
+        self.sum
+    }
+
+    /// Whose share this one is, counted from 0.
+    #[must_use]
+    pub fn at(&self, share: u32) -> usize {
+        let other = self.others.iter().rev().find(|(before, _)| *before <= share);
+        other.map_or(self.first, |(_, upstream)| *upstream)
+    }
+
+    /// All of them.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.first).chain(self.others.iter().map(|(_, upstream)| *upstream))
+    }
+}
+
+/// What a path becomes on its way to the upstream.
+#[derive(Clone, Debug)]
+pub struct Rewrite {
+    /// How many of its first segments go; the route's pattern has that many literals at the least.
+    pub strip: usize,
+    /// What comes before the rest; a canonical path without a final `/`, or nothing.
+    pub add: String,
+    /// Routes whose paths it must not come to: they lead to the same upstream, and demand something else.
+    pub guarded: Vec<usize>,
 }
 
 /// Which pages of other origins may read answers.
@@ -123,7 +185,7 @@ pub struct Match {
 }
 
 /// What a route demands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
     /// Anyone; no credential is looked at.
     Public,
@@ -134,7 +196,7 @@ pub enum Rule {
 }
 
 /// One thing that has to be true of the caller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Requirement {
     /// Nothing beyond a credential that holds.
     Authenticated,
@@ -177,7 +239,7 @@ impl Requirement {
 }
 
 /// What a claim is compared with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
     /// This value: text, number or boolean.
     Value(Value),

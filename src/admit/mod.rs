@@ -6,6 +6,7 @@
 //! 4. One route: 404, 405. Of a preflight, where that has `cors`, the route of what is asked about.
 //! 5. `%2F` only where the route allows it, and no other route has the path that it decodes to: 400.
 //! 6. An announced body within the route's limit: 413.
+//! 7. Where the route rewrites the path: to a canonical one again, that no other route protects: 400.
 //!
 //! Pure: no IO, no clock, no log. It does not look at credentials.
 //!
@@ -23,21 +24,32 @@ use http::{HeaderMap, Method};
 use self::path::CanonicalPath;
 use self::router::{Parameters, Router};
 use crate::denial::Denial;
-use crate::route::Route;
+use crate::route::{Rewrite, Route};
 
 /// A request known to be well formed, on exactly one route.
 #[derive(Debug)]
 pub struct Admitted<'g> {
     /// The route.
     pub route: &'g Route,
-    /// The path that matched, which is the path that the upstream gets.
+    /// The path that matched, which is the path that the upstream gets unless the route rewrites it.
     pub path: CanonicalPath,
+    /// What the route rewrites it to.
+    rewritten: Option<CanonicalPath>,
     /// Whether it is a browser's question about a request that this route takes (CORS).
     pub is_preflight: bool,
     parameters: Parameters,
 }
 
 impl Admitted<'_> {
+    /// The path that the upstream gets.
+    #[must_use]
+    pub const fn onward(&self) -> &CanonicalPath {
+        match &self.rewritten {
+            Some(rewritten) => rewritten,
+            None => &self.path,
+        }
+    }
+
     /// The text of the path parameter at a place, decoded.
     #[must_use]
     pub fn parameter(&self, place: usize) -> Option<String> {
@@ -107,8 +119,30 @@ impl Routes {
         if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
             return Err(Denial::BodyTooLarge);
         }
+        let rewritten =
+            route.rewrite.as_ref().map(|rewrite| self.rewrite(rewrite, &host, &path, method)).transpose()?;
         let is_preflight = asked.is_some();
-        Ok(Admitted { route, path, is_preflight, parameters })
+        Ok(Admitted { route, path, rewritten, is_preflight, parameters })
+    }
+
+    /// The path that the upstream gets instead.
+    fn rewrite(
+        &self,
+        rewrite: &Rewrite,
+        host: &str,
+        path: &CanonicalPath,
+        method: &Method,
+    ) -> Result<CanonicalPath, Denial> {
+        let rewritten = path.rewritten(rewrite.strip, &rewrite.add)?;
+        // SECURITY: what one route rewrites to must not be what another one protects there.
+        let is_guarded = |path: &str| match self.router.find(host, path, method) {
+            Ok((other, _)) => rewrite.guarded.contains(&other),
+            Err(_) => false,
+        };
+        let is_taken = !rewrite.guarded.is_empty()
+            && (is_guarded(rewritten.as_str())
+                || (rewritten.has_encoded_slash() && is_guarded(&rewritten.as_str().replace("%2F", "/"))));
+        if is_taken { Err(Denial::AmbiguousPath) } else { Ok(rewritten) }
     }
 
     /// The method that a browser asks about before it sends it, where the route that takes it has `cors`;

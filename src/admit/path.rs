@@ -69,6 +69,23 @@ impl CanonicalPath {
         &self.target
     }
 
+    /// The path without its first `strip` segments, and with `add` before the rest; judged again.
+    ///
+    /// # Errors
+    /// [`Denial::AmbiguousPath`] where that is no canonical path.
+    pub fn rewritten(&self, strip: usize, add: &str) -> Result<Self, Denial> {
+        let path = self.as_str();
+        // Before a segment there is one `/`.
+        let cut = path.match_indices('/').nth(strip).map_or(path.len(), |(at, _)| at);
+        let rest = path.get(cut..).unwrap_or_default();
+        let path = if add.is_empty() && rest.is_empty() { "/" } else { rest };
+        let query = self.target.query().map_or_else(String::new, |query| format!("?{query}"));
+        let whole = PathAndQuery::try_from(format!("{add}{path}{query}")).map_err(|_| Denial::AmbiguousPath)?;
+        let judged = Self::of(&whole)?;
+        // SECURITY: what is sent is what was judged, to the byte (row 57).
+        if judged.as_str() == whole.path() { Ok(judged) } else { Err(Denial::AmbiguousPath) }
+    }
+
     /// Whether a segment holds `%2F`, which only a route with `encoded_slash: allow` takes.
     #[must_use]
     pub const fn has_encoded_slash(&self) -> bool {

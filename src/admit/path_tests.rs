@@ -143,3 +143,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rewritten_path_is_canonical_and_keeps_its_query() {
+    for (path, strip, add, expected) in [
+        ("/api/orders/7", 1, "", "/orders/7"),
+        ("/api/orders/7", 2, "", "/7"),
+        ("/api/orders/7", 1, "/v2", "/v2/orders/7"),
+        ("/api/orders/7", 0, "/v2/x", "/v2/x/api/orders/7"),
+        ("/api", 1, "", "/"),
+        ("/api/", 1, "", "/"),
+        ("/api", 1, "/v2", "/v2"),
+        ("/api/", 1, "/v2", "/v2/"),
+        ("/api?a=/../b", 1, "", "/?a=/../b"),
+        ("/api/%ED%99%8D?x=%2f", 1, "/v2", "/v2/%ED%99%8D?x=%2f"),
+    ] {
+        let canonical = CanonicalPath::of(&PathAndQuery::try_from(path).expect("a target")).expect("canonical");
+        let rewritten = canonical.rewritten(strip, add).expect("canonical");
+        assert_eq!(rewritten.target().as_str(), expected, "{path} {strip} {add}");
+    }
+    let canonical = CanonicalPath::of(&PathAndQuery::from_static("/api/x")).expect("canonical");
+    for add in ["/..", "/a/", "/a/../b", "//a", "/%2e", "a"] {
+        assert!(canonical.rewritten(1, add).is_err(), "{add}");
+    }
+}

@@ -19,14 +19,15 @@ impl Routes {
         let mut rows =
             vec![["ROUTE", "METHODS", "PATH", "UPSTREAM", "AUTH", "REVOCATION", "ACCESS"].map(str::to_owned)];
         for route in gateway.routes.all() {
-            let upstream = gateway.forwarder.upstreams().get(route.upstream).map(|upstream| upstream.name.to_string());
+            let upstreams = route.upstreams.places().filter_map(|place| gateway.forwarder.upstreams().get(place));
+            let upstreams: Vec<&str> = upstreams.map(|upstream| &*upstream.name).collect();
             let issuers = route.issuers.iter().filter_map(|&place| gateway.authenticator.issuers().get(place));
             let auth = issuers.map(|issuer| issuer.name.to_string()).collect::<Vec<_>>().join(",");
             rows.push([
                 route.id.to_string(),
                 methods(route),
                 format!("{}{}", route.matching.hosts.join(","), route.matching.pattern.as_str()),
-                upstream.unwrap_or_default(),
+                upstreams.join(","),
                 if auth.is_empty() { "-".to_owned() } else { auth },
                 revocation(route).to_owned(),
                 access(&route.rule),

@@ -15,7 +15,7 @@ use super::header::HeaderSource;
 use super::origin::{CorsOrigin, FieldName};
 use super::place::At;
 use super::section::{Named, section};
-use super::target::TargetSource;
+use super::target::{TargetSource, UpstreamSource};
 use super::unit::Size;
 use super::value::{EncodedSlash, Host, Version};
 use crate::accept::tls::MinVersion;
@@ -310,8 +310,10 @@ section! {
         required id: String,
         /// Which requests it takes.
         required r#match: Match,
-        /// The service it leads to.
-        required upstream: String,
+        /// The service it leads to; or several with their shares: `{ order: 95, order-next: 5 }`.
+        required upstream: UpstreamSource,
+        /// What the path becomes on its way there.
+        optional rewrite: Rewrite,
         /// Issuers of which any one proves who is calling; instead of `defaults.auth`.
         optional auth: Vec<At<String>>,
         /// Who may: `public`, `authenticated`, or what is demanded of the caller.
@@ -342,6 +344,16 @@ section! {
         default credentials: bool = "false",
         /// How long browsers may remember a preflight; whole seconds.
         default max_age: Duration = "10m",
+    }
+}
+
+section! {
+    /// What a path becomes on its way to the service. The result is judged like a path that came.
+    pub struct Rewrite {
+        /// Whole segments that go; the route's path begins with them.
+        optional strip_prefix: Pattern,
+        /// What comes before the rest.
+        optional add_prefix: Pattern,
     }
 }
 

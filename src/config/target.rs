@@ -1,12 +1,15 @@
-//! A target, as written: `http://host:port`, or `{ url: http://host:port, weight: 3 }`.
+//! Where requests go, as written.
+//!
+//! A target: `http://host:port`, or `{ url: http://host:port, weight: 3 }`. The upstream of a route:
+//! `order`, or several with their shares, `{ order: 95, order-next: 5 }`.
 
 use serde_json::json;
 
 use super::count::Count;
-use super::mistake::Mistakes;
+use super::mistake::{Mistake, Mistakes};
 use super::node::{Node, Value};
 use super::place::At;
-use super::section::{Read, section};
+use super::section::{Named, Read, section};
 
 section! {
     /// A target and its share.
@@ -39,5 +42,31 @@ impl Read for TargetSource {
 
     fn schema() -> serde_json::Value {
         json!({ "anyOf": [String::schema(), WeighedTarget::schema()] })
+    }
+}
+
+/// The upstreams of a route, each with its share.
+#[derive(Clone, Debug)]
+pub struct UpstreamSource(pub Vec<(At<String>, usize)>);
+
+impl Read for UpstreamSource {
+    fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
+        if let Value::Map(members) = &node.value {
+            if members.is_empty() {
+                let mistake = Mistake::new(node.place, path, "the mapping is empty");
+                mistakes.add(mistake.allowed("names of upstreams with their shares: `{ order: 95, order-next: 5 }`"));
+                return None;
+            }
+            let shares = Named::<Count<1000>>::read(node, path, mistakes)?;
+            let is_whole = shares.entries.len() == shares.declared.len();
+            let shares = shares.entries.into_iter().map(|(name, share)| (name, share.0));
+            return is_whole.then(|| Self(shares.collect()));
+        }
+        let value = String::read(node, path, mistakes)?;
+        Some(Self(vec![(At { value, place: node.place, trail: path.into() }, 1)]))
+    }
+
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [String::schema(), Named::<Count<1000>>::schema()] })
     }
 }

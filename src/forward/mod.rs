@@ -172,7 +172,11 @@ impl Forwarder {
         connections: &Connections,
     ) -> Result<Response<Answer>, ForwardError> {
         let route = permit.admitted().route;
-        let upstream = self.upstreams.get(route.upstream).ok_or(ForwardError::Unreachable)?;
+        let place = match route.upstreams.sum() {
+            1 => route.upstreams.at(0),
+            sum => route.upstreams.at(fastrand::u32(..sum)),
+        };
+        let upstream = self.upstreams.get(place).ok_or(ForwardError::Unreachable)?;
         let Exchanged { head, body, peer, request_id, started, busy, leashes } = exchanged;
         let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout };
         let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
@@ -180,7 +184,7 @@ impl Forwarder {
         let upgrade = upgrade::asked(&head, &route.upgrade, framing != BodyFraming::Empty);
         let sources = Sources {
             head: &head,
-            target: permit.admitted().path.target().as_str(),
+            target: permit.admitted().onward().target().as_str(),
             caller: permit.caller(),
             peer,
             request_id,
@@ -190,7 +194,7 @@ impl Forwarder {
         let attempt = Attempt {
             upstream,
             connections,
-            turn: connections.turn(route.upstream),
+            turn: connections.turn(place),
             method: &head.method,
             bytes: self.plan.write(sources).into(),
             way: (framing, upgrade),

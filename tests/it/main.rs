@@ -38,6 +38,7 @@ mod observing;
 mod paths;
 mod redis;
 mod reload;
+mod rewriting;
 mod secure;
 mod sentinel;
 mod store;

@@ -7,6 +7,7 @@ mod conflicts;
 mod cors;
 mod issuers;
 mod listeners;
+mod rewrite;
 mod routes;
 mod store;
 mod trust;

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::cors;
 use super::upstreams::not_zero;
+use super::{cors, rewrite};
 use crate::admit::pattern::Pattern;
 use crate::config::access::{Access, ClaimValue, Demand};
 use crate::config::file::{Config, Route as Section};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::value::EncodedSlash;
-use crate::route::{Expected, Match, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule};
+use crate::route::{Expected, Match, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares};
 
 /// Compiles the routes, in the order of the file.
 pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
@@ -31,15 +31,17 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             mistakes.add(mistake.allowed("each route needs a name of its own").also(first, "the other one"));
         }
         check_methods(section, mistakes);
-        let upstream = upstream(config, section, mistakes);
+        let upstreams = upstreams(config, section, mistakes);
         let issuers = issuers(config, section, mistakes);
         let rule = rule(section, mistakes);
-        let (Some(upstream), Some(issuers), Some(rule)) = (upstream, issuers, rule) else { continue };
+        let rewrite = section.rewrite.as_ref().map(|own| rewrite::compile(own, section, mistakes));
+        let (Some(upstreams), Some(issuers), Some(rule)) = (upstreams, issuers, rule) else { continue };
         routes.push(Route {
             id: section.id.as_str().into(),
             number: routes.len(),
             matching: matching(section),
-            upstream,
+            upstreams,
+            rewrite: rewrite.flatten(),
             issuers,
             rule,
             revocation: revocation(config, section, mistakes),
@@ -49,6 +51,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             encoded_slash: *section.encoded_slash == EncodedSlash::Allow,
         });
     }
+    rewrite::guard(&mut routes);
     routes
 }
 
@@ -85,18 +88,21 @@ fn check_methods(section: &Section, mistakes: &mut Mistakes) {
     }
 }
 
-fn upstream(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<usize> {
-    let name = &section.upstream;
+fn upstreams(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Shares> {
     let declared = &config.upstreams.declared;
-    let place = declared.iter().position(|known| known.value == name.value);
-    if place.is_none() {
+    let mut shares = Vec::new();
+    for (name, share) in &section.upstream.0 {
+        if let Some(place) = declared.iter().position(|known| known.value == name.value) {
+            shares.push((place, u32::try_from(*share).unwrap_or(u32::MAX)));
+            continue;
+        }
         let line = config.upstreams.place.line.saturating_sub(1).max(1);
         let line = declared.first().map_or(line, |first| first.place.line);
         let mistake = Mistake::at(name, format!("unknown upstream `{}`", name.value.escape_debug()));
         let mistake = mistake.allowed(format!("declared upstreams: {} (line {line})", config.upstreams.names()));
         mistakes.add(mistake.near(name, declared.iter().map(|known| known.as_str())));
     }
-    place
+    if shares.len() == section.upstream.0.len() { Shares::of(&shares) } else { None }
 }
 
 fn issuers(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Vec<usize>> {

@@ -1,0 +1,102 @@
+//! Paths that become others on their way, and routes whose requests are shared out.
+
+use crate::support::gateway::{customer, get};
+use crate::support::h2::H2;
+use crate::support::{Gateway, Upstream, config};
+
+const ROUTES: &str = r#"
+  - { id: api, match: { path: "/api/v1/**" }, upstream: echo, access: authenticated, rewrite: { strip_prefix: /api/v1 } }
+  - { id: next, match: { path: "/next/{id}" }, upstream: echo, access: public, rewrite: { strip_prefix: /next, add_prefix: /v2/items } }
+  - { id: shop, match: { path: "/shop/**" }, upstream: echo, access: public, rewrite: { strip_prefix: /shop } }
+  - { id: slashes, match: { path: "/slashes/**" }, upstream: echo, access: public, encoded_slash: allow, rewrite: { strip_prefix: /slashes } }
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: admin, match: { path: "/admin/**", methods: [GET] }, upstream: echo, access: { roles: [admin] } }
+  - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
+"#;
+
+/// Rows 52 to 58, with rewrites, over both protocols.
+#[test]
+fn a_path_is_rewritten_by_whole_segments_and_judged_again() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ROUTES));
+    let token = customer();
+    let mut h2 = H2::connect(gateway.address);
+    for (path, status, expected) in [
+        ("/api/v1/orders/7?q=/../x", 200, "/orders/7?q=/../x"),
+        ("/api/v1/", 200, "/"),
+        ("/api/v1", 200, "/"),
+        ("/api/v1/orders/", 200, "/orders/"),
+        ("/api/v1/%ED%99%8D", 200, "/%ED%99%8D"),
+        ("/api/v1/%61%64/x", 200, "/ad/x"),
+        ("/next/7", 200, "/v2/items/7"),
+        ("/next/7?x", 200, "/v2/items/7?x"),
+        ("/shop/a/b", 200, "/a/b"),
+        ("/slashes/a%2Fb", 200, "/a%2Fb"),
+        // To what another route leads that anybody may call.
+        ("/shop/open/x", 200, "/open/x"),
+        // The same demand on both: nothing is led around.
+        ("/api/v1/me/x", 200, "/me/x"),
+        // Another demand.
+        ("/shop/me/x", 400, ""),
+        ("/shop/admin/x", 400, ""),
+        ("/shop/%61dmin/x", 400, ""),
+        ("/shop/admin", 400, ""),
+        ("/api/v1/admin/x", 400, ""),
+        ("/slashes/admin%2Fx", 400, ""),
+        // What is no path before is none after.
+        ("/shop/../admin/x", 400, ""),
+        ("/shop/%2e%2e/admin/x", 400, ""),
+        ("/shop//admin/x", 400, ""),
+        ("/shop/.;/admin/x", 400, ""),
+        ("/shop/a%2fadmin", 400, ""),
+        ("/shop%2fadmin/x", 404, ""),
+        ("/api/v1./admin/x", 404, ""),
+        ("/api/v1x/orders", 404, ""),
+        ("/API/v1/orders", 404, ""),
+        ("/next/7/8", 404, ""),
+    ] {
+        upstream.clear();
+        for answer in [gateway.get(path, Some(&token)), h2.get(path, Some(&token))] {
+            assert_eq!(answer.status, status, "{path}: {}", answer.text());
+            if status == 200 {
+                assert!(
+                    answer.text().starts_with(&format!("GET {expected} HTTP/1.1\r\n")),
+                    "{path}: {}",
+                    answer.text()
+                );
+            } else {
+                assert!(upstream.seen().is_empty(), "{path}");
+            }
+        }
+    }
+    // The method that is not protected there goes through: it is another request.
+    let post = "POST /shop/admin/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(gateway.send(post).status, 200);
+    // The log has the path that came.
+    let answer = gateway.get("/next/7", None);
+    assert_eq!(gateway.line_of(&answer)["path"], "/next/7");
+}
+
+#[test]
+fn the_requests_of_a_route_are_shared_out_between_upstreams() {
+    let (now, next) = (Upstream::echo(), Upstream::echo());
+    let routes = r#"
+  - { id: open, match: { path: "/open/**" }, upstream: { echo: 3, next: 1 }, access: public }
+  - { id: next, match: { path: "/next/**" }, upstream: next, access: public }
+"#;
+    let yaml = config(now.address, routes).replace(
+        "upstreams: { echo:",
+        &format!("upstreams: {{ next: {{ targets: [\"http://{}\"] }}, echo:", next.address),
+    );
+    let gateway = Gateway::start(&yaml);
+    let mut client = gateway.client();
+    for _ in 0..800 {
+        assert_eq!(client.send(get("/open/x", None)).status, 200);
+    }
+    let share = next.seen().len();
+    assert_eq!(now.seen().len() + share, 800);
+    // Five standard deviations around a quarter.
+    assert!((139..261).contains(&share), "{share}");
+    assert_eq!(client.send(get("/next/x", None)).status, 200);
+    assert_eq!(next.seen().len(), share + 1);
+}
