@@ -21,7 +21,7 @@ use crate::forward::leash::Leashes;
 use crate::forward::{Connections, Exchanged, Forwarder, trace};
 use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::Counters;
-use crate::respond::{Refusal, Responder, cors};
+use crate::respond::{Refusal, Responder, cors, grpc};
 use crate::route::Cors;
 use crate::store::Asker;
 
@@ -129,13 +129,18 @@ impl Gateway {
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
         let mut seen = Exchange::begin(&request, client, &request_id, started, &live.counters);
         let origin = cors::origin(request.headers());
+        let is_grpc = grpc::is_spoken(request.version(), request.headers());
         let (head, body) = request.into_parts();
         let request = Exchanged { head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
         let arrived = Arrived { request, now, store: &live.store, connections };
         let mut cors = None;
         let outcome = gateway.serve(arrived, &mut seen, &mut cors).await;
         seen.ended(outcome.as_ref().err());
+        let told = outcome.as_ref().err().filter(|_| is_grpc).map(grpc::Told::of);
         let mut answer = gateway.responder.render(outcome, &request_id);
+        if let Some(told) = told {
+            told.dress(&mut answer);
+        }
         if let Some(cors) = cors {
             cors::dress(cors, origin.as_ref(), answer.headers_mut());
         }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
-# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, valgrind, curl, root certificates.
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT and grpcio, valgrind, curl, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,11 +32,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
     fi
 fi
 
-# Tokens signed by another library than the gateway's own.
+# Tokens signed by another library than the gateway's own, and a gRPC client and service.
 python="target/test-python"
-if ! "$python/bin/python3" -c 'import jwt, cryptography' 2>/dev/null; then
+if ! "$python/bin/python3" -c 'import jwt, cryptography, grpc' 2>/dev/null; then
     python3 -m venv "$python"
-    "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3'
+    "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3' 'grpcio>=1.60,<2'
 fi
 
 step() {

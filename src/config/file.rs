@@ -188,8 +188,8 @@ section! {
 section! {
     /// One service behind the gateway.
     pub struct Upstream {
-        /// Where it is: `http://host:port` or `https://host:port`, or with its share `{ url: ..., weight: 3 }`. One that
-        /// takes no connection is passed over.
+        /// Where it is: `http://host:port`, `https://host:port`, or `h2://host:port` (HTTP/2 without TLS); with its share
+        /// `{ url: ..., weight: 3 }`. One that takes no connection is passed over.
         required targets: Vec<At<TargetSource>>,
         /// How one is chosen: `least_requests` (in turn, unless another one has less to do) or `round_robin` (in turn).
         default balance: Choice = "least_requests",
@@ -256,6 +256,8 @@ section! {
         optional cert_file: PathBuf,
         /// File with its private key, in PEM.
         optional key_file: PathBuf,
+        /// Whether HTTP/2 is offered beside HTTP/1.1 (ALPN); the target picks.
+        default http2: bool = "false",
     }
 }
 

@@ -13,17 +13,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::Method;
+use http::response::Parts;
+use http::uri::Scheme;
+use tokio::time::timeout;
 
 use super::answer::Head;
 use super::balance::Passed;
 use super::body::Upload;
 use super::connection::Connection;
-use super::error::ForwardError;
+use super::error::{ForwardError, Phase};
 use super::exchange::{Again, Exchange, Fault};
 use super::headers::BodyFraming;
 use super::health::{InFlight, Standing};
-use super::target::Target;
+use super::http2::exchange::StreamExchange;
+use super::http2::session::{Seat, Session};
+use super::target::{Speaks, Target};
 use super::{Connections, Upstream};
 use crate::clock;
 use crate::route::Protocol;
@@ -32,6 +38,8 @@ use crate::route::Protocol;
 const FEW: u32 = 3;
 /// One in so many of those that are under way.
 const SHARE: u32 = 5;
+/// How often a request goes out again to a target that has not looked at it.
+const MOST_HERE: usize = 2;
 
 /// The tries that one request has.
 pub(super) struct Attempt<'a> {
@@ -58,6 +66,8 @@ struct Tries<'a> {
     /// Held from the second try on.
     retrying: Option<Retrying<'a>>,
     retries: usize,
+    /// How often it was sent again to the same target.
+    here: usize,
 }
 
 /// Counts a request that is on its second try.
@@ -69,65 +79,130 @@ impl Drop for Retrying<'_> {
     }
 }
 
+/// What a request goes out on.
+enum Way {
+    /// A connection of its own.
+    Http1(Connection),
+    /// A stream beside others.
+    Http2(Seat, Option<InFlight>),
+}
+
+/// The head of an answer, and what its body comes on.
+pub(super) enum Reply {
+    /// On a connection of its own.
+    Http1(Head, Exchange),
+    /// On a stream beside others.
+    Http2(Parts, RecvStream, StreamExchange),
+}
+
+/// A try that failed.
+struct Failed {
+    fault: Fault,
+    again: Again,
+    /// What is left of the body.
+    upload: Upload,
+    load: Option<InFlight>,
+}
+
 impl<'a> Attempt<'a> {
     /// Sends the request until it is answered, or may not be sent again.
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn send(&self, mut upload: Upload, started: Instant) -> Result<(Head, Exchange), ForwardError> {
+    pub(super) async fn send(&self, mut upload: Upload, started: Instant) -> Result<Reply, ForwardError> {
         let mut tries = Tries::default();
-        let (mut place, mut connection) = self.lease(&mut tries, started).await?;
+        let (mut place, mut way) = self.lease(&mut tries, started).await?;
         loop {
-            let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.way);
-            let fault = match exchange.answer(self.method, self.limit, self.until).await {
-                Ok(head) => {
+            let failed = match self.once(way, upload, place).await {
+                Ok(reply) => {
                     self.answered(place);
-                    return Ok((head, exchange));
+                    return Ok(reply);
                 }
-                Err(fault) => fault,
+                Err(failed) => *failed,
             };
-            let again = exchange.again(fault, self.method);
+            let Failed { fault, mut again, load, .. } = failed;
+            if again == Again::Here {
+                tries.here += 1;
+                // A target that takes connections and then no request is none that is well.
+                again = if tries.here > MOST_HERE { Again::No } else { again };
+            }
             if again != Again::Here && fault.is_targets() {
                 self.failed(place);
             }
-            (place, connection) = match again {
+            (place, way) = match again {
                 Again::No => return Err(fault.into()),
-                Again::Here => self.open(place, exchange.connection.load, &mut tries).await?,
+                Again::Here => self.open(place, load, &mut tries).await?,
                 Again::Elsewhere => self.elsewhere(place, fault, &mut tries).await?,
             };
-            upload = exchange.upload;
+            upload = failed.upload;
         }
     }
 
-    /// A connection to the target that is chosen: an idle one, or a new one.
-    async fn lease(&self, tries: &mut Tries<'a>, now: Instant) -> Result<(usize, Connection), ForwardError> {
+    /// One try.
+    async fn once(&self, way: Way, upload: Upload, place: usize) -> Result<Reply, Box<Failed>> {
+        match way {
+            Way::Http1(connection) => {
+                let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.way);
+                match exchange.answer(self.method, self.limit, self.until).await {
+                    Ok(head) => Ok(Reply::Http1(head, exchange)),
+                    Err(fault) => {
+                        let again = exchange.again(fault, self.method);
+                        let Exchange { upload, connection, .. } = exchange;
+                        Err(Box::new(Failed { fault, again, upload, load: connection.load }))
+                    }
+                }
+            }
+            Way::Http2(seat, load) => {
+                let is_tls = self.target(place).is_some_and(|target| target.tls.is_some());
+                let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
+                let mut exchange = StreamExchange::new(seat, self.connections.alarm(), upload, load);
+                match exchange.answer(&self.bytes, scheme, (self.limit, self.until)).await {
+                    Ok((parts, body)) => Ok(Reply::Http2(parts, body, exchange)),
+                    Err(fault) => {
+                        let again = exchange.again(fault, self.method);
+                        let StreamExchange { upload, load, .. } = exchange;
+                        Err(Box::new(Failed { fault, again, upload, load }))
+                    }
+                }
+            }
+        }
+    }
+
+    /// A way to the target that is chosen: one that is open, or a new one.
+    async fn lease(&self, tries: &mut Tries<'a>, now: Instant) -> Result<(usize, Way), ForwardError> {
         let (place, load) = self.choose(tries, now)?;
-        let idle =
-            self.target(place).and_then(|target| self.connections.pool.take(target, self.upstream.keep_alive, now));
-        match idle {
+        let target = self.target(place).ok_or(ForwardError::Unreachable)?;
+        let pool = &self.connections.pool;
+        if target.speaks != Speaks::Http1
+            && let Some(seat) = pool.sessions().take(&target.key, now)
+        {
+            return Ok((place, Way::Http2(seat, Some(load))));
+        }
+        match pool.take(target, self.upstream.keep_alive, now) {
             Some(mut connection) => {
                 connection.load = Some(load);
-                Ok((place, connection))
+                Ok((place, Way::Http1(connection)))
             }
             None => self.open(place, Some(load), tries).await,
         }
     }
 
-    /// A new connection to this target, or, where it takes none, to the next.
+    /// A new way to this target, or, where it takes no connection, to the next.
     async fn open(
         &self,
         mut place: usize,
         mut load: Option<InFlight>,
         tries: &mut Tries<'a>,
-    ) -> Result<(usize, Connection), ForwardError> {
+    ) -> Result<(usize, Way), ForwardError> {
         loop {
             let target = self.target(place).ok_or(ForwardError::Unreachable)?;
             let left = self.until.saturating_duration_since(clock::monotonic());
-            match self.connections.pool.connect(target, self.upstream.connect_timeout.min(left)).await {
-                Ok(mut connection) => {
+            match self.reach(target, self.upstream.connect_timeout.min(left)).await {
+                Ok(Way::Http1(mut connection)) => {
                     connection.load = load;
-                    return Ok((place, connection));
+                    return Ok((place, Way::Http1(connection)));
                 }
+                Ok(Way::Http2(seat, _)) => return Ok((place, Way::Http2(seat, load))),
                 Err(error) => tries.failure = Some(error),
             }
             self.failed(place);
@@ -137,13 +212,37 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// A new connection; of HTTP/2 also one that somebody else has just made.
+    async fn reach(&self, target: &Target, limit: Duration) -> Result<Way, ForwardError> {
+        let pool = &self.connections.pool;
+        if target.speaks == Speaks::Http1 {
+            return pool.connect(target, limit).await.map(Way::Http1);
+        }
+        let sessions = pool.sessions();
+        let made = async {
+            let gate = sessions.gate(&target.key);
+            let _turn = match &gate {
+                Some(gate) => Some(gate.acquire().await.map_err(|_| ForwardError::Unreachable)?),
+                None => None,
+            };
+            if let Some(seat) = sessions.take(&target.key, clock::monotonic()) {
+                return Ok(Way::Http2(seat, None));
+            }
+            let connection = pool.connect(target, limit).await?;
+            if target.speaks == Speaks::Negotiated && !connection.stream.is_http2() {
+                sessions.made(&target.key, None);
+                return Ok(Way::Http1(connection));
+            }
+            let session = Session::open(connection.stream).await?;
+            let seat = session.seat();
+            sessions.made(&target.key, Some(session));
+            Ok(Way::Http2(seat, None))
+        };
+        timeout(limit, made).await.map_err(|_| ForwardError::TimedOut(Phase::Connect))?
+    }
+
     /// A connection to another target than the one that failed, if there is one and it may be asked.
-    async fn elsewhere(
-        &self,
-        place: usize,
-        fault: Fault,
-        tries: &mut Tries<'a>,
-    ) -> Result<(usize, Connection), ForwardError> {
+    async fn elsewhere(&self, place: usize, fault: Fault, tries: &mut Tries<'a>) -> Result<(usize, Way), ForwardError> {
         if tries.retries >= self.upstream.retries {
             return Err(fault.into());
         }

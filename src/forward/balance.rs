@@ -100,6 +100,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::forward::health::{Checked, Ejection, Health, InFlight};
+    use crate::forward::target::Speaks;
 
     const EJECTION: Ejection =
         Ejection { failures: 1, time: Duration::from_secs(10), max_time: Duration::from_secs(30) };
@@ -109,6 +110,7 @@ mod tests {
             address: "127.0.0.1:80".into(),
             key: "".into(),
             tls: None,
+            speaks: Speaks::Http1,
             weight: *weight,
             health: Arc::new(Health::default()),
         };

@@ -1,7 +1,7 @@
 //! Bodies on their way: from the client to the upstream, and back.
 //!
 //! Both stream piece by piece; whoever reads slowly slows the other side down, nothing is gathered
-//! here. Trailers are dropped on both ways: they could carry header fields past every check.
+//! here. Trailers of HTTP/1, and of requests, are dropped: they could carry header fields past every check.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,6 +15,7 @@ use super::answer::{Framing, Piece};
 use super::error::ForwardError;
 use super::exchange::Exchange;
 use super::headers::BodyFraming;
+use super::http2::answer::StreamAnswer;
 use super::leash::Leash;
 use super::pool::Pool;
 use super::upgrade::Tunnel;
@@ -149,6 +150,8 @@ pub enum Answer {
     Whole(Bytes),
     /// It is still coming.
     Streaming(Box<Streaming>),
+    /// It is still coming, on a stream of HTTP/2.
+    Stream(Box<StreamAnswer>),
     /// There is none: the connection changes its protocol.
     Tunnel(Box<Tunnel>),
 }
@@ -272,6 +275,7 @@ impl Body for Answer {
             Self::Tunnel(_) => Poll::Ready(None),
             Self::Whole(text) if text.is_empty() => Poll::Ready(None),
             Self::Whole(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
+            Self::Stream(stream) => stream.poll_next(cx),
             Self::Streaming(streaming) => {
                 let polled = streaming.poll_next(cx);
                 match &polled {
@@ -288,6 +292,7 @@ impl Body for Answer {
         match self {
             Self::Tunnel(_) => true,
             Self::Whole(text) => text.is_empty(),
+            Self::Stream(stream) => stream.is_over(),
             Self::Streaming(streaming) => streaming.first.is_empty() && streaming.framing.is_over(),
         }
     }
@@ -296,6 +301,7 @@ impl Body for Answer {
         match self {
             Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Whole(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Stream(stream) => stream.size_hint(),
             Self::Streaming(streaming) => match streaming.framing {
                 Framing::Length(left) => SizeHint::with_exact(left + streaming.first.len() as u64),
                 Framing::Chunked(_) | Framing::Close => SizeHint::default(),

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::Method;
+use http::header::USER_AGENT;
+use http::{Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -20,10 +21,13 @@ use super::Upstream;
 use super::answer::HeadReader;
 use super::connection::reach;
 use super::health::Checked;
-use super::target::Target;
+use super::target::{Speaks, Target};
+use crate::stream::Stream;
 
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+/// Who asks.
+const AGENT: &str = "bearward-health-check";
 
 /// How targets of an upstream are checked.
 #[derive(Clone, Debug)]
@@ -93,10 +97,33 @@ fn tell(upstream: &Upstream, target: &Target, before: Checked, outcome: &Result<
 impl HealthCheck {
     /// Asks for the page.
     async fn ask(&self, target: &Target) -> Result<(), String> {
-        let mut stream = reach(target).await.map_err(|error| error.label().to_owned())?;
+        let stream = reach(target).await.map_err(|error| error.label().to_owned())?;
         let host = self.host.as_deref().unwrap_or(&target.address);
+        let is_http2 = target.speaks == Speaks::Http2 || stream.is_http2();
+        let status = if is_http2 { self.ask_http2(stream, host).await? } else { self.ask_http1(stream, host).await? };
+        if status.is_success() { Ok(()) } else { Err(format!("it answers {status}")) }
+    }
+
+    async fn ask_http2(&self, stream: Stream, host: &str) -> Result<StatusCode, String> {
+        let broken = |error: h2::Error| format!("the connection broke: {error}");
+        let (sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
+        let driven = tokio::spawn(connection);
+        let asked = async {
+            let uri = Uri::builder().scheme("http").authority(host).path_and_query(self.path.as_str()).build();
+            let request = Request::builder().uri(uri.map_err(|error| error.to_string())?).header(USER_AGENT, AGENT);
+            let request = request.body(()).map_err(|error| error.to_string())?;
+            let mut sender = sender.ready().await.map_err(broken)?;
+            let (answer, _) = sender.send_request(request, true).map_err(broken)?;
+            answer.await.map(|answer| answer.status()).map_err(broken)
+        };
+        let status = asked.await;
+        driven.abort();
+        status
+    }
+
+    async fn ask_http1(&self, mut stream: Stream, host: &str) -> Result<StatusCode, String> {
         let request = format!(
-            "GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bearward-health-check\r\naccept: */*\r\nconnection: close\r\n\r\n",
+            "GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {AGENT}\r\naccept: */*\r\nconnection: close\r\n\r\n",
             self.path
         );
         let broken = |error: std::io::Error| format!("the connection broke: {error}");
@@ -110,7 +137,7 @@ impl HealthCheck {
             }
             let head = reader.read(&mut read, &Method::GET).map_err(|_| "what it answers is not HTTP".to_owned())?;
             if let Some(head) = head {
-                return if head.status.is_success() { Ok(()) } else { Err(format!("it answers {}", head.status)) };
+                return Ok(head.status);
             }
             if read.len() > MAX_HEAD {
                 return Err("the head of its answer is too long".to_owned());

@@ -17,6 +17,7 @@ use super::answer::{Head, HeadReader, Malformed};
 use super::body::{Upload, UploadFault};
 use super::connection::{Connection, Outgoing};
 use super::headers::BodyFraming;
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::route::Protocol;
 
@@ -103,11 +104,10 @@ impl Exchange {
     /// body and doing it twice is doing it once (RFC 9110 §9.2.2).
     #[must_use]
     pub fn again(&self, fault: Fault, method: &Method) -> Again {
-        let is_idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method);
         let is_unsent = !self.outgoing.has_begun && !self.upload.is_touched();
         let has_no_body = matches!(self.upload, Upload::Empty);
         match fault {
-            Fault::Unanswered | Fault::Malformed if !is_unsent && !(has_no_body && is_idempotent) => Again::No,
+            Fault::Unanswered | Fault::Malformed if !is_unsent && !(has_no_body && is_idempotent(method)) => Again::No,
             Fault::Unanswered if self.connection.is_reused => Again::Here,
             Fault::Unanswered | Fault::Malformed => Again::Elsewhere,
             Fault::Upload(_) | Fault::TimedOut => Again::No,
@@ -209,21 +209,37 @@ impl Exchange {
 
     /// Ready when nothing has happened for `limit`.
     fn poll_time_out(&self, cx: &Context<'_>, limit: Duration) -> Poll<()> {
-        let alarm = &self.connection.alarm;
-        if alarm.poll(cx).is_pending() {
-            return Poll::Pending;
+        let waits_for_client = self.sending == Sending::Body && self.outgoing.is_empty();
+        poll_time_out(&self.connection.alarm, &self.upload, waits_for_client, limit, cx)
+    }
+}
+
+/// Whether doing it twice is doing it once (RFC 9110 §9.2.2).
+pub(super) fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
+}
+
+/// Ready when nothing has happened for `limit`, and it is not the client that is waited for.
+pub(super) fn poll_time_out(
+    alarm: &Alarm,
+    upload: &Upload,
+    waits_for_client: bool,
+    limit: Duration,
+    cx: &Context<'_>,
+) -> Poll<()> {
+    if alarm.poll(cx).is_pending() {
+        return Poll::Pending;
+    }
+    if waits_for_client {
+        // Its body has a limit of its own.
+        alarm.set(clock::monotonic() + limit);
+        return alarm.poll(cx);
+    }
+    match upload.moved_at().map(|moved| moved + limit) {
+        Some(until) if until > clock::monotonic() => {
+            alarm.set(until);
+            alarm.poll(cx)
         }
-        if self.sending == Sending::Body && self.outgoing.is_empty() {
-            // It is the client that is waited for, and its body has a limit of its own.
-            alarm.set(clock::monotonic() + limit);
-            return alarm.poll(cx);
-        }
-        match self.upload.moved_at().map(|moved| moved + limit) {
-            Some(until) if until > clock::monotonic() => {
-                alarm.set(until);
-                alarm.poll(cx)
-            }
-            Some(_) | None => Poll::Ready(()),
-        }
+        Some(_) | None => Poll::Ready(()),
     }
 }

@@ -22,6 +22,7 @@ pub mod exchange;
 pub mod frames;
 pub mod headers;
 pub mod health;
+pub mod http2;
 pub mod leash;
 pub mod pool;
 pub mod secure;
@@ -34,11 +35,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::attempt::Attempt;
+use self::attempt::{Attempt, Reply};
 use self::balance::Balance;
 use self::body::{Answer, Upload, UploadFault, UploadLimits};
 use self::check::HealthCheck;
@@ -46,6 +49,7 @@ pub use self::error::{ForwardError, Phase};
 use self::exchange::Fault;
 use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::health::Ejection;
+use self::http2::answer::StreamAnswer;
 use self::leash::Leashes;
 use self::pool::Pool;
 use self::target::Target;
@@ -201,16 +205,31 @@ impl Forwarder {
             limit: upstream.timeout.min(route.limits.request_timeout),
             until: started + route.limits.request_timeout,
         };
-        let (head, exchange) = attempt.send(upload, started).await?;
+        let leash = || leashes.hold(permit.caller(), route.revocation, started);
+        let (head, exchange) = match attempt.send(upload, started).await? {
+            Reply::Http1(head, exchange) => (head, exchange),
+            Reply::Http2(head, body, exchange) => {
+                let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+                // A body where there is none is not read.
+                let has_body = *attempt.method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
+                let answer = if body.is_end_stream() || !has_body {
+                    Answer::Whole(Bytes::new())
+                } else {
+                    let mut streaming = StreamAnswer::new(exchange, body, length, upstream.idle_timeout);
+                    streaming.leash = leash();
+                    Answer::Stream(Box::new(streaming))
+                };
+                return Ok(answered(head.status, head.headers, answer));
+            }
+        };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let leash = leashes.hold(permit.caller(), route.revocation, started);
-            let tunnel = Tunnel::new(exchange.connection, leash, route.limits.tunnel_timeout);
+            let tunnel = Tunnel::new(exchange.connection, leash(), route.limits.tunnel_timeout);
             return Ok(answered(head.status, head.headers, Answer::Tunnel(Box::new(tunnel))));
         }
         let pool = head.is_persistent.then(|| connections.pool.clone());
         let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
         if let Answer::Streaming(streaming) = &mut answer {
-            streaming.leash = leashes.hold(permit.caller(), route.revocation, started);
+            streaming.leash = leash();
         }
         Ok(answered(head.status, head.headers, answer))
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::ForwardError;
+use super::http2::session::Sessions;
 use super::target::Target;
 use crate::alarm::Alarms;
 use crate::clock;
@@ -29,6 +30,7 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone, Default)]
 pub struct Pool {
     idle: Rc<RefCell<HashMap<Arc<str>, Vec<Idle>>>>,
+    sessions: Sessions,
     alarms: Alarms,
 }
 
@@ -84,11 +86,18 @@ impl Pool {
     /// Closes what has been idle for longer than `keep_alive`.
     pub fn sweep(&self, keep_alive: Duration) {
         let now = clock::monotonic();
+        self.sessions.sweep(keep_alive, now);
         for stack in self.idle.borrow_mut().values_mut() {
             stack.retain_mut(|idle| {
                 now.saturating_duration_since(idle.since) <= keep_alive && idle.connection.is_quiet()
             });
         }
+    }
+
+    /// Those of HTTP/2.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The time limits of this worker's exchanges.

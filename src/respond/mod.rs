@@ -11,6 +11,7 @@
 
 pub mod body;
 pub mod cors;
+pub mod grpc;
 
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,

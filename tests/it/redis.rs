@@ -128,7 +128,7 @@ for alg, file, kid, iss in (("HS256", "hmac.secret", None, "hmac"), ("RS256", "r
 }
 
 /// The interpreter that has PyJWT.
-fn python() -> String {
+pub fn python() -> String {
     std::env::var("BEARWARD_TEST_PYTHON")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-python/bin/python3").to_owned())
 }

@@ -11,13 +11,13 @@ use crate::support::tls::Authority;
 use crate::support::{Gateway, config, sign, until};
 
 /// A service of another library; dropping it ends it.
-struct Service {
+pub struct Service {
     child: Child,
-    port: u16,
+    pub port: u16,
 }
 
 impl Service {
-    fn start(folder: &Path, name: &str, client_ca: Option<&str>) -> Self {
+    pub fn start(folder: &Path, name: &str, client_ca: Option<&str>) -> Self {
         let mut child = Command::new("python3")
             .arg("tests/it/support/secure.py")
             .args([folder.join(format!("{name}.crt")), folder.join(format!("{name}.key"))])
@@ -57,7 +57,7 @@ pub fn plain() -> SocketAddr {
 }
 
 /// A gateway with two upstreams, in a folder with certificates of two authorities.
-fn start(folder: tempfile::TempDir, a: &str, b: &str) -> Gateway {
+pub fn start(folder: tempfile::TempDir, a: &str, b: &str) -> Gateway {
     sign::write_keys(folder.path());
     let nowhere: SocketAddr = "127.0.0.1:1".parse().expect("an address");
     let yaml = config(nowhere, ROUTES).replace("upstreams: {", &format!("upstreams: {{ a: {{ {a} }}, b: {{ {b} }},"));

@@ -32,6 +32,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
         }
         check_methods(section, mistakes);
         let upstreams = upstreams(config, section, mistakes);
+        check_upgrade(config, section, mistakes);
         let issuers = issuers(config, section, mistakes);
         let rule = rule(section, mistakes);
         let rewrite = section.rewrite.as_ref().map(|own| rewrite::compile(own, section, mistakes));
@@ -103,6 +104,21 @@ fn upstreams(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Opt
         mistakes.add(mistake.near(name, declared.iter().map(|known| known.as_str())));
     }
     if shares.len() == section.upstream.0.len() { Shares::of(&shares) } else { None }
+}
+
+/// A WebSocket takes a connection of its own, which HTTP/2 does not give (RFC 8441 is not spoken).
+fn check_upgrade(config: &Config, section: &Section, mistakes: &mut Mistakes) {
+    let Some(first) = section.upgrade.first() else { return };
+    let named = |name: &str| section.upstream.0.iter().any(|(upstream, _)| upstream.value == name);
+    for (name, upstream) in config.upstreams.entries.iter().filter(|(name, _)| named(name)) {
+        let is_offered = upstream.tls.as_ref().is_some_and(|tls| *tls.http2);
+        if is_offered || upstream.targets.iter().any(|target| target.url.starts_with("h2://")) {
+            let mistake = Mistake::at(first, format!("upstream `{}` is spoken to in HTTP/2", name.value));
+            let allowed = "goes with targets that are spoken to in HTTP/1.1";
+            mistakes
+                .add(mistake.allowed(allowed).remedy("lead the route to an upstream of its own for these requests"));
+        }
+    }
 }
 
 fn issuers(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Vec<usize>> {

@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 
 use super::{Kept, listeners, trust};
 use crate::config::file::{
-    Config, Ejection as EjectionSection, HealthCheck as HealthCheckSection, Upstream as Section,
+    Config, Ejection as EjectionSection, HealthCheck as HealthCheckSection, Upstream as Section, UpstreamTls,
 };
 use crate::config::mistake::{Mistake, Mistakes, masked};
 use crate::config::place::At;
@@ -22,7 +22,7 @@ use crate::forward::balance::Balance;
 use crate::forward::check::HealthCheck;
 use crate::forward::health::Ejection;
 use crate::forward::secure::Secure;
-use crate::forward::target::Target;
+use crate::forward::target::{Speaks, Target};
 
 /// How many targets with TLS were read so far.
 static READ: AtomicU64 = AtomicU64::new(0);
@@ -111,16 +111,17 @@ struct Written {
     host: String,
     port: u16,
     is_tls: bool,
+    speaks: Speaks,
 }
 
 fn read(target: &At<String>, mistakes: &mut Mistakes) -> Option<Written> {
-    let allowed = "`http://host:port` or `https://host:port`, without a path";
+    let allowed = "`http://host:port`, `https://host:port` or `h2://host:port`, without a path";
     let fault = |found: &str| Some(Mistake::at(target, format!("`{}` {found}", masked(target))).allowed(allowed));
     let uri = target.parse::<Uri>().ok();
     let mistake = match &uri {
         None => fault("is no URL"),
-        Some(uri) if !matches!(uri.scheme_str(), Some("http" | "https")) => {
-            fault("does not begin with `http://` or `https://`")
+        Some(uri) if !matches!(uri.scheme_str(), Some("http" | "https" | "h2")) => {
+            fault("does not begin with `http://`, `https://` or `h2://`")
         }
         Some(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
             fault("holds credentials")
@@ -143,6 +144,7 @@ fn read(target: &At<String>, mistakes: &mut Mistakes) -> Option<Written> {
         host: uri.host()?.to_owned(),
         port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
         is_tls,
+        speaks: if uri.scheme_str() == Some("h2") { Speaks::Http2 } else { Speaks::Http1 },
     })
 }
 
@@ -157,18 +159,22 @@ fn targets(name: &str, section: &Section, from: (&Path, &Kept), mistakes: &mut M
         mistakes.add(mistake.allowed("goes with a target that begins with `https://`"));
     }
     let config = if is_any_tls { config(section, folder, mistakes) } else { None };
-    let targets = written.into_iter().filter_map(|(source, Written { host, port, is_tls })| {
+    let is_offered = section.tls.as_ref().is_some_and(|tls| *tls.http2);
+    let targets = written.into_iter().filter_map(|(source, Written { host, port, is_tls, speaks })| {
         let address: Arc<str> = format!("{host}:{port}").into();
         let (weight, health) = (number(source.weight), before.health(name, &address, is_tls));
         if !is_tls {
-            return Some(Target { key: Arc::clone(&address), address, tls: None, weight, health });
+            // Pooled connections of one protocol are none of the other.
+            let key = if speaks == Speaks::Http2 { format!("h2://{address}").into() } else { Arc::clone(&address) };
+            return Some(Target { key, address, tls: None, speaks, weight, health });
         }
         let secure = Secure::new(Arc::clone(config.as_ref()?), server_name(&source.url, &host, section, mistakes)?);
         // Another upstream may trust others there, or come as somebody else; so may the same one when the
         // configuration is read again.
         let read = READ.fetch_add(1, Ordering::Relaxed);
         let key = format!("https://{address} of {name} {read}").into();
-        Some(Target { key, address, tls: Some(secure), weight, health })
+        let speaks = if is_offered { Speaks::Negotiated } else { speaks };
+        Some(Target { key, address, tls: Some(secure), speaks, weight, health })
     });
     targets.collect()
 }
@@ -190,6 +196,16 @@ fn server_name(
     parsed
 }
 
+/// TLS that offers HTTP/2 beside HTTP/1.1, where that is wanted.
+fn offering(config: Arc<ClientConfig>, tls: Option<&At<UpstreamTls>>) -> Arc<ClientConfig> {
+    if !tls.is_some_and(|tls| *tls.http2) {
+        return config;
+    }
+    let mut config = (*config).clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
 /// How the targets prove who they are, and the gateway to them.
 fn config(section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<Arc<ClientConfig>> {
     let tls = section.tls.as_ref();
@@ -205,13 +221,13 @@ fn config(section: &Section, folder: &Path, mistakes: &mut Mistakes) -> Option<A
     let (roots, at) = match tls.and_then(|tls| tls.ca_file.as_ref()) {
         Some(file) => (trust::in_file(&folder.join(&file.value)), &file.trail),
         None if own.is_none() => match trust::of_the_system() {
-            Ok(config) => return Some(config),
+            Ok(config) => return Some(offering(config, tls)),
             Err(reason) => (Err(reason), &section.targets.trail),
         },
         None => (trust::system(), &section.targets.trail),
     };
     match roots.and_then(|roots| trust::client(roots, own)) {
-        Ok(config) => Some(config),
+        Ok(config) => Some(offering(config, tls)),
         Err(reason) => {
             let file = tls.and_then(|tls| tls.ca_file.as_ref());
             let place = file.map_or(section.targets.place, |file| file.place);

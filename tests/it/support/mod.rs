@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod fault;
 pub mod gateway;
 pub mod h2;
+pub mod h2_service;
 pub mod redis;
 pub mod sign;
 pub mod tls;

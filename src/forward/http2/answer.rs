@@ -1,0 +1,119 @@
+//! An answer's body on its way from a stream of HTTP/2 to the client, and its trailers.
+//!
+//! Trailers go on to clients of HTTP/2, without fields that belong to a connection or say where a body ends;
+//! gRPC has its status there.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderName};
+use http_body::{Frame, SizeHint};
+
+use super::exchange::StreamExchange;
+use crate::clock;
+use crate::forward::body::AnswerCut;
+use crate::forward::headers::is_hop_by_hop;
+use crate::forward::leash::Leash;
+
+/// Most fields of trailers.
+const MAX_TRAILERS: usize = 64;
+
+/// A body that is still coming.
+pub struct StreamAnswer {
+    /// Nothing once it is through.
+    exchange: Option<StreamExchange>,
+    body: RecvStream,
+    /// What is still to come, where that was said.
+    left: Option<u64>,
+    /// What was handed on, and is not taken into account in the window yet.
+    taken: usize,
+    silence: Duration,
+    /// Cut when what permitted the answer does not hold any more.
+    pub(in crate::forward) leash: Option<Leash>,
+}
+
+impl StreamAnswer {
+    /// The body that follows a head.
+    #[must_use]
+    pub fn new(exchange: StreamExchange, body: RecvStream, length: Option<u64>, silence: Duration) -> Self {
+        let left = if body.is_end_stream() { Some(0) } else { length };
+        Self { exchange: Some(exchange), body, left, taken: 0, silence, leash: None }
+    }
+
+    /// Whether nothing more comes, trailers included.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.exchange.is_none() || self.body.is_end_stream()
+    }
+
+    /// How much is still to come.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// The next piece, or the trailers; `None` is the end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
+        let polled = self.poll_frame(cx);
+        if matches!(polled, Poll::Ready(Err(_) | Ok(None))) {
+            self.exchange = None;
+        }
+        polled.map(Result::transpose)
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, AnswerCut>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(None)) };
+        if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
+            return Poll::Ready(Err(AnswerCut::TakenBack));
+        }
+        // A fault of the client's body ends the sending, not what is already being answered.
+        let _sent = exchange.poll_send(cx);
+        // The last piece has been taken: there is room for another.
+        if self.taken > 0 {
+            let _gone = self.body.flow_control().release_capacity(std::mem::take(&mut self.taken));
+        }
+        match self.body.poll_data(cx) {
+            Poll::Ready(Some(Ok(data))) => {
+                exchange.alarm.clear();
+                self.taken = data.len();
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                return Poll::Ready(Ok(Some(Frame::data(data))));
+            }
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(AnswerCut::BrokeOff)),
+            Poll::Ready(None) => match self.body.poll_trailers(cx) {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(Some(trailers))) => {
+                    let trailers = fit(trailers).ok_or(AnswerCut::BrokeOff)?;
+                    self.left = Some(0);
+                    return Poll::Ready(Ok(Some(Frame::trailers(trailers))));
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(AnswerCut::BrokeOff)),
+                Poll::Pending => {}
+            },
+            Poll::Pending => {}
+        }
+        if exchange.alarm.poll(cx).is_ready() {
+            return Poll::Ready(Err(AnswerCut::BrokeOff));
+        }
+        if !exchange.alarm.is_set() {
+            exchange.alarm.set(clock::monotonic() + self.silence);
+        }
+        Poll::Pending
+    }
+}
+
+/// The trailers that go on; `None` where there are too many.
+fn fit(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    if trailers.len() > MAX_TRAILERS {
+        return None;
+    }
+    let unfit: Vec<HeaderName> =
+        trailers.keys().filter(|name| is_hop_by_hop(name.as_str()) || **name == CONTENT_LENGTH).cloned().collect();
+    for name in unfit {
+        trailers.remove(name);
+    }
+    Some(trailers)
+}

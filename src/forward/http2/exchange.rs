@@ -1,0 +1,165 @@
+//! One exchange on one stream: a request goes out while its answer comes in.
+//!
+//! What holds of an exchange in HTTP/1 holds here: the clock stands while the client's body moves, an
+//! answer may come before that is through, and who is to blame is told apart.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::response::Parts;
+use http::uri::Scheme;
+use http::{Method, Response};
+
+use super::head;
+use super::session::Seat;
+use crate::alarm::Alarm;
+use crate::clock;
+use crate::forward::body::{Upload, UploadFault};
+use crate::forward::exchange::{Again, Fault, is_idempotent, poll_time_out};
+use crate::forward::health::InFlight;
+
+/// One exchange on one stream.
+pub struct StreamExchange {
+    /// The client's body, as far as it has not been sent.
+    pub upload: Upload,
+    /// The request that it carries, as its target counts it.
+    pub load: Option<InFlight>,
+    pub(super) alarm: Alarm,
+    seat: Seat,
+    /// Nothing until the request is out.
+    stream: Option<(ResponseFuture, SendStream<Bytes>)>,
+    /// A piece of the body that the target has no window for yet.
+    piece: Bytes,
+    is_sent: bool,
+    is_unseen: bool,
+}
+
+impl StreamExchange {
+    /// An exchange that is about to begin.
+    #[must_use]
+    pub fn new(seat: Seat, alarm: Alarm, upload: Upload, load: Option<InFlight>) -> Self {
+        Self { upload, load, alarm, seat, stream: None, piece: Bytes::new(), is_sent: false, is_unseen: true }
+    }
+
+    /// Sends the request and waits for the head of its answer: no longer than `limit`, and not beyond `until`
+    /// unless its body is moving.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn answer(
+        &mut self,
+        head: &[u8],
+        scheme: Scheme,
+        times: (Duration, Instant),
+    ) -> Result<(Parts, RecvStream), Fault> {
+        let (limit, until) = times;
+        self.alarm.set(until.min(clock::monotonic() + limit));
+        let mut request = Some(head::request(head, scheme).ok_or(Fault::Malformed)?);
+        let answered = poll_fn(|cx| self.poll_answer(cx, &mut request, limit)).await;
+        if matches!(answered, Err(Fault::TimedOut)) {
+            // Whether it is this request or the connection nobody knows.
+            self.seat.retire();
+        }
+        let (parts, body) = answered?.into_parts();
+        self.alarm.clear();
+        if head::is_fit(&parts.headers) { Ok((parts, body)) } else { Err(Fault::Malformed) }
+    }
+
+    /// Where the request may go out a second time after this fault.
+    #[must_use]
+    pub fn again(&self, fault: Fault, method: &Method) -> Again {
+        let has_no_body = matches!(self.upload, Upload::Empty);
+        let is_unseen = self.is_unseen && !self.upload.is_touched();
+        match fault {
+            // The target has said that it did nothing, or never heard of it (RFC 9113 §8.7).
+            Fault::Unanswered if is_unseen => Again::Here,
+            Fault::Unanswered | Fault::Malformed if has_no_body && is_idempotent(method) => Again::Elsewhere,
+            Fault::Unanswered | Fault::Malformed | Fault::Upload(_) | Fault::TimedOut => Again::No,
+        }
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Option<http::Request<()>>,
+        limit: Duration,
+    ) -> Poll<Result<Response<RecvStream>, Fault>> {
+        if let Some(request) = request.take() {
+            self.is_sent = matches!(self.upload, Upload::Empty);
+            let Ok(stream) = self.seat.sender.send_request(request, self.is_sent) else {
+                self.seat.retire();
+                return Poll::Ready(Err(Fault::Unanswered));
+            };
+            self.stream = Some(stream);
+        }
+        if let Poll::Ready(Err(fault)) = self.poll_send(cx) {
+            return Poll::Ready(Err(Fault::Upload(fault)));
+        }
+        let Some((response, _)) = &mut self.stream else { return Poll::Ready(Err(Fault::Unanswered)) };
+        match Pin::new(response).poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.blame(&error))),
+            Poll::Pending => {
+                let waits_for_client = !self.is_sent && self.piece.is_empty();
+                poll_time_out(&self.alarm, &self.upload, waits_for_client, limit, cx).map(|()| Err(Fault::TimedOut))
+            }
+        }
+    }
+
+    /// What an error of the stream means.
+    fn blame(&mut self, error: &h2::Error) -> Fault {
+        self.is_unseen = error.reason() == Some(Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR));
+        if error.is_io() || error.is_go_away() {
+            self.seat.retire();
+        }
+        // What the parser does not take is no answer; else there is none.
+        if error.is_library() { Fault::Malformed } else { Fault::Unanswered }
+    }
+
+    /// Sends what can be sent now; ready when nothing more will be.
+    ///
+    /// # Errors
+    /// The fault of the client's body.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadFault>> {
+        let Some((_, sending)) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        while !self.is_sent {
+            if self.piece.is_empty() {
+                match self.upload.poll_next(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Ok(data))) => self.piece = data,
+                    Poll::Ready(Some(Err(fault))) => {
+                        // What is out is half a request: nothing may follow it, and no end is sent for it.
+                        sending.send_reset(Reason::CANCEL);
+                        self.is_sent = true;
+                        return Poll::Ready(Err(fault));
+                    }
+                    Poll::Ready(None) => {
+                        self.is_sent = true;
+                        // Where the target has reset the stream, its answer says so.
+                        let _reset = sending.send_data(Bytes::new(), true);
+                        break;
+                    }
+                }
+            }
+            sending.reserve_capacity(self.piece.len());
+            match sending.poll_capacity(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(room))) => {
+                    let piece = self.piece.split_to(room.min(self.piece.len()));
+                    if sending.send_data(piece, false).is_err() {
+                        self.is_sent = true;
+                    }
+                }
+                // It takes no more; it may still have an answer to give.
+                Poll::Ready(Some(Err(_)) | None) => self.is_sent = true,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

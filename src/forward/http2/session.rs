@@ -1,0 +1,167 @@
+//! The connections of one worker to its HTTP/2 targets.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+
+use crate::clock;
+use crate::forward::error::ForwardError;
+use crate::stream::Stream;
+
+/// Most requests at one time on one connection.
+const STREAMS: usize = 100;
+/// The longest that one connection gets new requests.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
+/// How much of one answer is taken before the client has, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of all answers of a connection.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// How much of a body is taken before the target has, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Largest header list of an answer, in bytes.
+const MAX_HEAD: u32 = 64 * 1024;
+
+/// One connection.
+pub struct Session {
+    sender: SendRequest<Bytes>,
+    shared: Rc<Shared>,
+}
+
+/// Room for one request on a connection, for as long as it is under way.
+pub struct Seat {
+    /// Begins its stream.
+    pub sender: SendRequest<Bytes>,
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    /// Requests under way.
+    requests: Cell<usize>,
+    is_closed: Cell<bool>,
+    opened: Instant,
+    /// When it last had a request.
+    used: Cell<Instant>,
+}
+
+/// A worker's connections by target.
+#[derive(Clone, Default)]
+pub struct Sessions(Rc<RefCell<HashMap<Arc<str>, Known>>>);
+
+/// What is known of one target.
+struct Known {
+    sessions: Vec<Session>,
+    /// Whether it settled on HTTP/1, the last time.
+    is_http1: bool,
+    /// One connection is made at a time: who waits for it can use it too.
+    gate: Rc<Semaphore>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { sessions: Vec::new(), is_http1: false, gate: Rc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Session {
+    /// A conversation on a new connection.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub async fn open(stream: Stream) -> Result<Self, ForwardError> {
+        let (sender, connection) = Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD)
+            .enable_push(false)
+            .handshake(stream)
+            .await
+            .map_err(|_| ForwardError::Unreachable)?;
+        let now = clock::monotonic();
+        let requests = Cell::new(0);
+        let shared = Rc::new(Shared { requests, is_closed: Cell::new(false), opened: now, used: Cell::new(now) });
+        let driven = Rc::clone(&shared);
+        spawn_local(async move {
+            // How it ended, each of its streams is told.
+            drop(connection.await);
+            driven.is_closed.set(true);
+        });
+        Ok(Self { sender, shared })
+    }
+
+    /// Room for one more request.
+    #[must_use]
+    pub fn seat(&self) -> Seat {
+        self.shared.requests.set(self.shared.requests.get() + 1);
+        Seat { sender: self.sender.clone(), shared: Rc::clone(&self.shared) }
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        let most = self.sender.current_max_send_streams().min(STREAMS);
+        !self.shared.is_closed.get()
+            && self.shared.requests.get() < most
+            && now.saturating_duration_since(self.shared.opened) < MAX_AGE
+    }
+}
+
+impl Seat {
+    /// Gives its connection no new request from now on.
+    pub fn retire(&self) {
+        self.shared.is_closed.set(true);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.requests.set(self.shared.requests.get().saturating_sub(1));
+    }
+}
+
+impl Sessions {
+    /// Room on a connection to the target, if there is any.
+    #[must_use]
+    pub fn take(&self, key: &Arc<str>, now: Instant) -> Option<Seat> {
+        let mut known = self.0.borrow_mut();
+        let sessions = &mut known.get_mut(key)?.sessions;
+        sessions.retain(|session| !session.shared.is_closed.get());
+        let session = sessions.iter().find(|session| session.has_room(now))?;
+        session.shared.used.set(now);
+        Some(session.seat())
+    }
+
+    /// Where one request at a time may make a connection; `None` where each makes its own, because the target
+    /// settles on HTTP/1.
+    #[must_use]
+    pub fn gate(&self, key: &Arc<str>) -> Option<Rc<Semaphore>> {
+        let mut known = self.0.borrow_mut();
+        let known = known.entry(Arc::clone(key)).or_default();
+        (!known.is_http1).then(|| Rc::clone(&known.gate))
+    }
+
+    /// A connection was made: one of HTTP/2, or another.
+    pub fn made(&self, key: &Arc<str>, session: Option<Session>) {
+        let mut known = self.0.borrow_mut();
+        let known = known.entry(Arc::clone(key)).or_default();
+        known.is_http1 = session.is_none();
+        known.sessions.extend(session);
+    }
+
+    /// Lets go of what is closed, and of what nobody has used for `keep_alive`: it closes with its last stream.
+    pub fn sweep(&self, keep_alive: Duration, now: Instant) {
+        for known in self.0.borrow_mut().values_mut() {
+            known.sessions.retain(|session| {
+                let is_idle = session.shared.requests.get() == 0
+                    && now.saturating_duration_since(session.shared.used.get()) > keep_alive;
+                let is_old = now.saturating_duration_since(session.shared.opened) > MAX_AGE;
+                !session.shared.is_closed.get() && !is_idle && !is_old
+            });
+        }
+    }
+}

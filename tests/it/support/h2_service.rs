@@ -1,0 +1,210 @@
+//! A service that speaks HTTP/2, in the h2 crate's words.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+/// One request as it arrived, and how long its body was.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    pub uri: String,
+    pub headers: HeaderMap,
+    pub body: usize,
+    pub connection: usize,
+}
+
+/// Answers requests until the test ends.
+pub struct H2Service {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    refused: Arc<AtomicUsize>,
+}
+
+/// What a service does beside answering.
+#[derive(Clone, Copy, Default)]
+pub struct Ways {
+    /// Most streams at one time on a connection.
+    pub streams: Option<u32>,
+    /// After so many requests a connection is told that it ends.
+    pub requests: Option<usize>,
+    /// Every so many requests are refused unseen.
+    pub refuses: Option<usize>,
+}
+
+impl H2Service {
+    pub fn start(ways: Ways) -> Self {
+        Self::start_with(ways, None)
+    }
+
+    /// Over TLS, with the certificate and key of this name, settling on HTTP/2 or not.
+    pub fn start_tls(ways: Ways, folder: &Path, name: &str, protocols: &[&[u8]]) -> Self {
+        let read = |ending: &str| std::fs::read(folder.join(format!("{name}.{ending}"))).expect("a file");
+        let certificate = CertificateDer::from_pem_slice(&read("crt")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(&read("key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+        let mut config = config.with_single_cert(vec![certificate], key).expect("a certificate");
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self::start_with(ways, Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn start_with(ways: Ways, tls: Option<TlsAcceptor>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let (seen, refused): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>) = Default::default();
+        let service = Self { address, seen: Arc::clone(&seen), refused: Arc::clone(&refused) };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                let (mut number, count) = (0, Arc::new(AtomicUsize::new(0)));
+                loop {
+                    let (socket, _) = listener.accept().await.expect("a connection");
+                    let (seen, refused, count) = (Arc::clone(&seen), Arc::clone(&refused), Arc::clone(&count));
+                    let tls = tls.clone();
+                    tokio::spawn(async move {
+                        let place = (number, seen, refused, count);
+                        match tls {
+                            None => converse(socket, ways, place).await,
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(socket).await {
+                                    converse(stream, ways, place).await;
+                                }
+                            }
+                        }
+                    });
+                    number += 1;
+                }
+            });
+        });
+        service
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("the record").clone()
+    }
+
+    /// Requests that were refused unseen.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+}
+
+type Place = (usize, Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>, Arc<AtomicUsize>);
+
+async fn converse(io: impl AsyncRead + AsyncWrite + Unpin, ways: Ways, place: Place) {
+    let (connection, seen, refused, count) = place;
+    let mut builder = Builder::new();
+    if let Some(most) = ways.streams {
+        builder.max_concurrent_streams(most);
+    }
+    let Ok(mut conversation) = builder.handshake::<_, Bytes>(io).await else { return };
+    let mut here = 0;
+    while let Some(Ok((request, mut respond))) = conversation.accept().await {
+        here += 1;
+        if ways.refuses.is_some_and(|every| (count.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every)) {
+            refused.fetch_add(1, Ordering::SeqCst);
+            respond.send_reset(Reason::REFUSED_STREAM);
+            continue;
+        }
+        if ways.requests == Some(here) {
+            conversation.graceful_shutdown();
+        }
+        tokio::spawn(answer(request, respond, connection, Arc::clone(&seen)));
+    }
+}
+
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    connection: usize,
+    record: Arc<Mutex<Vec<Seen>>>,
+) {
+    let (head, mut body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let mut length = 0;
+    let mut early = None;
+    let response = || {
+        let answer = Response::builder().status(200).header("x-service", "h2");
+        let answer = if path.contains("/length") { answer.header("content-length", "100000") } else { answer };
+        answer.body(()).expect("an answer")
+    };
+    if path.contains("/early") {
+        early = respond.send_response(response(), false).ok();
+    }
+    while let Some(piece) = body.data().await {
+        let Ok(piece) = piece else { return };
+        length += piece.len();
+        let _gone = body.flow_control().release_capacity(piece.len());
+        if let Some(sending) = &mut early {
+            // What came is sent back at once.
+            let _gone = sending.send_data(piece, false);
+        }
+    }
+    record.lock().expect("the record").push(Seen {
+        method: head.method.to_string(),
+        uri: head.uri.to_string(),
+        headers: head.headers,
+        body: length,
+        connection,
+    });
+    if path.contains("/silent") {
+        return std::future::pending().await;
+    }
+    if path.contains("/slow") {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    if path.contains("/reset") {
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    }
+    let mut sending = match early {
+        Some(sending) => sending,
+        None => respond.send_response(response(), false).expect("an answer"),
+    };
+    if path.contains("/breaks") {
+        let _gone = sending.send_data(Bytes::from_static(b"half"), false);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        return sending.send_reset(Reason::INTERNAL_ERROR);
+    }
+    let size = if path.contains("/large") {
+        2_000_000
+    } else if path.contains("/length") {
+        100_000
+    } else {
+        2
+    };
+    if early_is_none(&path) {
+        let mut left = Bytes::from(vec![b'x'; size]);
+        while !left.is_empty() {
+            sending.reserve_capacity(left.len());
+            let room = std::future::poll_fn(|cx| sending.poll_capacity(cx)).await;
+            let Some(Ok(room)) = room else { return };
+            let piece = left.split_to(room.min(left.len()));
+            if sending.send_data(piece, false).is_err() {
+                return;
+            }
+        }
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", "7".parse().expect("a value"));
+    trailers.insert("connection-trailer", "kept".parse().expect("a value"));
+    trailers.insert("content-length", "5".parse().expect("a value"));
+    let _gone = sending.send_trailers(trailers);
+}
+
+fn early_is_none(path: &str) -> bool {
+    !path.contains("/early")
+}
