@@ -4,23 +4,25 @@
 //!    that the kernel spreads connections and no request crosses a thread.
 //! 2. Connections over the limit are closed at once; an accept that fails (no file descriptor left)
 //!    pauses and does not spin.
-//! 3. A configuration that takes the place of another is handed to every worker: listeners that stay go
+//! 3. Sockets may be given open, and handed on: who replaces this process loses no connection that waits.
+//! 4. A configuration that takes the place of another is handed to every worker: listeners that stay go
 //!    on, with their connections; others are opened before anything changes, and closed after.
-//! 4. Draining: no new connections, those that wait are closed, requests under way are answered,
-//!    for at most `drain_timeout`.
+//! 5. Draining: no new connections, requests under way are answered, with the word that the connection ends,
+//!    and those that wait are closed, for at most `drain_timeout`.
 //!
 //! What it does not do: look at what a request says (`admit`).
 
 pub mod connection;
 pub mod http1;
 pub mod http2;
-mod listen;
+pub mod listen;
 mod peer;
 pub mod phase;
 pub mod tls;
 mod watched;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use self::listen::Inherited;
 pub use self::peer::Peer;
 pub use self::phase::Busy;
 use self::tls::Tls;
@@ -82,6 +85,10 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     posts: Vec<Post>,
     open: Vec<Open>,
+    /// Sockets that were given open, and that no listener has taken yet.
+    inherited: Inherited,
+    /// The sockets of what is open, by door: for who comes after.
+    held: BTreeMap<u64, Vec<TcpListener>>,
     doors: u64,
     generation: u64,
     drain: watch::Sender<bool>,
@@ -98,10 +105,15 @@ impl Workers {
     ///
     /// # Errors
     /// When an address cannot be listened on, or a thread cannot be started.
-    pub fn start(gateway: &Arc<Gateway>, listeners: &[Listener], limits: Limits, count: usize) -> io::Result<Self> {
+    pub fn start(
+        gateway: &Arc<Gateway>,
+        (listeners, inherited): (&[Listener], Inherited),
+        limits: Limits,
+        count: usize,
+    ) -> io::Result<Self> {
         let (drain, draining) = watch::channel(false);
-        let (threads, posts, open) = (Vec::new(), Vec::new(), Vec::new());
-        let mut workers = Self { threads, posts, open, doors: 0, generation: 1, drain };
+        let (threads, posts, open, held) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        let mut workers = Self { threads, posts, open, inherited, held, doors: 0, generation: 1, drain };
         let (open, opened) = workers.open(listeners, count.max(1))?;
         let connections = Arc::new(AtomicUsize::new(0));
         for (number, sockets) in opened.into_iter().enumerate() {
@@ -123,6 +135,9 @@ impl Workers {
             workers.posts.push(Post { orders, counters });
         }
         workers.open = open;
+        for address in workers.inherited.addresses() {
+            tracing::warn!(%address, "a socket was given open that no listener of the configuration has");
+        }
         Ok(workers)
     }
 
@@ -135,6 +150,7 @@ impl Workers {
     pub async fn replace(&mut self, gateway: &Arc<Gateway>, listeners: &[Listener], limits: Limits) -> io::Result<()> {
         let (open, opened) = self.open(listeners, self.posts.len())?;
         self.open = open;
+        self.held.retain(|door, _| self.open.iter().any(|open| open.door == *door));
         self.generation += 1;
         let mut done = Vec::new();
         for (post, sockets) in self.posts.iter_mut().zip(opened) {
@@ -176,14 +192,26 @@ impl Workers {
                 open.push(Open { listener, ..before.swap_remove(place) });
                 continue;
             }
-            let opened = listen::open(listener.address, count)?;
+            let given = self.inherited.take(listener.address);
+            let opened = listen::open(listener.address, given, count)?;
             let address = opened.first().map_or(Ok(listener.address), TcpListener::local_addr)?;
             self.doors += 1;
             let door = self.doors;
-            sockets.iter_mut().zip(opened).for_each(|(worker, socket)| worker.push((door, socket)));
+            for (worker, own) in sockets.iter_mut().zip(listen::spread(&opened, count)?) {
+                worker.extend(own.into_iter().map(|socket| (door, socket)));
+            }
+            self.held.insert(door, opened);
             open.push(Open { door, listener, address });
         }
         Ok((open, sockets))
+    }
+
+    /// All sockets that clients connect to, once more: connections that wait in them are taken by whoever has them.
+    ///
+    /// # Errors
+    /// When there is no file descriptor left.
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        self.held.values().flatten().map(TcpListener::try_clone).collect()
     }
 
     /// Where the listeners are, in the order of the configuration.
@@ -206,6 +234,7 @@ impl Workers {
 
     /// Drains every worker and waits until they have ended; not for an async thread.
     pub fn drain(self) {
+        drop(self.held);
         self.drain.send_replace(true);
         for thread in self.threads {
             // A worker that panicked has logged it and has nothing left to drain.

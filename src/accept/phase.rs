@@ -15,6 +15,9 @@ use crate::clock;
 /// How long a connection waits before it is parked.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a client takes, at the most, from an answer to its next request where it has one.
+const BETWEEN: Duration = Duration::from_millis(500);
+
 /// The connections of one worker.
 #[derive(Default)]
 pub struct Watch {
@@ -43,6 +46,8 @@ pub(super) struct State {
     pub(super) block: Cell<Option<Instant>>,
     /// Whether the client sent more frames that bring nothing than it may.
     pub(super) is_flooded: Cell<bool>,
+    /// Whether it is to end as soon as nothing is lost by it.
+    is_ending: Cell<bool>,
     /// Since when it is told to finish.
     finishing: Cell<Option<Instant>>,
     /// Since when nothing that was to be written could be.
@@ -82,6 +87,9 @@ impl Watch {
     pub fn look(&self, limits: &Limits) {
         let now = clock::monotonic();
         for state in self.connections.borrow().values() {
+            if state.is_ending.get() {
+                state.end(now);
+            }
             let age = now.saturating_duration_since(state.since.get());
             let stalled = state.stalled.get().map(|since| now.saturating_duration_since(since));
             // Nothing is under way, and yet it does not end: its client waits with the last of it.
@@ -106,10 +114,12 @@ impl Watch {
         }
     }
 
-    /// Tells every connection to finish.
+    /// Tells every connection to finish; one of HTTP/1 that has waited for a moment only is told later, with its
+    /// next answer or when the moment is over.
     pub fn finish(&self) {
+        let now = clock::monotonic();
         for state in self.connections.borrow().values() {
-            state.tell(Order::Finish);
+            state.end(now);
         }
     }
 
@@ -120,8 +130,9 @@ impl Watch {
 
     /// Tells every connection that came through this listener to finish.
     pub(super) fn finish_at(&self, door: u64) {
+        let now = clock::monotonic();
         for state in self.connections.borrow().values().filter(|state| state.door == door) {
-            state.tell(Order::Finish);
+            state.end(now);
         }
     }
 
@@ -141,6 +152,7 @@ impl Watch {
             can_park: Cell::new(true),
             block: Cell::new(None),
             is_flooded: Cell::new(false),
+            is_ending: Cell::new(false),
             finishing: Cell::new(None),
             stalled: Cell::new(None),
             is_answering: Cell::new(false),
@@ -166,6 +178,21 @@ impl Drop for Entry {
 }
 
 impl State {
+    /// Tells it to finish, now or when nothing is lost by it.
+    fn end(&self, now: Instant) {
+        self.is_ending.set(true);
+        if !self.is_between(now) {
+            self.tell(Order::Finish);
+        }
+    }
+
+    /// Whether the next request of a client of HTTP/1 may be on its way: it would be lost.
+    fn is_between(&self, now: Instant) -> bool {
+        matches!(self.phase.get(), Phase::Waiting | Phase::Head)
+            && self.can_park.get()
+            && now.saturating_duration_since(self.since.get()) < BETWEEN
+    }
+
     pub(super) fn tell(&self, order: Order) {
         if self.order.get() != order {
             self.order.set(order);
@@ -180,6 +207,11 @@ impl State {
     pub(super) fn due(&self) -> Option<Order> {
         match (self.order.get(), self.phase.get()) {
             (Order::GoOn, _) => None,
+            // Its answer went out in this very turn, without the word that nothing comes after it.
+            (Order::Finish, _) if self.is_ending.get() && self.is_between(clock::monotonic()) => {
+                self.order.set(Order::GoOn);
+                None
+            }
             (order @ (Order::Finish | Order::Abort), _) => Some(order),
             (Order::TimeOut, _) if self.block.get().is_some() => Some(Order::TimeOut),
             (order @ Order::TimeOut, Phase::Head) if self.is_flushed.get() => Some(order),

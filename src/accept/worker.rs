@@ -114,7 +114,7 @@ struct Shared {
 /// A listener of this worker.
 struct Door {
     tls: Rc<RefCell<Option<Arc<Tls>>>>,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 /// Counts one open connection for as long as it lives.
@@ -232,16 +232,16 @@ impl Shared {
             if let Some(tls) = stays {
                 door.tls.replace(tls.clone());
             } else {
-                door.accepting.abort();
+                door.accepting.iter().for_each(JoinHandle::abort);
                 self.watch.finish_at(*number);
             }
             stays.is_some()
         });
         for (number, socket) in sockets {
-            let tls = Rc::new(RefCell::new(tls.get(&number).cloned().flatten()));
+            let tls = || Rc::new(RefCell::new(tls.get(&number).cloned().flatten()));
+            let door = doors.entry(number).or_insert_with(|| Door { tls: tls(), accepting: Vec::new() });
             let accepting = Accepting::begin(self);
-            let accepting = spawn_local(accept(number, socket, Rc::clone(&tls), accepting));
-            doors.insert(number, Door { tls, accepting });
+            door.accepting.push(spawn_local(accept(number, socket, Rc::clone(&door.tls), accepting)));
         }
         // Nobody waits for the first ones.
         let _nobody = done.send(());

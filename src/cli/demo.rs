@@ -17,9 +17,10 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-use super::serving::Serving;
+use super::serving::{Serving, Signals};
 use super::token::sign;
 use super::{Failure, keys, print};
+use crate::accept::listen::Inherited;
 use crate::clock;
 use crate::observe::log;
 
@@ -87,7 +88,7 @@ impl Demo {
         let environment = |name: &str| variables.get(name).cloned();
         let compiled = crate::config::load_text("examples/demo/gateway.yaml", CONFIG.to_owned(), folder, &environment)
             .map_err(|errors| Failure::Configuration(errors.to_string()))?;
-        let serving = Serving::start(compiled, 1).await?;
+        let serving = Serving::start(compiled, 1, Inherited::default())?;
         let private = key.first().ok_or_else(|| Failure::Runtime("no key was made".to_owned()))?;
         let stage = Stage {
             gateway: *serving.addresses().first().ok_or_else(|| Failure::Runtime("nothing listens".to_owned()))?,
@@ -101,7 +102,7 @@ impl Demo {
             return outcome;
         }
         print(&stage.script())?;
-        serving.until_told(None).await
+        serving.until_told(None, Signals::listen()?).await
     }
 }
 

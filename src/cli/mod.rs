@@ -1,7 +1,9 @@
 //! The commands: one file each. Exit codes: 0 done, 1 went wrong, 2 wrong usage, 78 bad configuration.
 
 mod check;
+mod config_file;
 mod demo;
+mod handover;
 mod http;
 mod keys;
 mod revocations;

@@ -1,12 +1,15 @@
 //! `bearward run`: serve until TERM or INT, then drain; read the configuration again on HUP, and when it
 //! changes.
 
-use super::serving::{ConfigFile, Serving};
+use super::config_file::ConfigFile;
+use super::handover::Predecessor;
+use super::serving::{Serving, Signals};
 use super::{ConfigPath, Failure, LogFormat};
+use crate::accept::listen::Inherited;
 use crate::observe::log;
 
 /// Serve until TERM or INT, then drain. A second INT stops at once. HUP reads the configuration again, and
-/// so does a change of its files.
+/// so does a change of its files. USR2 starts the program again, hands its sockets over, and drains.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  bearward run\n  bearward run --config /etc/bearward/gateway.yaml --workers 4 --log-format json"
@@ -27,17 +30,24 @@ pub struct Run {
 impl Run {
     /// Serves.
     pub fn run(self) -> Result<(), Failure> {
+        // First of all: they are file descriptors that the environment names by number.
+        let (inherited, predecessor) = (Inherited::from_env(), Predecessor::find());
         log::start(self.format.log_format).map_err(Failure::Usage)?;
         // Before it is read: what changes meanwhile is a change.
         let mut file = ConfigFile::new(&self.config.find()?, !self.no_watch);
         let (path, compiled) = self.config.load()?;
         file.taken(compiled.files.clone());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "bearward starts");
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        tracing::info!(version, pid, config = %path.display(), "bearward starts");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.map_or(cores, usize::from);
         super::runtime()?.block_on(async {
-            let serving = Serving::start(compiled, workers).await?;
-            serving.until_told(Some(file)).await
+            let signals = Signals::listen()?;
+            let serving = Serving::start(compiled, workers, inherited)?;
+            if let Some(predecessor) = predecessor {
+                predecessor.serves();
+            }
+            serving.until_told(Some(file), signals).await
         })
     }
 }

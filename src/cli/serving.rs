@@ -9,21 +9,22 @@
 //!    listeners and their connections. What is new is reached before requests see it, if it can be
 //!    reached within a moment.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Failure;
+use super::config_file::ConfigFile;
+use super::handover::Program;
+use crate::accept::listen::Inherited;
 use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
 use crate::authenticate::keys::remote::RemoteKeys;
-use crate::clock;
 use crate::config;
 use crate::config::compile::{Background, Compiled, Kept};
 use crate::forward::check;
@@ -44,6 +45,7 @@ pub struct Serving {
     admin_address: SocketAddr,
     admin_configured: SocketAddr,
     admin_task: JoinHandle<()>,
+    admin_listener: TcpListener,
     kept: Kept,
     /// What keeps published keys up to date, and certificates; others end with what they serve.
     refreshers: Running<RemoteKeys>,
@@ -55,79 +57,37 @@ pub struct Serving {
 /// What is kept up to date, and the tasks that do it.
 type Running<T> = Vec<(Arc<T>, JoinHandle<()>)>;
 
-/// The file that a running gateway was made of, as it was when it was read.
-pub struct ConfigFile {
-    path: PathBuf,
-    is_watched: bool,
-    files: Vec<PathBuf>,
-    begun: SystemTime,
-    seen: Vec<Stamp>,
-    read: Vec<Stamp>,
+/// What a process is told from outside; listened for from before it says that it serves, since an early USR2 would end
+/// it.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    usr2: Signal,
 }
 
-/// What is seen of a file without reading it; nothing where there is none.
-type Stamp = Option<(u64, u64, SystemTime)>;
-
-impl ConfigFile {
-    /// A file that is read now; whether its changes count.
-    pub fn new(path: &Path, is_watched: bool) -> Self {
-        let (path, begun) = (path.to_owned(), clock::wall());
-        let mut file = Self { path, is_watched, files: Vec::new(), begun, seen: Vec::new(), read: Vec::new() };
-        file.begin();
-        file
+impl Signals {
+    /// Listens from now on.
+    pub fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::Runtime(format!("no signals: {error}")));
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+            hup: listen(SignalKind::hangup())?,
+            usr2: listen(SignalKind::user_defined2())?,
+        })
     }
-
-    fn stamps(&self) -> Vec<Stamp> {
-        std::iter::once(&self.path).chain(&self.files).map(|path| stamp(path)).collect()
-    }
-
-    /// Whether it is another one than was read, and has stood still since the last look.
-    fn has_changed(&mut self) -> bool {
-        if !self.is_watched {
-            return false;
-        }
-        let now = self.stamps();
-        let stands_still = now == self.seen;
-        self.seen = now;
-        stands_still && self.seen != self.read
-    }
-
-    /// It is read now, as it stands.
-    fn begin(&mut self) {
-        self.begun = clock::wall();
-        self.seen = self.stamps();
-        self.read.clone_from(&self.seen);
-    }
-
-    /// It was taken: these are its files from now on. What was seen of them before they were read counts,
-    /// since they may have changed again.
-    pub fn taken(&mut self, files: Vec<PathBuf>) {
-        if files == self.files {
-            return;
-        }
-        self.files = files;
-        let begun = self.begun;
-        let is_older = |stamp: &(u64, u64, SystemTime)| stamp.2 < begun;
-        let files = self.stamps().into_iter().skip(1).map(|stamp| stamp.filter(is_older));
-        self.read = self.read.iter().take(1).copied().chain(files).collect();
-    }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    use std::os::unix::fs::MetadataExt;
-    let seen = std::fs::metadata(path).ok()?;
-    Some((seen.ino(), seen.len(), seen.modified().ok()?))
 }
 
 impl Serving {
-    /// Opens everything and starts to serve.
-    pub async fn start(compiled: Compiled, workers: usize) -> Result<Self, Failure> {
+    /// Opens everything and starts to serve; within a runtime.
+    pub fn start(compiled: Compiled, workers: usize, mut inherited: Inherited) -> Result<Self, Failure> {
         let Compiled { gateway, listeners, admin, limits, background, kept, files: _ } = compiled;
         let gateway = Arc::new(gateway);
-        let admin_listener = bind_admin(admin).await?;
+        let admin_listener = bind_admin(admin, inherited.take_admin(admin))?;
         let admin_address = admin_listener.local_addr().map_err(|error| no_admin(admin, &error))?;
         let refreshers = spawn(background)?;
-        let workers = Workers::start(&gateway, &listeners, limits, workers).map_err(|error| {
+        let workers = Workers::start(&gateway, (&listeners, inherited), limits, workers).map_err(|error| {
             let listeners =
                 listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ");
             Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
@@ -135,7 +95,7 @@ impl Serving {
         let keepers = keep(&listeners, Vec::new());
         let checks = check::start(gateway.forwarder.upstreams());
         let admin_page = Arc::new(Admin::new(shown(&gateway, &workers, &listeners)));
-        let admin_task = tokio::spawn(Arc::clone(&admin_page).serve(admin_listener));
+        let admin_task = serve_admin(&admin_page, &admin_listener).map_err(|error| no_admin(admin, &error))?;
         tell(&workers, &listeners);
         tracing::info!(address = %admin_address, "admin listening");
         Ok(Self {
@@ -146,6 +106,7 @@ impl Serving {
             admin_address,
             admin_configured: admin,
             admin_task,
+            admin_listener,
             kept,
             refreshers,
             keepers,
@@ -163,17 +124,15 @@ impl Serving {
         self.admin_address
     }
 
-    /// Serves until TERM or INT, then drains; a second one of them stops at once. `file` is read again on
-    /// HUP, and when it changes.
-    pub async fn until_told(mut self, file: Option<ConfigFile>) -> Result<(), Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::Runtime(format!("no signals: {error}")));
-        let mut term = listen(SignalKind::terminate())?;
-        let mut int = listen(SignalKind::interrupt())?;
-        let mut hup = listen(SignalKind::hangup())?;
+    /// Serves until TERM or INT, or until another process has taken this one's place on USR2; then drains. A second one of
+    /// them stops at once. `file` is read again on HUP, and when it changes.
+    pub async fn until_told(mut self, file: Option<ConfigFile>, signals: Signals) -> Result<(), Failure> {
+        let Signals { mut term, mut int, mut hup, mut usr2 } = signals;
+        let program = Program::of_this_process();
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
-            () = self.follow(file, &mut hup) => {}
+            () = self.follow(file, &mut hup, (&mut usr2, program)) => {}
         }
         tracing::info!("draining: requests under way are answered, new connections are not taken");
         tokio::select! {
@@ -186,12 +145,25 @@ impl Serving {
         }
     }
 
-    /// Reads the file again whenever there is reason to; never ends.
-    async fn follow(&mut self, file: Option<ConfigFile>, hup: &mut Signal) {
+    /// Reads the file again whenever there is reason to; ends when another process has taken this one's place.
+    async fn follow(
+        &mut self,
+        file: Option<ConfigFile>,
+        hup: &mut Signal,
+        (usr2, program): (&mut Signal, Option<Program>),
+    ) {
         let Some(mut file) = file else { return std::future::pending().await };
+        let program = program.map(Arc::new);
         loop {
             let is_told = tokio::select! {
                 _ = hup.recv() => true,
+                _ = usr2.recv() => match self.hand_over(program.clone()).await {
+                    Ok(()) => return,
+                    Err(reason) => {
+                        tracing::error!(reason, "no other process takes this one's place: it goes on");
+                        false
+                    }
+                },
                 () = sleep(LOOK) => false,
             };
             if !is_told && !file.has_changed() {
@@ -214,6 +186,17 @@ impl Serving {
         }
     }
 
+    /// Has another process take this one's place.
+    async fn hand_over(&self, program: Option<Arc<Program>>) -> Result<(), String> {
+        let program = program.ok_or("the program's own file is not known")?;
+        let admin = self.admin_listener.try_clone();
+        let sockets = self.workers.sockets().and_then(|sockets| Ok((sockets, admin?)));
+        let (sockets, admin) = sockets.map_err(|error| format!("its sockets cannot be handed on: {error}"))?;
+        tracing::info!("another process is started to take this one's place");
+        let started = tokio::task::spawn_blocking(move || program.start_again(sockets, admin)).await;
+        started.map_err(|error| error.to_string())?
+    }
+
     /// Takes what the file says now; the files that it names. All or nothing.
     async fn replace(&mut self, path: &Path) -> Result<Vec<PathBuf>, Failure> {
         let compiled =
@@ -228,7 +211,7 @@ impl Serving {
                 listener.tls = Some(tls);
             }
         }
-        let admin_listener = if admin == self.admin_configured { None } else { Some(bind_admin(admin).await?) };
+        let admin_listener = if admin == self.admin_configured { None } else { Some(bind_admin(admin, None)?) };
         let is_elsewhere = background.store.is_some() || !background.keys.is_empty();
         let fresh = spawn(background)?;
         if is_elsewhere {
@@ -263,15 +246,20 @@ impl Serving {
 
     fn move_admin(&mut self, configured: SocketAddr, listener: TcpListener) {
         self.admin_address = listener.local_addr().unwrap_or(configured);
+        match serve_admin(&self.admin, &listener) {
+            Ok(task) => std::mem::replace(&mut self.admin_task, task).abort(),
+            Err(error) => return tracing::error!(%error, "the admin address cannot be moved"),
+        }
         self.admin_configured = configured;
-        self.admin_task.abort();
-        self.admin_task = tokio::spawn(Arc::clone(&self.admin).serve(listener));
+        self.admin_listener = listener;
         tracing::info!(address = %self.admin_address, "admin listening");
     }
 
     /// Stops taking connections and answers what is under way.
     pub async fn drain(self) {
         self.admin.drain();
+        // It may belong to another process now, which answers for itself.
+        drop(self.admin_listener);
         let workers = self.workers;
         // Why: waiting for threads blocks, and the store and the keys are served from this one.
         drop(tokio::task::spawn_blocking(move || workers.drain()).await);
@@ -285,13 +273,20 @@ fn no_admin(address: SocketAddr, error: &std::io::Error) -> Failure {
     Failure::Runtime(format!("admin.address {address} cannot be listened on: {error}"))
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).await.map_err(|error| no_admin(address, &error))?;
+/// The operators' socket: the one that was given, or a new one.
+fn bind_admin(address: SocketAddr, given: Option<TcpListener>) -> Result<TcpListener, Failure> {
+    let listener = given.map_or_else(|| TcpListener::bind(address), Ok).map_err(|error| no_admin(address, &error))?;
+    listener.set_nonblocking(true).map_err(|error| no_admin(address, &error))?;
     let is_near = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     if !is_near {
         tracing::warn!(%address, "admin is reachable from elsewhere: whoever reaches it can revoke");
     }
     Ok(listener)
+}
+
+fn serve_admin(admin: &Arc<Admin>, listener: &TcpListener) -> std::io::Result<JoinHandle<()>> {
+    let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
+    Ok(tokio::spawn(Arc::clone(admin).serve(listener)))
 }
 
 /// Starts what runs beside the requests; what keeps published keys up to date is to be ended.

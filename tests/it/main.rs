@@ -29,6 +29,7 @@ mod forwarding;
 mod frames;
 mod framing;
 mod grpc;
+mod handover;
 mod headers;
 mod http2;
 mod keys;

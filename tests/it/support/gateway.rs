@@ -164,6 +164,14 @@ impl Gateway {
         status.expect("ended")
     }
 
+    /// The processes that have served, the first first; each took the place of the one before.
+    pub fn processes(&self) -> Vec<u32> {
+        let lines = self.lines();
+        let starts = lines.iter().filter(|line| line.contains("\"message\":\"bearward starts\""));
+        let values = starts.map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON line"));
+        values.filter_map(|line| u32::try_from(line["pid"].as_u64()?).ok()).collect()
+    }
+
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a running process");
@@ -176,6 +184,10 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        // And those that took its place.
+        for process in self.processes().into_iter().filter(|process| *process != self.child.id()) {
+            drop(Command::new("kill").args(["-KILL", &process.to_string()]).stderr(Stdio::null()).status());
+        }
     }
 }
 

@@ -105,6 +105,10 @@ pub struct H2 {
     decoder: Decoder<'static>,
     /// Frames of other streams that came while one was waited for.
     pub waiting: Vec<Frame>,
+    /// Whether pings are answered, and a farewell noticed.
+    pub is_polite: bool,
+    /// Whether the server has said that it ends.
+    pub is_ending: bool,
     next: u32,
 }
 
@@ -118,7 +122,7 @@ impl H2 {
     }
 
     fn on(socket: Box<dyn Socket>) -> Self {
-        Self { socket, decoder: Decoder::new(), waiting: Vec::new(), next: 1 }
+        Self { socket, decoder: Decoder::new(), waiting: Vec::new(), is_polite: false, is_ending: false, next: 1 }
     }
 
     /// A connection that has begun, with prior knowledge.
@@ -237,6 +241,10 @@ impl H2 {
             Some(place) => Some(self.waiting.remove(place)),
             None => loop {
                 let frame = self.frame()?;
+                if self.is_polite && frame.kind == PING && frame.flags & ACK == 0 {
+                    self.try_write(&super::h2::frame(PING, ACK, 0, &frame.payload))?;
+                }
+                self.is_ending |= frame.kind == GOAWAY;
                 if is_ours(&frame) {
                     return Some(frame);
                 }

@@ -1,0 +1,146 @@
+//! Another process takes the place of a running gateway, and nobody notices.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use command_fds::{CommandFdExt, FdMapping};
+
+use crate::support::gateway::{PROGRAM, get, signal};
+use crate::support::h2::{H2, Outcome, request};
+use crate::support::{Client, Gateway, Upstream, config, sign, until};
+
+/// How often: more with `BEARWARD_TURNS`.
+fn turns() -> usize {
+    std::env::var("BEARWARD_TURNS").map_or(4, |turns| turns.parse().expect("a number"))
+}
+
+/// Ends the clients, whatever becomes of the test.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Requests one after another on connections that are kept for as long as the server keeps them.
+fn ask_http1(gateway: &Gateway, goes_on: &AtomicBool, failed: &AtomicUsize) -> usize {
+    let (mut client, mut answered) = (gateway.client(), 0);
+    while goes_on.load(Ordering::Relaxed) {
+        let Some(answer) = client.try_write(get("/open/x", None)).and_then(|()| client.try_read(false)) else {
+            println!("HTTP/1: no answer");
+            failed.fetch_add(1, Ordering::Relaxed);
+            client = gateway.client();
+            continue;
+        };
+        if answer.status != 200 {
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
+        answered += 1;
+        if answer.header("connection") == Some("close") {
+            client = gateway.client();
+        }
+    }
+    answered
+}
+
+fn ask_http2(gateway: &Gateway, goes_on: &AtomicBool, failed: &AtomicUsize) -> usize {
+    let connect = || {
+        let mut client = H2::connect(gateway.address);
+        client.is_polite = true;
+        client
+    };
+    let (mut client, mut answered) = (connect(), 0);
+    while goes_on.load(Ordering::Relaxed) {
+        let stream = client.ask(&request("GET", "/open/x", &[]), None);
+        match client.outcome(stream) {
+            Outcome::Answered(answer, _) if answer.status == 200 => answered += 1,
+            other => {
+                println!("HTTP/2: {other:?}");
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if client.is_ending {
+            client = connect();
+        }
+    }
+    answered
+}
+
+#[test]
+fn a_process_that_takes_the_place_of_another_loses_no_request() {
+    let upstream =
+        Upstream::scripted(|_, stream| stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_ok());
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let (goes_on, failed) = (AtomicBool::new(true), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let http1: Vec<_> = (0..3).map(|_| scope.spawn(|| ask_http1(&gateway, &goes_on, &failed))).collect();
+        let http2: Vec<_> = (0..2).map(|_| scope.spawn(|| ask_http2(&gateway, &goes_on, &failed))).collect();
+        let ends = Ends(&goes_on);
+        for turn in 1..=turns() {
+            let before = *gateway.processes().last().expect("a process");
+            signal(before, "USR2");
+            let drained = || gateway.lines().iter().filter(|line| line.contains("\"message\":\"drained\"")).count();
+            until("another one has taken its place", || drained() == turn);
+            assert_eq!(gateway.processes().len(), turn + 1);
+        }
+        drop(ends);
+        let answered: Vec<usize> =
+            http1.into_iter().chain(http2).map(|client| client.join().expect("a client")).collect();
+        assert!(answered.iter().all(|answered| *answered > 10), "{answered:?}");
+        println!("{} requests, {} failed", answered.iter().sum::<usize>(), failed.load(Ordering::Relaxed));
+    });
+    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    // Its admin address is where it was, and it ends like the first one.
+    assert_eq!(gateway.admin("GET", "/readyz", "").status, 200);
+    signal(*gateway.processes().last().expect("a process"), "TERM");
+    let lines = || gateway.lines().iter().filter(|line| line.contains("\"message\":\"drained\"")).count();
+    until("it drains", || lines() == turns() + 1);
+}
+
+#[test]
+fn a_program_that_cannot_start_takes_nobodys_place() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start_with(&config(upstream.address, ""), &["--no-watch"]);
+    let file = gateway.folder().join("gateway.yaml");
+    std::fs::write(&file, "version: 2\n").expect("a file");
+    signal(gateway.id(), "USR2");
+    until("it is told", || gateway.lines().iter().any(|line| line.contains("it ended: exit status: 78")));
+    assert_eq!(gateway.get("/open/x", None).status, 200);
+    assert_eq!(gateway.admin("GET", "/readyz", "").status, 200);
+}
+
+/// A process with one socket that it is given.
+fn start(folder: &tempfile::TempDir, socket: &TcpListener) -> Child {
+    let given = FdMapping { parent_fd: OwnedFd::from(socket.try_clone().expect("a socket")), child_fd: 3 };
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--workers", "2", "--config"]).arg(folder.path().join("gateway.yaml")).env("LISTEN_FDS", "1");
+    command.stdout(Stdio::null()).fd_mappings(vec![given]).expect("a mapping");
+    command.spawn().expect("the program starts")
+}
+
+#[test]
+fn connections_wait_in_a_socket_that_is_given_while_no_process_has_it() {
+    let upstream = Upstream::echo();
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let folder = tempfile::tempdir().expect("a folder");
+    sign::write_keys(folder.path());
+    let yaml = config(upstream.address, "").replacen("127.0.0.1:0", &address.to_string(), 1);
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+    for _ in 0..2 {
+        let mut early: Vec<Client> = (0..20).map(|_| Client::connect(address)).collect();
+        for client in &mut early {
+            client.write(get("/open/x", None));
+        }
+        let mut process = start(&folder, &socket);
+        for client in &mut early {
+            assert_eq!(client.read().status, 200);
+        }
+        signal(process.id(), "TERM");
+        assert!(process.wait().expect("a child").success());
+    }
+}
