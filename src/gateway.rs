@@ -138,13 +138,14 @@ impl Gateway {
         seen.ended(outcome.as_ref().err());
         let told = outcome.as_ref().err().filter(|_| is_grpc).map(grpc::Told::of);
         let mut answer = gateway.responder.render(outcome, &request_id);
+        let status = answer.status();
         if let Some(told) = told {
             told.dress(&mut answer);
         }
         if let Some(cors) = cors {
             cors::dress(cors, origin.as_ref(), answer.headers_mut());
         }
-        seen.answered(answer)
+        seen.answered(answer, status)
     }
 
     /// Asks again for answers that last; what is not permitted any more is cut. Called a few times a

@@ -22,6 +22,8 @@ pub struct Route {
     pub upstreams: Shares,
     /// What the path becomes on its way there; nothing: it stays as it is.
     pub rewrite: Option<Rewrite>,
+    /// Paths that it must not come to there: other routes come to them, and demand something else.
+    pub guarded: Vec<Pattern>,
     /// Which issuers may vouch for a caller here, by their place; empty on a public route.
     pub issuers: Vec<usize>,
     /// What is demanded of the caller.
@@ -94,8 +96,6 @@ pub struct Rewrite {
     pub strip: usize,
     /// What comes before the rest; a canonical path without a final `/`, or nothing.
     pub add: String,
-    /// Routes whose paths it must not come to: they lead to the same upstream, and demand something else.
-    pub guarded: Vec<usize>,
 }
 
 /// Which pages of other origins may read answers.

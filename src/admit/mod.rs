@@ -24,7 +24,7 @@ use http::{HeaderMap, Method};
 use self::path::CanonicalPath;
 use self::router::{Parameters, Router};
 use crate::denial::Denial;
-use crate::route::{Rewrite, Route};
+use crate::route::Route;
 
 /// A request known to be well formed, on exactly one route.
 #[derive(Debug)]
@@ -119,30 +119,9 @@ impl Routes {
         if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
             return Err(Denial::BodyTooLarge);
         }
-        let rewritten =
-            route.rewrite.as_ref().map(|rewrite| self.rewrite(rewrite, &host, &path, method)).transpose()?;
+        let rewritten = onward(route, &path)?;
         let is_preflight = asked.is_some();
         Ok(Admitted { route, path, rewritten, is_preflight, parameters })
-    }
-
-    /// The path that the upstream gets instead.
-    fn rewrite(
-        &self,
-        rewrite: &Rewrite,
-        host: &str,
-        path: &CanonicalPath,
-        method: &Method,
-    ) -> Result<CanonicalPath, Denial> {
-        let rewritten = path.rewritten(rewrite.strip, &rewrite.add)?;
-        // SECURITY: what one route rewrites to must not be what another one protects there.
-        let is_guarded = |path: &str| match self.router.find(host, path, method) {
-            Ok((other, _)) => rewrite.guarded.contains(&other),
-            Err(_) => false,
-        };
-        let is_taken = !rewrite.guarded.is_empty()
-            && (is_guarded(rewritten.as_str())
-                || (rewritten.has_encoded_slash() && is_guarded(&rewritten.as_str().replace("%2F", "/"))));
-        if is_taken { Err(Denial::AmbiguousPath) } else { Ok(rewritten) }
     }
 
     /// The method that a browser asks about before it sends it, where the route that takes it has `cors`;
@@ -173,6 +152,19 @@ impl Routes {
         }
         Ok(())
     }
+}
+
+/// What the route rewrites the path to; whether it does or not, what one route comes to must not be what another one
+/// protects there.
+fn onward(route: &Route, path: &CanonicalPath) -> Result<Option<CanonicalPath>, Denial> {
+    let rewritten = route.rewrite.as_ref().map(|rewrite| path.rewritten(rewrite.strip, &rewrite.add)).transpose()?;
+    let there = rewritten.as_ref().unwrap_or(path);
+    let is_guarded = |path: &str| route.guarded.iter().any(|pattern| pattern.matches(path));
+    // SECURITY: a service that decodes `%2F` sees another path.
+    if is_guarded(there.as_str()) || (there.has_encoded_slash() && is_guarded(&there.as_str().replace("%2F", "/"))) {
+        return Err(Denial::AmbiguousPath);
+    }
+    Ok(rewritten)
 }
 
 fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Denial> {

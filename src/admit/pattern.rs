@@ -107,6 +107,27 @@ impl Pattern {
         })
     }
 
+    /// The pattern of the paths that a rewrite makes of those that this one matches: without its first `strip` segments,
+    /// and with those of `add` before the rest.
+    #[must_use]
+    pub fn rewritten(&self, strip: usize, add: Option<&Self>) -> Self {
+        let added = add.into_iter().flat_map(|add| add.segments.iter());
+        let segments: Vec<Segment> = added.chain(self.segments.iter().skip(strip)).cloned().collect();
+        Self { text: String::new(), segments, takes_rest: self.takes_rest }
+    }
+
+    /// Whether it matches a canonical path.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let mut rest = path.strip_prefix('/').unwrap_or(path).split('/').map(percent::decode);
+        let is_rest = self.segments.iter().all(|segment| match (segment, rest.next()) {
+            (Segment::Literal(text), Some(here)) => *text == here,
+            (Segment::Parameter(_), Some(here)) => !here.is_empty(),
+            (Segment::Literal(_) | Segment::Parameter(_), None) => false,
+        });
+        is_rest && (self.takes_rest || rest.next().is_none())
+    }
+
     /// Whether the two match exactly the same paths: equal but for the names of parameters.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

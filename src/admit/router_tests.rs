@@ -17,6 +17,7 @@ fn route(pattern: &str, methods: &[&str], hosts: &[&str]) -> Route {
         },
         upstreams: crate::route::Shares::all_to(0),
         rewrite: None,
+        guarded: Vec::new(),
         issuers: Vec::new(),
         rule: Rule::Authenticated,
         revocation: RevocationPolicy { mode: RevocationMode::Off, when_unavailable: WhenUnavailable::Deny },

@@ -26,7 +26,7 @@ use super::connection::Connection;
 use super::error::{ForwardError, Phase};
 use super::exchange::{Again, Exchange, Fault};
 use super::headers::BodyFraming;
-use super::health::{InFlight, Standing};
+use super::health::{InFlight, Standing, Trial};
 use super::http2::exchange::StreamExchange;
 use super::http2::session::{Seat, Session};
 use super::target::{Speaks, Target};
@@ -55,6 +55,8 @@ pub(super) struct Attempt<'a> {
     pub(super) limit: Duration,
     /// For all tries together, as long as no body moves.
     pub(super) until: Instant,
+    /// Whether it is the upstream's own limit that `limit` is, and not a shorter one of the route.
+    pub(super) is_upstreams_limit: bool,
 }
 
 /// What came of the tries so far.
@@ -68,6 +70,9 @@ struct Tries<'a> {
     retries: usize,
     /// How often it was sent again to the same target.
     here: usize,
+    has_body: bool,
+    /// Where the target that was ejected is tried.
+    trial: Option<Trial>,
 }
 
 /// Counts a request that is on its second try.
@@ -98,6 +103,8 @@ pub(super) enum Reply {
 /// A try that failed.
 struct Failed {
     fault: Fault,
+    /// Whether that counts against the target.
+    counts: bool,
     again: Again,
     /// What is left of the body.
     upload: Upload,
@@ -110,24 +117,24 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// Why there is no answer.
     pub(super) async fn send(&self, mut upload: Upload, started: Instant) -> Result<Reply, ForwardError> {
-        let mut tries = Tries::default();
+        let mut tries = Tries { has_body: !matches!(upload, Upload::Empty), ..Tries::default() };
         let (mut place, mut way) = self.lease(&mut tries, started).await?;
         loop {
             let failed = match self.once(way, upload, place).await {
                 Ok(reply) => {
-                    self.answered(place);
+                    self.answered(place, &mut tries);
                     return Ok(reply);
                 }
                 Err(failed) => *failed,
             };
-            let Failed { fault, mut again, load, .. } = failed;
+            let Failed { fault, counts, mut again, load, .. } = failed;
             if again == Again::Here {
                 tries.here += 1;
                 // A target that takes connections and then no request is none that is well.
-                again = if tries.here > MOST_HERE { Again::No } else { again };
+                again = if tries.here > MOST_HERE { Again::Elsewhere } else { again };
             }
-            if again != Again::Here && fault.is_targets() {
-                self.failed(place);
+            if again != Again::Here && counts && self.is_targets(fault, &tries) {
+                self.failed(place, &mut tries);
             }
             (place, way) = match again {
                 Again::No => return Err(fault.into()),
@@ -146,9 +153,9 @@ impl<'a> Attempt<'a> {
                 match exchange.answer(self.method, self.limit, self.until).await {
                     Ok(head) => Ok(Reply::Http1(head, exchange)),
                     Err(fault) => {
-                        let again = exchange.again(fault, self.method);
+                        let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
                         let Exchange { upload, connection, .. } = exchange;
-                        Err(Box::new(Failed { fault, again, upload, load: connection.load }))
+                        Err(Box::new(Failed { fault, counts, again, upload, load: connection.load }))
                     }
                 }
             }
@@ -159,9 +166,9 @@ impl<'a> Attempt<'a> {
                 match exchange.answer(&self.bytes, scheme, (self.limit, self.until)).await {
                     Ok((parts, body)) => Ok(Reply::Http2(parts, body, exchange)),
                     Err(fault) => {
-                        let again = exchange.again(fault, self.method);
+                        let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
                         let StreamExchange { upload, load, .. } = exchange;
-                        Err(Box::new(Failed { fault, again, upload, load }))
+                        Err(Box::new(Failed { fault, counts, again, upload, load }))
                     }
                 }
             }
@@ -197,15 +204,25 @@ impl<'a> Attempt<'a> {
         loop {
             let target = self.target(place).ok_or(ForwardError::Unreachable)?;
             let left = self.until.saturating_duration_since(clock::monotonic());
-            match self.reach(target, self.upstream.connect_timeout.min(left)).await {
+            if left.is_zero() {
+                return Err(tries.failure.unwrap_or(ForwardError::TimedOut(Phase::Connect)));
+            }
+            let limit = self.upstream.connect_timeout.min(left);
+            match self.reach(target, limit).await {
                 Ok(Way::Http1(mut connection)) => {
                     connection.load = load;
                     return Ok((place, Way::Http1(connection)));
                 }
                 Ok(Way::Http2(seat, _)) => return Ok((place, Way::Http2(seat, load))),
-                Err(error) => tries.failure = Some(error),
+                Err(error) => {
+                    tries.failure = Some(error);
+                    // Where the request had less time left than a connection may take, nothing is known of the target.
+                    let is_cut_short = limit < self.upstream.connect_timeout;
+                    if !(is_cut_short && matches!(error, ForwardError::TimedOut(_))) {
+                        self.failed(place, tries);
+                    }
+                }
             }
-            self.failed(place);
             tries.passed.push(place);
             let next = self.choose(tries, clock::monotonic())?;
             (place, load) = (next.0, Some(next.1));
@@ -268,19 +285,24 @@ impl<'a> Attempt<'a> {
                 let nobody = if is_full { ForwardError::Saturated } else { ForwardError::Unhealthy };
                 return Err(tries.failure.unwrap_or(nobody));
             };
-            // Where somebody else tries it, it is passed over when it is looked at again.
-            if target.health.standing(now) == Standing::Trial && !target.health.try_again(self.upstream.ejection, now) {
+            let Some(load) = target.health.begin(self.upstream.max_requests, tries.has_body) else {
+                is_full = true;
+                tries.passed.push(place);
                 continue;
+            };
+            if target.health.standing(now) == Standing::Trial {
+                tries.trial = target.health.try_again(self.upstream.ejection, now);
+                // Where somebody else tries it, it is passed over when it is looked at again.
+                if tries.trial.is_none() {
+                    continue;
+                }
             }
-            if let Some(load) = target.health.begin(self.upstream.max_requests) {
-                return Ok((place, load));
-            }
-            is_full = true;
-            tries.passed.push(place);
+            return Ok((place, load));
         }
     }
 
-    fn answered(&self, place: usize) {
+    fn answered(&self, place: usize, tries: &mut Tries<'_>) {
+        tries.trial.take().into_iter().for_each(Trial::settle);
         if let Some(target) = self.target(place).filter(|target| target.health.answered()) {
             tracing::info!(
                 upstream = &*self.upstream.name,
@@ -290,7 +312,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn failed(&self, place: usize) {
+    /// Whether a fault is the target's, and not the client's or that of a short limit.
+    fn is_targets(&self, fault: Fault, tries: &Tries<'_>) -> bool {
+        match fault {
+            Fault::Unanswered | Fault::Malformed => true,
+            // A later try has what time the earlier ones have left.
+            Fault::TimedOut => self.is_upstreams_limit && tries.passed.is_empty(),
+            Fault::Upload(_) => false,
+        }
+    }
+
+    fn failed(&self, place: usize, tries: &mut Tries<'_>) {
+        tries.trial.take().into_iter().for_each(Trial::settle);
         let Some(target) = self.target(place) else { return };
         if let Some(time) = target.health.failed(self.upstream.ejection, clock::monotonic()) {
             tracing::warn!(

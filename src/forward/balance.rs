@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn who_has_less_to_do_is_preferred_and_turns_are_kept_without_a_difference() {
         let targets = targets(&[1, 1, 2]);
-        let busy: Vec<InFlight> = (0..10).filter_map(|_| targets[0].health.begin(100)).collect();
+        let busy: Vec<InFlight> = (0..10).filter_map(|_| targets[0].health.begin(100, false)).collect();
         let counted = turns(Choice::LeastRequests, &targets, 1000);
         let idle = counted.iter().filter(|turn| **turn == Some(0)).count();
         // Only where the draw falls on itself: once in sixteen.

@@ -46,6 +46,13 @@ pub enum Upload {
 pub struct Stream {
     incoming: Incoming,
     left: u64,
+    /// What is still to come of the length that was announced.
+    owed: Option<u64>,
+    /// Of HTTP/2 the end of a stream can be told from its being taken back.
+    is_http2: bool,
+    /// When it began, and how much has come: it may be slow, not endless.
+    began: Instant,
+    come: u64,
     silence: Duration,
     alarm: Alarm,
     moved_at: Instant,
@@ -61,7 +68,12 @@ pub struct UploadLimits {
     pub bytes: u64,
     /// Longest silence.
     pub silence: Duration,
+    /// Whether it comes in HTTP/2.
+    pub is_http2: bool,
 }
+
+/// The slowest that a body may come once it has taken longer than one silence may, in bytes a second.
+const SLOWEST: u64 = 1024;
 
 impl Upload {
     /// Wraps a client's body.
@@ -70,10 +82,20 @@ impl Upload {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        let UploadLimits { bytes, silence } = limits;
-        let alarm = alarms.alarm();
-        let stream = Stream { incoming, left: bytes, silence, alarm, moved_at: now, is_touched: false, _busy: busy };
-        Self::Streaming(Box::new(stream))
+        let UploadLimits { bytes, silence, is_http2 } = limits;
+        Self::Streaming(Box::new(Stream {
+            owed: incoming.size_hint().exact(),
+            incoming,
+            left: bytes,
+            is_http2,
+            began: now,
+            come: 0,
+            silence,
+            alarm: alarms.alarm(),
+            moved_at: now,
+            is_touched: false,
+            _busy: busy,
+        }))
     }
 
     /// How it is framed upstream.
@@ -120,17 +142,40 @@ impl Stream {
         loop {
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => return self.poll_silence(cx).map(|()| Err(UploadFault::TooSlow)),
-                Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                Poll::Ready(None) => return Poll::Ready(self.end()),
                 Poll::Ready(Some(frame)) => frame.map_err(|_| UploadFault::Gone)?,
             };
-            let Ok(data) = frame.into_data() else { return Poll::Ready(Ok(None)) };
+            // Trailers are dropped; what comes after them is the end.
+            let Ok(data) = frame.into_data() else { continue };
             if !data.is_empty() {
                 self.alarm.clear();
-                self.moved_at = clock::monotonic();
-                self.left = self.left.checked_sub(data.len() as u64).ok_or(UploadFault::TooLarge)?;
-                return Poll::Ready(Ok(Some(data)));
+                return Poll::Ready(self.take(data).map(Some));
             }
         }
+    }
+
+    fn take(&mut self, data: Bytes) -> Result<Bytes, UploadFault> {
+        let length = data.len() as u64;
+        self.moved_at = clock::monotonic();
+        self.left = self.left.checked_sub(length).ok_or(UploadFault::TooLarge)?;
+        if let Some(owed) = &mut self.owed {
+            *owed = owed.checked_sub(length).ok_or(UploadFault::Gone)?;
+        }
+        self.come += length;
+        // Why: byte by byte just within each silence a body would last for ever.
+        let most = self.silence + Duration::from_secs(self.come / SLOWEST);
+        if self.moved_at.saturating_duration_since(self.began) > most {
+            return Err(UploadFault::TooSlow);
+        }
+        Ok(data)
+    }
+
+    /// The end of the body, if it is one.
+    fn end(&self) -> Result<Option<Bytes>, UploadFault> {
+        // SECURITY: the library takes a stream that its client has reset with `NO_ERROR` for one that has ended. A
+        // request with less than its length would have the next one on the connection read as its rest.
+        let is_whole = self.owed.is_none_or(|owed| owed == 0) && (!self.is_http2 || self.incoming.is_end_stream());
+        if is_whole { Ok(None) } else { Err(UploadFault::Gone) }
     }
 
     fn poll_silence(&self, cx: &Context<'_>) -> Poll<()> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::USER_AGENT;
+use http::uri::Scheme;
 use http::{Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -99,17 +100,19 @@ impl HealthCheck {
     async fn ask(&self, target: &Target) -> Result<(), String> {
         let stream = reach(target).await.map_err(|error| error.label().to_owned())?;
         let host = self.host.as_deref().unwrap_or(&target.address);
+        let scheme = if target.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let is_http2 = target.speaks == Speaks::Http2 || stream.is_http2();
-        let status = if is_http2 { self.ask_http2(stream, host).await? } else { self.ask_http1(stream, host).await? };
+        let status =
+            if is_http2 { self.ask_http2(stream, (scheme, host)).await? } else { self.ask_http1(stream, host).await? };
         if status.is_success() { Ok(()) } else { Err(format!("it answers {status}")) }
     }
 
-    async fn ask_http2(&self, stream: Stream, host: &str) -> Result<StatusCode, String> {
+    async fn ask_http2(&self, stream: Stream, (scheme, host): (Scheme, &str)) -> Result<StatusCode, String> {
         let broken = |error: h2::Error| format!("the connection broke: {error}");
         let (sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
         let driven = tokio::spawn(connection);
         let asked = async {
-            let uri = Uri::builder().scheme("http").authority(host).path_and_query(self.path.as_str()).build();
+            let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(self.path.as_str()).build();
             let request = Request::builder().uri(uri.map_err(|error| error.to_string())?).header(USER_AGENT, AGENT);
             let request = request.body(()).map_err(|error| error.to_string())?;
             let mut sender = sender.ready().await.map_err(broken)?;

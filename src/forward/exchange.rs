@@ -114,6 +114,12 @@ impl Exchange {
         }
     }
 
+    /// Whether a fault is the target's, as far as it can be told: not while the client's body is waited for.
+    #[must_use]
+    pub const fn counts(&self) -> bool {
+        matches!(self.sending, Sending::Rest | Sending::Done)
+    }
+
     /// Whether all of the request is out.
     #[must_use]
     pub fn is_sent(&self) -> bool {
@@ -166,6 +172,9 @@ impl Exchange {
             }
             Poll::Ready(None) => {
                 self.sending = Sending::Rest;
+                if let Some(load) = &mut self.connection.load {
+                    load.uploaded();
+                }
                 if self.is_chunked {
                     self.outgoing.end();
                 }

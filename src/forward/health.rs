@@ -1,7 +1,8 @@
 //! How a target is doing: what it has to do, what requests to it came to, what checks of it say.
 //!
 //! 1. Requests under way are counted over all workers, and bounded: past `max_requests` a target gets no
-//!    more, so that a slow one holds up what it holds up and nothing else.
+//!    more, so that a slow one holds up what it holds up and nothing else. Those whose clients are still sending
+//!    do not count there: with bodies that never end nobody keeps others out.
 //! 2. A target that gives no usable answer several times in a row is passed over for a while (*ejected*). Then
 //!    one request tries it; the others go on passing it over until that one is answered. Each time it
 //!    fails again the while is twice as long.
@@ -19,6 +20,8 @@ use crate::clock;
 #[derive(Debug, Default)]
 pub struct Health {
     requests: AtomicU32,
+    /// Of those, the ones whose clients are still sending.
+    uploads: AtomicU32,
     /// Requests without a usable answer, since the last one that had one.
     failures: AtomicU32,
     /// Until when it is passed over, in milliseconds; 0 where it is not.
@@ -79,13 +82,17 @@ pub struct Numbers {
 }
 
 impl Health {
-    /// Counts a request that begins; `None` where there are `most` already.
+    /// Counts a request that begins, with a body or without; `None` where there are `most` already.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, most: u32) -> Option<InFlight> {
+    pub fn begin(self: &Arc<Self>, most: u32, has_body: bool) -> Option<InFlight> {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
         // Dropped where it is one too many.
-        let counted = InFlight(Arc::clone(self));
-        (before < most).then_some(counted)
+        let counted = InFlight { health: Arc::clone(self), is_uploading: has_body };
+        if has_body {
+            self.uploads.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_room = before < most || before.saturating_sub(self.uploads.load(Ordering::Relaxed)) < most;
+        is_room.then_some(counted)
     }
 
     /// Requests under way, of all workers.
@@ -107,25 +114,25 @@ impl Health {
         }
     }
 
-    /// Takes the one try that an ejected target has; whether nobody else has taken it. Until it is answered
-    /// the target is passed over as before, and for longer.
+    /// Takes the one try that an ejected target has, where nobody else has. Until it is answered the target is passed
+    /// over as before, and for longer.
     #[must_use]
-    pub fn try_again(&self, ejection: Ejection, now: Instant) -> bool {
+    pub fn try_again(self: &Arc<Self>, ejection: Ejection, now: Instant) -> Option<Trial> {
         let (until, now_millis) = (self.ejected_until.load(Ordering::Relaxed), clock::millis(now));
         let next = clock::millis(now + self.time(ejection));
         let is_taken = until != 0
             && until <= now_millis
             && self.ejected_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if is_taken {
+        is_taken.then(|| {
             self.ejected.fetch_add(1, Ordering::Relaxed);
-        }
-        is_taken
+            Trial(Some(Arc::clone(self)))
+        })
     }
 
     /// It gave a usable answer; whether it was passed over before.
     pub fn answered(&self) -> bool {
         // Why looked at first: nearly always there is nothing to take back, and nothing is written then.
-        if self.failures.load(Ordering::Relaxed) == 0 {
+        if self.failures.load(Ordering::Relaxed) == 0 && self.ejected_until.load(Ordering::Relaxed) == 0 {
             return false;
         }
         self.failures.store(0, Ordering::Relaxed);
@@ -193,13 +200,46 @@ impl Health {
     }
 }
 
+/// The one try of an ejected target. Where it comes to nothing, because its client left, another one may try.
+#[derive(Debug)]
+pub struct Trial(Option<Arc<Health>>);
+
+impl Trial {
+    /// It was answered, or failed.
+    pub fn settle(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(health) = &self.0 {
+            health.ejected.fetch_sub(1, Ordering::Relaxed);
+            health.ejected_until.store(clock::millis(clock::monotonic()), Ordering::Relaxed);
+        }
+    }
+}
+
 /// Counts a request for as long as it is under way.
 #[derive(Debug)]
-pub struct InFlight(Arc<Health>);
+pub struct InFlight {
+    health: Arc<Health>,
+    is_uploading: bool,
+}
+
+impl InFlight {
+    /// All of its body has come.
+    pub fn uploaded(&mut self) {
+        if std::mem::take(&mut self.is_uploading) {
+            self.health.uploads.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.uploaded();
+        self.health.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -212,7 +252,8 @@ mod tests {
 
     #[test]
     fn a_target_that_fails_is_passed_over_and_tried_by_one_request_at_a_time() {
-        let (health, now) = (Health::default(), clock::monotonic());
+        let (health, now) = (Arc::new(Health::default()), clock::monotonic());
+        let tries = |at| health.try_again(EJECTION, at).map(Trial::settle).is_some();
         let after = |seconds| now + Duration::from_secs(seconds);
         assert_eq!((health.failed(EJECTION, now), health.failed(EJECTION, now)), (None, None));
         assert!(!health.answered(), "an answer between them begins the count again");
@@ -221,11 +262,14 @@ mod tests {
         assert_eq!(health.failed(EJECTION, now), Some(Duration::from_secs(10)));
         assert_eq!(health.failed(EJECTION, now), None, "what was under way is no news");
         assert_eq!((health.standing(after(9)), health.standing(after(10))), (Standing::Ejected, Standing::Trial));
-        assert!(!health.try_again(EJECTION, after(9)));
-        assert!(health.try_again(EJECTION, after(10)) && !health.try_again(EJECTION, after(10)));
+        assert!(!tries(after(9)));
+        assert!(tries(after(10)) && !tries(after(10)));
         assert_eq!(health.failed(EJECTION, after(11)), None);
         assert_eq!((health.standing(after(29)), health.standing(after(30))), (Standing::Ejected, Standing::Trial));
-        assert!(health.try_again(EJECTION, after(30)));
+        // A client that leaves has tried nothing.
+        drop(health.try_again(EJECTION, after(30)).expect("a trial"));
+        assert_eq!(health.standing(after(30)), Standing::Trial);
+        assert!(tries(after(30)));
         // Never longer than the most.
         assert_eq!((health.standing(after(59)), health.standing(after(60))), (Standing::Ejected, Standing::Trial));
         assert!(health.answered());
@@ -236,14 +280,19 @@ mod tests {
     #[test]
     fn what_is_under_way_is_counted_to_its_end_and_bounded() {
         let health = Arc::new(Health::default());
-        let first = health.begin(2).expect("room");
-        let second = health.begin(2);
-        assert!(second.is_some() && health.begin(2).is_none());
+        let first = health.begin(2, false).expect("room");
+        let second = health.begin(2, false);
+        assert!(second.is_some() && health.begin(2, false).is_none());
         assert_eq!(health.requests(), 2);
         drop(first);
-        assert!(health.begin(2).is_some());
-        drop(second);
-        assert_eq!(health.requests(), 0);
+        // Those that are still sending keep nobody out.
+        let mut sending: Vec<InFlight> = (0..9).filter_map(|_| health.begin(2, true)).collect();
+        assert_eq!((sending.len(), health.requests()), (9, 10));
+        assert!(health.begin(2, false).is_some());
+        sending.iter_mut().for_each(InFlight::uploaded);
+        assert!(health.begin(2, false).is_none());
+        drop((second, sending));
+        assert_eq!((health.requests(), health.uploads.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

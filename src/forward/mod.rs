@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use self::attempt::{Attempt, Reply};
@@ -182,7 +182,8 @@ impl Forwarder {
         };
         let upstream = self.upstreams.get(place).ok_or(ForwardError::Unreachable)?;
         let Exchanged { head, body, peer, request_id, started, busy, leashes } = exchanged;
-        let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout };
+        let is_http2 = head.version == Version::HTTP_2;
+        let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout, is_http2 };
         let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
         let framing = upload.framing();
         let upgrade = upgrade::asked(&head, &route.upgrade, framing != BodyFraming::Empty);
@@ -204,6 +205,7 @@ impl Forwarder {
             way: (framing, upgrade),
             limit: upstream.timeout.min(route.limits.request_timeout),
             until: started + route.limits.request_timeout,
+            is_upstreams_limit: upstream.timeout <= route.limits.request_timeout,
         };
         let leash = || leashes.hold(permit.caller(), route.revocation, started);
         let (head, exchange) = match attempt.send(upload, started).await? {
@@ -250,16 +252,6 @@ impl From<Fault> for ForwardError {
             Fault::Upload(UploadFault::Gone) => Self::ClientGone,
             Fault::TimedOut => Self::TimedOut(Phase::Response),
             Fault::Unanswered | Fault::Malformed => Self::Broken,
-        }
-    }
-}
-
-impl Fault {
-    /// Whether it is the target's, and not the client's.
-    const fn is_targets(self) -> bool {
-        match self {
-            Self::TimedOut | Self::Unanswered | Self::Malformed => true,
-            Self::Upload(_) => false,
         }
     }
 }

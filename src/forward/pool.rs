@@ -87,11 +87,12 @@ impl Pool {
     pub fn sweep(&self, keep_alive: Duration) {
         let now = clock::monotonic();
         self.sessions.sweep(keep_alive, now);
-        for stack in self.idle.borrow_mut().values_mut() {
+        self.idle.borrow_mut().retain(|_, stack| {
             stack.retain_mut(|idle| {
                 now.saturating_duration_since(idle.since) <= keep_alive && idle.connection.is_quiet()
             });
-        }
+            !stack.is_empty()
+        });
     }
 
     /// Those of HTTP/2.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 
 use super::metrics::Counters;
@@ -106,9 +106,9 @@ impl Exchange {
         }
     }
 
-    /// Watches the answer's body to its end.
-    pub fn answered(mut self, response: Response<Body>) -> Response<Recorded> {
-        self.status = response.status().as_u16();
+    /// Watches the answer's body to its end; `status` is what it means, whatever its head has to say.
+    pub fn answered(mut self, response: Response<Body>, status: StatusCode) -> Response<Recorded> {
+        self.status = status.as_u16();
         response.map(|body| Recorded { body, exchange: self })
     }
 

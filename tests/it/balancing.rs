@@ -247,3 +247,38 @@ fn how_a_target_is_doing_outlasts_a_configuration() {
     assert_eq!(gateway.metric(&target("target_up", &services[1])), 0.0);
     assert_eq!(load(&gateway, 1, 20, POST), 0);
 }
+
+/// Faults of clients are not those of targets, and bodies that never end keep nobody out.
+#[test]
+fn clients_that_are_slow_or_leave_neither_eject_a_target_nor_fill_it() {
+    let services = [Service::start(), Service::start()];
+    let gateway = gateway(&services, "max_requests: 2, retries: 0, ejection: { failures: 2, time: 1m }");
+    let slow: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = gateway.client();
+            client.write("POST /open/slow HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 100\r\n\r\nx");
+            client
+        })
+        .collect();
+    let under_way =
+        || -> f64 { services.iter().map(|service| gateway.metric(&target("target_requests", service))).sum() };
+    until("they are under way", || under_way() == 20.0);
+    assert_eq!(load(&gateway, 2, 20, GET), 0);
+    drop(slow);
+    until("they are gone", || under_way() == 0.0);
+    for service in &services {
+        assert_eq!(gateway.metric(&target("target_up", service)), 1.0);
+    }
+    // A route's own limit, shorter than the upstream's, says nothing of the target either.
+    let services = [Service::start(), Service::start()];
+    let targets: Vec<String> = services.iter().map(|service| format!("\"http://{}\"", service.address())).collect();
+    let hasty = r#"{ id: hasty, match: { path: "/hasty" }, upstream: echo, access: public, limits: { request_timeout: 100ms } }"#;
+    let yaml = yaml(&services, &targets, "retries: 0, ejection: { failures: 2, time: 1m }");
+    let gateway = Gateway::start(&yaml.replacen("  - { id: open", &format!("  - {hasty}\n  - {{ id: open"), 1));
+    services.iter().for_each(|service| service.becomes(SILENT));
+    let answers: Vec<u16> = (0..8).map(|_| gateway.get("/hasty", None).status).collect();
+    assert_eq!(answers, [504; 8]);
+    for service in &services {
+        assert_eq!(gateway.metric(&target("target_up", service)), 1.0);
+    }
+}

@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::gateway::customer;
 use crate::support::h2::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, Outcome, PING, PREFACE, WINDOW_UPDATE,
-    block, frame, request,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, H2, HEADERS, Outcome, PING, PREFACE, RST_STREAM,
+    WINDOW_UPDATE, block, frame, request,
 };
 use crate::support::tls::{Authority, TlsClient};
 use crate::support::{Gateway, Upstream, config, sign, until};
@@ -419,5 +420,59 @@ fn curl_is_served_in_every_protocol_that_it_speaks() {
             assert_eq!(seen.body.len(), if more.is_empty() { 0 } else { 300_000 }, "{way}");
             assert!(!seen.head.to_ascii_lowercase().contains("h2c"), "{}", seen.head);
         }
+    }
+}
+
+/// A service that answers before it has read the body, and goes on to read what it takes for the next request.
+fn hasty() -> (std::net::SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let connections: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let record = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let record = Arc::clone(&record);
+            std::thread::spawn(move || {
+                let number = {
+                    let mut record = record.lock().expect("the record");
+                    record.push(Vec::new());
+                    record.len() - 1
+                };
+                let mut read = [0; 4096];
+                let mut answered = false;
+                while let Ok(come @ 1..) = std::io::Read::read(&mut stream, &mut read) {
+                    let mut record = record.lock().expect("the record");
+                    record[number].extend_from_slice(&read[..come]);
+                    if !answered || record[number].ends_with(b"\r\n\r\n") {
+                        answered = true;
+                        drop(stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"));
+                    }
+                }
+            });
+        }
+    });
+    (address, connections)
+}
+
+// A stream that is reset with NO_ERROR is no body that has come to its end: the next request on the connection
+// would be read as the rest of this one.
+#[test]
+fn a_body_that_is_taken_back_without_an_error_ends_its_connection_to_the_service() {
+    let (address, connections) = hasty();
+    let gateway = Gateway::start_with(&config(address, ""), &["--workers", "1"]);
+    for more in [&[("content-length", "50")][..], &[]] {
+        let mut client = H2::connect(gateway.address);
+        let stream = client.stream();
+        client.write(&frame(HEADERS, END_HEADERS, stream, &block(&request("POST", "/open/first", more))));
+        assert_eq!(client.answer(stream).status, 401);
+        client.write(&frame(RST_STREAM, 0, stream, &[0; 4]));
+        assert!(client.is_alive());
+        for _ in 0..3 {
+            assert_eq!(client.get("/open/next", None).status, 401);
+        }
+        let connections = connections.lock().expect("the record");
+        let first = connections.iter().find(|it| it.starts_with(b"POST /open/first")).expect("the first request");
+        assert!(!String::from_utf8_lossy(first).contains("/open/next"), "{}", first.escape_ascii());
+        drop(connections);
     }
 }

@@ -204,12 +204,13 @@ fn a_target_that_does_not_want_http_2_gets_http_1() {
 fn a_client_that_reads_nothing_holds_up_no_other_stream() {
     let service = H2Service::start(Ways::default());
     let gateway = start(&service, "");
-    let mut slow: Vec<_> = (0..8).map(|_| H2::connect_with(gateway.address, &[(4, 100)])).collect();
+    let mut slow: Vec<_> = (0..40).map(|_| H2::connect_with(gateway.address, &[(4, 100)])).collect();
     for client in &mut slow {
         client.ask(&request("GET", "/open/large", &[]), None);
         client.frame_of(DATA);
     }
-    std::thread::sleep(Duration::from_millis(50));
+    // Two megabytes wait behind each of them, as far as the windows go.
+    std::thread::sleep(Duration::from_millis(200));
     let mut client = H2::connect(gateway.address);
     for _ in 0..20 {
         assert_eq!(client.get("/open/large", None).body.len(), 2_000_000);

@@ -123,7 +123,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let upstreams = upstreams::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
-    let routes = routes::compile(config, mistakes);
+    let routes = routes::compile(config, &upstreams, mistakes);
     let asked = |route: &Route| (!matches!(route.rule, Rule::Public)).then_some(route.revocation.mode);
     let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);

@@ -1,9 +1,14 @@
 //! Rewrites of paths: what goes has to be there, and what comes of it must lead around no rule.
 
+use std::sync::Arc;
+
+use http::Method;
+
 use crate::admit::pattern::{Pattern, Segment};
-use crate::config::file::{Rewrite as Section, Route as RouteSection};
+use crate::config::file::{Config, Rewrite as Section, Route as RouteSection};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
+use crate::forward::Upstream;
 use crate::route::{Expected, Requirement, Rewrite, Route, Rule};
 
 /// Compiles what one route rewrites.
@@ -29,7 +34,6 @@ pub fn compile(section: &At<Section>, route: &RouteSection, mistakes: &mut Mista
     Some(Rewrite {
         strip: strip.map_or(0, |strip| strip.segments().len()),
         add: section.add_prefix.as_ref().map(|add| add.as_str().to_owned()).unwrap_or_default(),
-        guarded: Vec::new(),
     })
 }
 
@@ -38,29 +42,89 @@ fn is_prefix(pattern: &Pattern) -> bool {
     !pattern.takes_rest() && pattern.segments().iter().all(is_literal)
 }
 
-/// Notes for each route that rewrites which other ones are not to be led around: those that send the same
-/// paths to the same upstream as they are, and ask for something that it does not.
-pub fn guard(routes: &mut [Route]) {
-    let guarded = |own: &Route| -> Vec<usize> {
-        let is_guarded = |other: &&Route| {
-            other.number != own.number
-                && other.rewrite.is_none()
-                && !matches!(other.rule, Rule::Public)
-                && own.upstreams.places().any(|place| other.upstreams.places().any(|theirs| theirs == place))
-                && (other.rule != own.rule
-                    || other.issuers != own.issuers
-                    || other.revocation != own.revocation
-                    || names_parameters(&other.rule))
-        };
-        routes.iter().filter(is_guarded).map(|other| other.number).collect()
-    };
-    let all: Vec<Vec<usize>> =
-        routes.iter().map(|route| if route.rewrite.is_some() { guarded(route) } else { Vec::new() }).collect();
-    for (route, guarded) in routes.iter_mut().zip(all) {
-        if let Some(rewrite) = &mut route.rewrite {
-            rewrite.guarded = guarded;
-        }
+/// What a route makes of paths, and where it sends them.
+struct Onward {
+    pattern: Pattern,
+    addresses: Vec<Arc<str>>,
+    is_rewritten: bool,
+}
+
+/// Notes for each route which paths it must not come to: those to which another route comes at the same target and
+/// demands something else. A route that comes to a part of what another one comes to is meant, as among paths that
+/// nobody rewrites.
+pub fn guard(routes: &mut [Route], upstreams: &[Upstream], config: &Config, mistakes: &mut Mistakes) {
+    if routes.iter().all(|route| route.rewrite.is_none()) {
+        // Then the router decides: the most specific one wins.
+        return;
     }
+    let all: Vec<Onward> = routes.iter().map(|route| onward(route, upstreams)).collect();
+    let guarded: Vec<Vec<Pattern>> = routes
+        .iter()
+        .zip(&all)
+        .map(|(own, here)| {
+            let others = routes.iter().zip(&all).filter(|(other, there)| {
+                other.number != own.number
+                    && (here.is_rewritten || there.is_rewritten)
+                    && !matches!(other.rule, Rule::Public)
+                    && demands_else(own, other)
+                    && here.addresses.iter().any(|address| there.addresses.contains(address))
+                    && share_methods(own, other)
+                    && here.pattern.overlaps(&there.pattern)
+                    && !(there.pattern.contains(&here.pattern) && !here.pattern.contains(&there.pattern))
+            });
+            let others: Vec<_> = others.collect();
+            for (other, _) in others.iter().filter(|(_, there)| there.pattern.contains(&here.pattern)) {
+                all_led_around(own, other, config, mistakes);
+            }
+            others.into_iter().map(|(_, there)| there.pattern.clone()).collect()
+        })
+        .collect();
+    for (route, guarded) in routes.iter_mut().zip(guarded) {
+        route.guarded = guarded;
+    }
+}
+
+/// Every request of a route would come to what another one protects: none could be served.
+fn all_led_around(own: &Route, other: &Route, config: &Config, mistakes: &mut Mistakes) {
+    let section = |route: &Route| config.routes.iter().find(|section| *section.id.value == *route.id);
+    let (Some(own), Some(other)) = (section(own), section(other)) else { return };
+    let at =
+        own.rewrite.as_ref().map_or_else(|| (own.id.place, &own.id.trail), |rewrite| (rewrite.place, &rewrite.trail));
+    let found = format!(
+        "every path of route `{}` comes to one that route `{}` comes to, which demands something else",
+        own.id.value, other.id.value
+    );
+    let mistake = Mistake::new(at.0, at.1, found).allowed("this one").also(other.id.place, "and this one");
+    mistakes
+        .add(mistake.remedy("rewrite them to different paths, lead them to different services, or demand the same"));
+}
+
+fn onward(route: &Route, upstreams: &[Upstream]) -> Onward {
+    let pattern = match &route.rewrite {
+        None => route.matching.pattern.clone(),
+        Some(rewrite) => {
+            // It was read as a pattern before.
+            let add = Pattern::parse(&rewrite.add).ok();
+            route.matching.pattern.rewritten(rewrite.strip, add.as_ref())
+        }
+    };
+    let upstreams = route.upstreams.places().filter_map(|place| upstreams.get(place));
+    let addresses = upstreams.flat_map(|upstream| upstream.targets.iter().map(|target| Arc::clone(&target.address)));
+    Onward { pattern, addresses: addresses.collect(), is_rewritten: route.rewrite.is_some() }
+}
+
+fn demands_else(own: &Route, other: &Route) -> bool {
+    other.rule != own.rule
+        || other.issuers != own.issuers
+        || other.revocation != own.revocation
+        || names_parameters(&other.rule)
+}
+
+/// Whether some method is taken by both; `HEAD` is `GET` to most services.
+fn share_methods(own: &Route, other: &Route) -> bool {
+    let (Some(own), Some(other)) = (&own.matching.methods, &other.matching.methods) else { return true };
+    let plain = |method: &Method| if *method == Method::HEAD { Method::GET } else { method.clone() };
+    own.iter().any(|method| other.iter().any(|theirs| plain(theirs) == plain(method)))
 }
 
 /// Whether a rule looks at the path: the same words mean something else on another one.

@@ -10,10 +10,11 @@ use crate::config::file::{Config, Route as Section};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::value::EncodedSlash;
+use crate::forward::Upstream;
 use crate::route::{Expected, Match, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares};
 
 /// Compiles the routes, in the order of the file.
-pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
+pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let mut ids = std::collections::HashMap::new();
     for name in config.defaults.auth.iter() {
@@ -31,18 +32,19 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             mistakes.add(mistake.allowed("each route needs a name of its own").also(first, "the other one"));
         }
         check_methods(section, mistakes);
-        let upstreams = upstreams(config, section, mistakes);
+        let shares = shares(config, section, mistakes);
         check_upgrade(config, section, mistakes);
         let issuers = issuers(config, section, mistakes);
         let rule = rule(section, mistakes);
         let rewrite = section.rewrite.as_ref().map(|own| rewrite::compile(own, section, mistakes));
-        let (Some(upstreams), Some(issuers), Some(rule)) = (upstreams, issuers, rule) else { continue };
+        let (Some(shares), Some(issuers), Some(rule)) = (shares, issuers, rule) else { continue };
         routes.push(Route {
             id: section.id.as_str().into(),
             number: routes.len(),
             matching: matching(section),
-            upstreams,
+            upstreams: shares,
             rewrite: rewrite.flatten(),
+            guarded: Vec::new(),
             issuers,
             rule,
             revocation: revocation(config, section, mistakes),
@@ -52,7 +54,7 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Vec<Route> {
             encoded_slash: *section.encoded_slash == EncodedSlash::Allow,
         });
     }
-    rewrite::guard(&mut routes);
+    rewrite::guard(&mut routes, upstreams, config, mistakes);
     routes
 }
 
@@ -89,7 +91,7 @@ fn check_methods(section: &Section, mistakes: &mut Mistakes) {
     }
 }
 
-fn upstreams(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Shares> {
+fn shares(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Shares> {
     let declared = &config.upstreams.declared;
     let mut shares = Vec::new();
     for (name, share) in &section.upstream.0 {

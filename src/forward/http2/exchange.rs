@@ -37,13 +37,27 @@ pub struct StreamExchange {
     piece: Bytes,
     is_sent: bool,
     is_unseen: bool,
+    is_answered: bool,
+    /// Whether a fault is counted against the target: of a connection that ends one is, whatever it carried.
+    counts: bool,
 }
 
 impl StreamExchange {
     /// An exchange that is about to begin.
     #[must_use]
     pub fn new(seat: Seat, alarm: Alarm, upload: Upload, load: Option<InFlight>) -> Self {
-        Self { upload, load, alarm, seat, stream: None, piece: Bytes::new(), is_sent: false, is_unseen: true }
+        Self {
+            upload,
+            load,
+            alarm,
+            seat,
+            stream: None,
+            piece: Bytes::new(),
+            is_sent: false,
+            is_unseen: true,
+            is_answered: false,
+            counts: true,
+        }
     }
 
     /// Sends the request and waits for the head of its answer: no longer than `limit`, and not beyond `until`
@@ -63,11 +77,13 @@ impl StreamExchange {
         let answered = poll_fn(|cx| self.poll_answer(cx, &mut request, limit)).await;
         if matches!(answered, Err(Fault::TimedOut)) {
             // Whether it is this request or the connection nobody knows.
-            self.seat.retire();
+            self.retire();
         }
-        let (parts, body) = answered?.into_parts();
+        let (mut parts, body) = answered?.into_parts();
         self.alarm.clear();
-        if head::is_fit(&parts.headers) { Ok((parts, body)) } else { Err(Fault::Malformed) }
+        self.is_answered = true;
+        head::fit(&mut parts).ok_or(Fault::Malformed)?;
+        Ok((parts, body))
     }
 
     /// Where the request may go out a second time after this fault.
@@ -83,6 +99,17 @@ impl StreamExchange {
         }
     }
 
+    /// Whether this fault is the target's, as far as it can be told: not while the client's body is waited for.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.counts && self.is_sent
+    }
+
+    /// Gives its connection no new request.
+    pub fn retire(&self) {
+        let _is_news = self.seat.retire();
+    }
+
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,7 +119,7 @@ impl StreamExchange {
         if let Some(request) = request.take() {
             self.is_sent = matches!(self.upload, Upload::Empty);
             let Ok(stream) = self.seat.sender.send_request(request, self.is_sent) else {
-                self.seat.retire();
+                self.counts = self.seat.retire();
                 return Poll::Ready(Err(Fault::Unanswered));
             };
             self.stream = Some(stream);
@@ -116,7 +143,7 @@ impl StreamExchange {
         self.is_unseen = error.reason() == Some(Reason::REFUSED_STREAM)
             || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR));
         if error.is_io() || error.is_go_away() {
-            self.seat.retire();
+            self.counts = self.seat.retire();
         }
         // What the parser does not take is no answer; else there is none.
         if error.is_library() { Fault::Malformed } else { Fault::Unanswered }
@@ -127,39 +154,54 @@ impl StreamExchange {
     /// # Errors
     /// The fault of the client's body.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadFault>> {
-        let Some((_, sending)) = &mut self.stream else { return Poll::Ready(Ok(())) };
         while !self.is_sent {
             if self.piece.is_empty() {
                 match self.upload.poll_next(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Some(Ok(data))) => self.piece = data,
                     Poll::Ready(Some(Err(fault))) => {
-                        // What is out is half a request: nothing may follow it, and no end is sent for it.
-                        sending.send_reset(Reason::CANCEL);
-                        self.is_sent = true;
+                        self.break_off();
                         return Poll::Ready(Err(fault));
                     }
                     Poll::Ready(None) => {
-                        self.is_sent = true;
-                        // Where the target has reset the stream, its answer says so.
-                        let _reset = sending.send_data(Bytes::new(), true);
+                        self.end();
                         break;
                     }
                 }
             }
+            let Some((_, sending)) = &mut self.stream else { break };
             sending.reserve_capacity(self.piece.len());
             match sending.poll_capacity(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(room))) => {
                     let piece = self.piece.split_to(room.min(self.piece.len()));
-                    if sending.send_data(piece, false).is_err() {
-                        self.is_sent = true;
-                    }
+                    self.is_sent = sending.send_data(piece, false).is_err();
                 }
                 // It takes no more; it may still have an answer to give.
                 Poll::Ready(Some(Err(_)) | None) => self.is_sent = true,
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What is out is half a request: nothing may follow it, and no end is sent for it. An answer that has begun goes
+    /// on.
+    fn break_off(&mut self) {
+        self.is_sent = true;
+        if let Some((_, sending)) = self.stream.as_mut().filter(|_| !self.is_answered) {
+            sending.send_reset(Reason::CANCEL);
+        }
+    }
+
+    /// The body has come to its end.
+    fn end(&mut self) {
+        self.is_sent = true;
+        if let Some(load) = &mut self.load {
+            load.uploaded();
+        }
+        if let Some((_, sending)) = &mut self.stream {
+            // Where the target has reset the stream, its answer says so.
+            let _reset = sending.send_data(Bytes::new(), true);
+        }
     }
 }

@@ -1,8 +1,13 @@
 //! The head of a request in HTTP/1 becomes one in HTTP/2, and the head of an answer is looked at.
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::response::Parts;
 use http::uri::Scheme;
-use http::{Request, Uri, Version};
+use http::{Request, StatusCode, Uri, Version};
+
+use crate::forward::headers::is_hop_by_hop;
 
 /// Most fields of a head.
 const MAX_FIELDS: usize = 256;
@@ -38,9 +43,21 @@ pub fn request(head: &[u8], scheme: Scheme) -> Option<Request<()>> {
     Some(request)
 }
 
-/// Whether an answer's fields are no more than are taken. Fields of a connection the parser refuses (RFC 9113 §8.2.2).
-pub fn is_fit(headers: &HeaderMap) -> bool {
-    headers.len() <= MAX_ANSWERED
+/// Takes from an answer's head what belongs to one hop, as of HTTP/1; `None` where it has more fields than are taken.
+pub fn fit(parts: &mut Parts) -> Option<()> {
+    let headers = &mut parts.headers;
+    if headers.len() > MAX_ANSWERED {
+        return None;
+    }
+    let unfit: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    for name in unfit {
+        headers.remove(name);
+    }
+    // 204 has no length (RFC 9110 §8.6).
+    if parts.status == StatusCode::NO_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    }
+    Some(())
 }
 
 #[cfg(test)]

@@ -20,9 +20,14 @@ const STREAMS: usize = 100;
 /// The longest that one connection gets new requests.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// How much of one answer is taken before the client has, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// The same of all answers of a connection.
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same of all answers of a connection: enough for each, so that clients that read nothing hold up no others.
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+/// What frames that bring little may cost the parser, by its own measure, before it ends the connection: answers of many
+/// clients that read slowly come together here.
+const FRAMES: usize = 256 * 1024 * 1024;
+/// Streams that were taken back, and that the target may still be answering.
+const TAKEN_BACK: usize = 10_000;
 /// How much of a body is taken before the target has, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Largest header list of an answer, in bytes.
@@ -81,6 +86,10 @@ impl Session {
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(MAX_HEAD)
             .enable_push(false)
+            .data_frame_budget(FRAMES)
+            .max_concurrent_reset_streams(TAKEN_BACK)
+            // What our clients have taken back is not the target's fault.
+            .max_local_error_reset_streams(None)
             .handshake(stream)
             .await
             .map_err(|_| ForwardError::Unreachable)?;
@@ -112,9 +121,9 @@ impl Session {
 }
 
 impl Seat {
-    /// Gives its connection no new request from now on.
-    pub fn retire(&self) {
-        self.shared.is_closed.set(true);
+    /// Gives its connection no new request from now on; whether that is news.
+    pub fn retire(&self) -> bool {
+        !self.shared.is_closed.replace(true)
     }
 }
 
@@ -155,13 +164,15 @@ impl Sessions {
 
     /// Lets go of what is closed, and of what nobody has used for `keep_alive`: it closes with its last stream.
     pub fn sweep(&self, keep_alive: Duration, now: Instant) {
-        for known in self.0.borrow_mut().values_mut() {
+        self.0.borrow_mut().retain(|_, known| {
             known.sessions.retain(|session| {
                 let is_idle = session.shared.requests.get() == 0
                     && now.saturating_duration_since(session.shared.used.get()) > keep_alive;
                 let is_old = now.saturating_duration_since(session.shared.opened) > MAX_AGE;
                 !session.shared.is_closed.get() && !is_idle && !is_old
             });
-        }
+            // Who waits at the gate has it too.
+            !known.sessions.is_empty() || known.is_http1 || Rc::strong_count(&known.gate) > 1
+        });
     }
 }
