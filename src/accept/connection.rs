@@ -26,7 +26,7 @@ use super::peer::Peer;
 use super::phase::{Entry, Order, State};
 use super::tls::{Refused, Tls};
 use super::watched::Watched;
-use super::{http1, http2};
+use super::{http1, http2, proxy_protocol};
 use crate::gateway::{LiveGateway, Worker};
 use crate::observe::metrics::HeadFault;
 use crate::stream::Stream;
@@ -90,6 +90,31 @@ pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, client: Client, wor
     }
 }
 
+/// The same for a connection that begins with a header of the PROXY protocol.
+pub async fn serve_proxied(
+    mut socket: TcpStream,
+    tls: Option<Arc<Tls>>,
+    mut client: Client,
+    worker: Rc<Worker>,
+    entry: Entry,
+) {
+    let state = Rc::clone(&entry.state);
+    let read = until_told(Box::pin(proxy_protocol::read(&mut socket)), &state).await;
+    let reason = match read {
+        Ok(Ok(address)) => {
+            if let Some(address) = address {
+                client = Client::new(address, client.is_tls, &worker.live());
+            }
+            return serve(socket, tls, client, worker, entry).await;
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => "it is none, and one has to come first here",
+        Err(Order::TimeOut | Order::Abort) => "it took too long",
+        // The balancer has left, or is told to.
+        Ok(Err(_)) | Err(Order::Finish | Order::GoOn | Order::Park) => return,
+    };
+    refused(HeadFault::ProxyHeader, reason, &client, &worker);
+}
+
 /// What a connection begins with.
 enum First {
     /// With this, which is of HTTP/1 or of nothing.
@@ -137,15 +162,22 @@ async fn first(socket: &TcpStream, state: &State) -> First {
 
 /// Does the handshake: no longer than the first head may take, and not beyond the order to finish.
 async fn open(socket: TcpStream, tls: &Tls, state: &State) -> Result<Stream, Refused> {
-    let opened = tls.open(socket);
-    tokio::pin!(opened);
+    match until_told(tls.open(socket), state).await {
+        Ok(opened) => opened,
+        Err(Order::TimeOut | Order::Abort) => Err(Refused::Handshake("it took too long".to_owned())),
+        Err(Order::Finish | Order::GoOn | Order::Park) => Err(Refused::Gone),
+    }
+}
+
+/// What comes of something, or the order to end that came before.
+async fn until_told<T>(something: impl Future<Output = T>, state: &State) -> Result<T, Order> {
+    tokio::pin!(something);
     loop {
         tokio::select! {
             biased;
-            opened = &mut opened => return opened,
+            done = &mut something => return Ok(done),
             () = state.woken.notified() => match state.order.get() {
-                Order::TimeOut | Order::Abort => return Err(Refused::Handshake("it took too long".to_owned())),
-                Order::Finish => return Err(Refused::Gone),
+                order @ (Order::TimeOut | Order::Abort | Order::Finish) => return Err(order),
                 Order::GoOn | Order::Park => {}
             },
         }

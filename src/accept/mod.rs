@@ -18,6 +18,7 @@ pub mod http2;
 pub mod listen;
 mod peer;
 pub mod phase;
+pub mod proxy_protocol;
 pub mod tls;
 mod watched;
 mod worker;
@@ -68,6 +69,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Nothing where it speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
+    /// From where connections begin with a header of the PROXY protocol.
+    pub proxied: Arc<[ipnet::IpNet]>,
 }
 
 /// A listener that is open.

@@ -15,8 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::connection::{self, Client};
 use super::phase::Watch;
-use super::tls::Tls;
-use super::{Limits, Open};
+use super::{Limits, Listener, Open};
 use crate::clock;
 use crate::forward::leash::Leashes;
 use crate::gateway::{Gateway, LiveGateway, Worker};
@@ -113,7 +112,8 @@ struct Shared {
 
 /// A listener of this worker.
 struct Door {
-    tls: Rc<RefCell<Option<Arc<Tls>>>>,
+    /// As it is described now.
+    listener: Rc<RefCell<Listener>>,
     accepting: Vec<JoinHandle<()>>,
 }
 
@@ -225,12 +225,12 @@ impl Shared {
     /// Opens, changes and closes listeners until they are those of `next`.
     fn open_doors(self: &Rc<Self>, next: Next) {
         let Next { open, sockets, done, .. } = next;
-        let tls: HashMap<u64, Option<Arc<Tls>>> = open.into_iter().map(|open| (open.door, open.listener.tls)).collect();
+        let listeners: HashMap<u64, Listener> = open.into_iter().map(|open| (open.door, open.listener)).collect();
         let mut doors = self.doors.borrow_mut();
         doors.retain(|number, door| {
-            let stays = tls.get(number);
-            if let Some(tls) = stays {
-                door.tls.replace(tls.clone());
+            let stays = listeners.get(number);
+            if let Some(listener) = stays {
+                door.listener.replace(listener.clone());
             } else {
                 door.accepting.iter().for_each(JoinHandle::abort);
                 self.watch.finish_at(*number);
@@ -238,10 +238,11 @@ impl Shared {
             stays.is_some()
         });
         for (number, socket) in sockets {
-            let tls = || Rc::new(RefCell::new(tls.get(&number).cloned().flatten()));
-            let door = doors.entry(number).or_insert_with(|| Door { tls: tls(), accepting: Vec::new() });
+            let Some(listener) = listeners.get(&number) else { continue };
+            let listener = || Rc::new(RefCell::new(listener.clone()));
+            let door = doors.entry(number).or_insert_with(|| Door { listener: listener(), accepting: Vec::new() });
             let accepting = Accepting::begin(self);
-            door.accepting.push(spawn_local(accept(number, socket, Rc::clone(&door.tls), accepting)));
+            door.accepting.push(spawn_local(accept(number, socket, Rc::clone(&door.listener), accepting)));
         }
         // Nobody waits for the first ones.
         let _nobody = done.send(());
@@ -249,7 +250,7 @@ impl Shared {
 }
 
 /// Accepts connections until draining begins.
-async fn accept(door: u64, socket: TcpListener, tls: Rc<RefCell<Option<Arc<Tls>>>>, accepting: Accepting) {
+async fn accept(door: u64, socket: TcpListener, described: Rc<RefCell<Listener>>, accepting: Accepting) {
     let shared = &accepting.0;
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
@@ -275,12 +276,17 @@ async fn accept(door: u64, socket: TcpListener, tls: Rc<RefCell<Option<Arc<Tls>>
                 if stream.set_nodelay(true).is_err() {
                     continue;
                 }
-                let tls = tls.borrow().clone();
+                let Listener { tls, proxied, .. } = described.borrow().clone();
                 let client = Client::new(address.ip(), tls.is_some(), &live);
+                let is_proxied = proxied.iter().any(|network| network.contains(&client.address.to_canonical()));
                 let entry = shared.watch.enter(door);
                 let worker = Rc::clone(&shared.worker);
                 spawn_local(async move {
-                    connection::serve(stream, tls, client, worker, entry).await;
+                    if is_proxied {
+                        connection::serve_proxied(stream, tls, client, worker, entry).await;
+                    } else {
+                        connection::serve(stream, tls, client, worker, entry).await;
+                    }
                     drop(counted);
                 });
             }

@@ -59,6 +59,9 @@ section! {
         required address: SocketAddr,
         /// TLS; left out: plain HTTP.
         optional tls: Tls,
+        /// Networks of load balancers whose connections begin with a header of the PROXY protocol (version 1 or 2), and
+        /// have to; of nobody else is one taken.
+        default proxy_protocol: Vec<At<IpNet>> = "[]",
     }
 }
 

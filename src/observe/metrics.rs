@@ -65,12 +65,14 @@ pub enum HeadFault {
     Handshake,
     /// More frames of HTTP/2 that bring nothing than a client may send: GOAWAY.
     Flood,
+    /// No header of the PROXY protocol, where one has to come first: closed.
+    ProxyHeader,
 }
 
 impl HeadFault {
     /// All labels, in the order of the variants.
-    pub const LABELS: [&'static str; 6] =
-        ["malformed_head", "head_too_large", "head_timeout", "plain_http", "tls_handshake", "flood"];
+    pub const LABELS: [&'static str; 7] =
+        ["malformed_head", "head_too_large", "head_timeout", "plain_http", "tls_handshake", "flood", "proxy_header"];
 
     const fn number(self) -> usize {
         match self {
@@ -80,6 +82,7 @@ impl HeadFault {
             Self::PlainHttp => 3,
             Self::Handshake => 4,
             Self::Flood => 5,
+            Self::ProxyHeader => 6,
         }
     }
 

@@ -38,6 +38,7 @@ mod lifecycle;
 mod load;
 mod observing;
 mod paths;
+mod proxied;
 mod redis;
 mod reload;
 mod rewriting;

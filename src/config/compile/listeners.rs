@@ -27,7 +27,8 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<L
         }
         addresses.push(address);
         let tls = listener.tls.as_ref().and_then(|section| tls(section, folder, mistakes));
-        listeners.push(Listener { address, tls: tls.map(Arc::new) });
+        let proxied = listener.proxy_protocol.iter().map(|network| network.value).collect();
+        listeners.push(Listener { address, tls: tls.map(Arc::new), proxied });
     }
     listeners
 }
