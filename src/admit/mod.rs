@@ -34,7 +34,7 @@ pub struct Admitted<'g> {
     /// The path that matched, which is the path that the upstream gets unless the route rewrites it.
     pub path: CanonicalPath,
     /// What the route rewrites it to.
-    rewritten: Option<CanonicalPath>,
+    rewritten: Option<Box<CanonicalPath>>,
     /// Whether it is a browser's question about a request that this route takes (CORS).
     pub is_preflight: bool,
     parameters: Parameters,
@@ -156,7 +156,7 @@ impl Routes {
 
 /// What the route rewrites the path to; whether it does or not, what one route comes to must not be what another one
 /// protects there.
-fn onward(route: &Route, path: &CanonicalPath) -> Result<Option<CanonicalPath>, Denial> {
+fn onward(route: &Route, path: &CanonicalPath) -> Result<Option<Box<CanonicalPath>>, Denial> {
     let rewritten = route.rewrite.as_ref().map(|rewrite| path.rewritten(rewrite.strip, &rewrite.add)).transpose()?;
     let there = rewritten.as_ref().unwrap_or(path);
     let is_guarded = |path: &str| route.guarded.iter().any(|pattern| pattern.matches(path));
@@ -164,7 +164,7 @@ fn onward(route: &Route, path: &CanonicalPath) -> Result<Option<CanonicalPath>, 
     if is_guarded(there.as_str()) || (there.has_encoded_slash() && is_guarded(&there.as_str().replace("%2F", "/"))) {
         return Err(Denial::AmbiguousPath);
     }
-    Ok(rewritten)
+    Ok(rewritten.map(Box::new))
 }
 
 fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Denial> {

@@ -95,9 +95,9 @@ enum Way {
 /// The head of an answer, and what its body comes on.
 pub(super) enum Reply {
     /// On a connection of its own.
-    Http1(Head, Exchange),
+    Http1(Head, Box<Exchange>),
     /// On a stream beside others.
-    Http2(Parts, RecvStream, StreamExchange),
+    Http2(Box<(Parts, RecvStream, StreamExchange)>),
 }
 
 /// A try that failed.
@@ -149,12 +149,13 @@ impl<'a> Attempt<'a> {
     async fn once(&self, way: Way, upload: Upload, place: usize) -> Result<Reply, Box<Failed>> {
         match way {
             Way::Http1(connection) => {
-                let mut exchange = Exchange::new(connection, self.bytes.clone(), upload, self.way);
+                // Boxed here: it goes through many hands, and is too large to be copied into each.
+                let mut exchange = Box::new(Exchange::new(connection, self.bytes.clone(), upload, self.way));
                 match exchange.answer(self.method, self.limit, self.until).await {
                     Ok(head) => Ok(Reply::Http1(head, exchange)),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
-                        let Exchange { upload, connection, .. } = exchange;
+                        let Exchange { upload, connection, .. } = *exchange;
                         Err(Box::new(Failed { fault, counts, again, upload, load: connection.load }))
                     }
                 }
@@ -164,7 +165,7 @@ impl<'a> Attempt<'a> {
                 let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
                 let mut exchange = StreamExchange::new(seat, self.connections.alarm(), upload, load);
                 match exchange.answer(&self.bytes, scheme, (self.limit, self.until)).await {
-                    Ok((parts, body)) => Ok(Reply::Http2(parts, body, exchange)),
+                    Ok((parts, body)) => Ok(Reply::Http2(Box::new((parts, body, exchange)))),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
                         let StreamExchange { upload, load, .. } = exchange;

@@ -207,7 +207,7 @@ pub struct Streaming {
     /// What came with the head.
     first: Bytes,
     framing: Framing,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     goes_back_to: Option<Pool>,
     silence: Duration,
     /// Cut when what permitted the answer does not hold any more.
@@ -230,7 +230,7 @@ impl Answer {
     /// # Errors
     /// `Broken` where the body's first bytes are not what the head said.
     pub(super) fn new(
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         mut framing: Framing,
         pool: Option<Pool>,
         silence: Duration,

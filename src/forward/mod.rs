@@ -210,7 +210,8 @@ impl Forwarder {
         let leash = || leashes.hold(permit.caller(), route.revocation, started);
         let (head, exchange) = match attempt.send(upload, started).await? {
             Reply::Http1(head, exchange) => (head, exchange),
-            Reply::Http2(head, body, exchange) => {
+            Reply::Http2(reply) => {
+                let (head, body, exchange) = *reply;
                 let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
                 // A body where there is none is not read.
                 let has_body = *attempt.method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
