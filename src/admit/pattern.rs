@@ -112,7 +112,11 @@ impl Pattern {
     #[must_use]
     pub fn rewritten(&self, strip: usize, add: Option<&Self>) -> Self {
         let added = add.into_iter().flat_map(|add| add.segments.iter());
-        let segments: Vec<Segment> = added.chain(self.segments.iter().skip(strip)).cloned().collect();
+        let mut segments: Vec<Segment> = added.chain(self.segments.iter().skip(strip)).cloned().collect();
+        // Of a path of which nothing is left `/` goes on.
+        if segments.is_empty() && !self.takes_rest {
+            segments.push(Segment::Literal(String::new()));
+        }
         Self { text: String::new(), segments, takes_rest: self.takes_rest }
     }
 

@@ -121,6 +121,7 @@ fn what_one_route_rewrites_to_is_protected_from_all_others() {
   - { id: health, match: { path: "/admin-health" }, upstream: echo, access: public, rewrite: { strip_prefix: /admin-health, add_prefix: /internal/health } }
   - { id: reads, match: { path: "/reads/{id}", methods: [GET] }, upstream: echo, access: public, rewrite: { strip_prefix: /reads, add_prefix: /items } }
   - { id: writes, match: { path: "/items/{id}", methods: [PUT] }, upstream: echo, access: authenticated }
+  - { id: root, match: { path: "/secret" }, upstream: echo, access: authenticated, rewrite: { strip_prefix: /secret } }
   - { id: rest, match: { path: "/internal/{name}" }, upstream: echo, access: public }
 "#;
     let yaml = config(upstream.address, routes).replace(
@@ -135,6 +136,8 @@ fn what_one_route_rewrites_to_is_protected_from_all_others() {
         ("/api/internal/users", None, 400),
         ("/api/internal", None, 400),
         ("/api/other", None, 200),
+        ("/api/", None, 400),
+        ("/api", None, 400),
         ("/twin/internal/users", None, 400),
         // A part of it, named in so many words: that is meant.
         ("/admin-health", None, 200),
