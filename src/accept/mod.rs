@@ -151,7 +151,12 @@ impl Workers {
     /// # Errors
     /// When a new address cannot be listened on; then nothing has changed.
     pub async fn replace(&mut self, gateway: &Arc<Gateway>, listeners: &[Listener], limits: Limits) -> io::Result<()> {
-        let (open, opened) = self.open(listeners, self.posts.len())?;
+        let opened = self.open(listeners, self.posts.len());
+        if opened.is_err() {
+            // What was opened before the one that failed is not served by anybody.
+            self.held.retain(|door, _| self.open.iter().any(|open| open.door == *door));
+        }
+        let (open, opened) = opened?;
         self.open = open;
         self.held.retain(|door, _| self.open.iter().any(|open| open.door == *door));
         self.generation += 1;

@@ -57,6 +57,7 @@ use self::upgrade::Tunnel;
 use crate::accept::{Busy, Peer};
 use crate::alarm::Alarm;
 use crate::authorize::Permit;
+use crate::route::Shares;
 
 /// A named service with one or more targets.
 #[derive(Debug)]
@@ -176,10 +177,7 @@ impl Forwarder {
         connections: &Connections,
     ) -> Result<Response<Answer>, ForwardError> {
         let route = permit.admitted().route;
-        let place = match route.upstreams.sum() {
-            1 => route.upstreams.at(0),
-            sum => route.upstreams.at(fastrand::u32(..sum)),
-        };
+        let place = draw(&route.upstreams);
         let upstream = self.upstreams.get(place).ok_or(ForwardError::Unreachable)?;
         let Exchanged { head, body, peer, request_id, started, busy, leashes } = exchanged;
         let is_http2 = head.version == Version::HTTP_2;
@@ -235,6 +233,14 @@ impl Forwarder {
             streaming.leash = leash();
         }
         Ok(answered(head.status, head.headers, answer))
+    }
+}
+
+/// The upstream that gets a request, by their shares.
+fn draw(upstreams: &Shares) -> usize {
+    match upstreams.sum() {
+        1 => upstreams.at(0),
+        sum => upstreams.at(fastrand::u32(..sum)),
     }
 }
 
