@@ -21,7 +21,6 @@ use tokio::time::timeout;
 
 use super::answer::Head;
 use super::balance::Passed;
-use super::body::Upload;
 use super::connection::Connection;
 use super::error::{ForwardError, Phase};
 use super::exchange::{Again, Exchange, Fault};
@@ -30,6 +29,7 @@ use super::health::{InFlight, Standing, Trial};
 use super::http2::exchange::StreamExchange;
 use super::http2::session::{Seat, Session};
 use super::target::{Speaks, Target};
+use super::upload::Upload;
 use super::{Connections, Upstream};
 use crate::clock;
 use crate::route::Protocol;

@@ -1,193 +1,25 @@
-//! Bodies on their way: from the client to the upstream, and back.
+//! An answer's body on its way from the upstream to the client.
 //!
-//! Both stream piece by piece; whoever reads slowly slows the other side down, nothing is gathered
-//! here. Trailers of HTTP/1, and of requests, are dropped: they could carry header fields past every check.
+//! It streams piece by piece; whoever reads slowly slows the other side down, nothing is gathered
+//! here. Trailers of HTTP/1 are dropped: they could carry header fields past every check.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::answer::{Framing, Piece};
 use super::error::ForwardError;
-use super::exchange::Exchange;
-use super::headers::BodyFraming;
+use super::exchange::{Exchange, poll_time_out};
 use super::http2::answer::StreamAnswer;
 use super::leash::Leash;
 use super::pool::Pool;
 use super::upgrade::Tunnel;
-use crate::accept::Busy;
-use crate::alarm::{Alarm, Alarms};
+use super::upload::Upload;
+use crate::alarm::Alarm;
 use crate::clock;
-
-/// Why a request body was cut off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UploadFault {
-    /// Longer than the route's limit.
-    TooLarge,
-    /// The client was silent for longer than the route's `body_timeout`.
-    TooSlow,
-    /// The client went away or its framing is broken.
-    Gone,
-}
-
-/// A request body on its way to the upstream.
-pub enum Upload {
-    /// No body.
-    Empty,
-    /// A body with its limits.
-    Streaming(Box<Stream>),
-}
-
-/// A request body with its limits.
-pub struct Stream {
-    incoming: Incoming,
-    left: u64,
-    /// What is still to come of the length that was announced.
-    owed: Option<u64>,
-    /// Of HTTP/2 the end of a stream can be told from its being taken back.
-    is_http2: bool,
-    /// When it began, and how much has come: it may be slow, not endless.
-    began: Instant,
-    come: u64,
-    silence: Duration,
-    alarm: Alarm,
-    moved_at: Instant,
-    is_touched: bool,
-    /// Held until the body has ended or was given up.
-    _busy: Busy,
-}
-
-/// How much of a body is taken, and how slowly.
-#[derive(Clone, Copy)]
-pub struct UploadLimits {
-    /// Most bytes.
-    pub bytes: u64,
-    /// Longest silence.
-    pub silence: Duration,
-    /// Whether it comes in HTTP/2.
-    pub is_http2: bool,
-}
-
-/// The slowest that a body may come once it has taken longer than one silence may, in bytes a second.
-const SLOWEST: u64 = 1024;
-
-impl Upload {
-    /// Wraps a client's body.
-    #[must_use]
-    pub fn new(incoming: Incoming, limits: UploadLimits, now: Instant, busy: Busy, alarms: &Alarms) -> Self {
-        if incoming.is_end_stream() {
-            return Self::Empty;
-        }
-        let UploadLimits { bytes, silence, is_http2 } = limits;
-        Self::Streaming(Box::new(Stream {
-            owed: incoming.size_hint().exact(),
-            incoming,
-            left: bytes,
-            is_http2,
-            began: now,
-            come: 0,
-            silence,
-            alarm: alarms.alarm(),
-            moved_at: now,
-            is_touched: false,
-            _busy: busy,
-        }))
-    }
-
-    /// How it is framed upstream.
-    #[must_use]
-    pub fn framing(&self) -> BodyFraming {
-        match self {
-            Self::Empty => BodyFraming::Empty,
-            Self::Streaming(stream) => {
-                stream.incoming.size_hint().exact().map_or(BodyFraming::Chunked, BodyFraming::Length)
-            }
-        }
-    }
-
-    /// When the last piece went through, at first when the request began; `None` without a body.
-    #[must_use]
-    pub fn moved_at(&self) -> Option<Instant> {
-        match self {
-            Self::Empty => None,
-            Self::Streaming(stream) => Some(stream.moved_at),
-        }
-    }
-
-    /// Whether any of it was taken from the client.
-    #[must_use]
-    pub fn is_touched(&self) -> bool {
-        match self {
-            Self::Empty => false,
-            Self::Streaming(stream) => stream.is_touched,
-        }
-    }
-
-    /// The next piece, never an empty one; `None` is the end.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
-        match self {
-            Self::Empty => Poll::Ready(None),
-            Self::Streaming(stream) => stream.poll_next(cx).map(Result::transpose),
-        }
-    }
-}
-
-impl Stream {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadFault>> {
-        self.is_touched = true;
-        loop {
-            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Pending => return self.poll_silence(cx).map(|()| Err(UploadFault::TooSlow)),
-                Poll::Ready(None) => return Poll::Ready(self.end()),
-                Poll::Ready(Some(frame)) => frame.map_err(|_| UploadFault::Gone)?,
-            };
-            // Trailers are dropped; what comes after them is the end.
-            let Ok(data) = frame.into_data() else { continue };
-            if !data.is_empty() {
-                self.alarm.clear();
-                return Poll::Ready(self.take(data).map(Some));
-            }
-        }
-    }
-
-    fn take(&mut self, data: Bytes) -> Result<Bytes, UploadFault> {
-        let length = data.len() as u64;
-        self.moved_at = clock::monotonic();
-        self.left = self.left.checked_sub(length).ok_or(UploadFault::TooLarge)?;
-        if let Some(owed) = &mut self.owed {
-            *owed = owed.checked_sub(length).ok_or(UploadFault::Gone)?;
-        }
-        self.come += length;
-        // Why: byte by byte just within each silence a body would last for ever.
-        let most = self.silence + Duration::from_secs(self.come / SLOWEST);
-        if self.moved_at.saturating_duration_since(self.began) > most {
-            return Err(UploadFault::TooSlow);
-        }
-        Ok(data)
-    }
-
-    /// The end of the body, if it is one.
-    fn end(&self) -> Result<Option<Bytes>, UploadFault> {
-        // SECURITY: the library takes a stream that its client has reset with `NO_ERROR` for one that has ended. A
-        // request with less than its length would have the next one on the connection read as its rest.
-        let is_whole = self.owed.is_none_or(|owed| owed == 0) && (!self.is_http2 || self.incoming.is_end_stream());
-        if is_whole { Ok(None) } else { Err(UploadFault::Gone) }
-    }
-
-    fn poll_silence(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.alarm.poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !self.alarm.is_set() {
-            self.alarm.set(clock::monotonic() + self.silence);
-        }
-        Poll::Pending
-    }
-}
 
 /// An upstream's body on its way to the client.
 pub enum Answer {
@@ -219,6 +51,8 @@ pub struct Streaming {
 pub enum AnswerCut {
     /// The upstream broke off, or fell silent, inside it.
     BrokeOff,
+    /// The client's body, which it waits for, came to no good end.
+    UploadFailed,
     /// The token that it was permitted for has ended or was taken back.
     TakenBack,
 }
@@ -266,6 +100,7 @@ impl Streaming {
             pool.give_back(exchange.connection, clock::monotonic());
             return;
         }
+        exchange.upload.answered(false);
         // The answer came early, and the client is still sending.
         let silence = self.silence;
         tokio::task::spawn_local(async move {
@@ -298,17 +133,21 @@ impl Streaming {
                 (Poll::Ready(Ok(0)), Framing::Close) => return Poll::Ready(Ok(None)),
                 (Poll::Ready(Ok(0) | Err(_)), _) => return Poll::Ready(Err(AnswerCut::BrokeOff)),
                 (Poll::Pending, _) => {
-                    if connection.alarm.poll(cx).is_ready() {
-                        return Poll::Ready(Err(AnswerCut::BrokeOff));
-                    }
-                    if !connection.alarm.is_set() {
-                        connection.alarm.set(clock::monotonic() + self.silence);
-                    }
-                    return Poll::Pending;
+                    return poll_silence(&connection.alarm, &exchange.upload, self.silence, cx)
+                        .map(|()| Err(AnswerCut::BrokeOff));
                 }
             }
         }
     }
+}
+
+/// Ready when nothing has come of an answer, and nothing has gone of its request's body, for `silence`.
+pub(super) fn poll_silence(alarm: &Alarm, upload: &Upload, silence: Duration, cx: &Context<'_>) -> Poll<()> {
+    let polled = poll_time_out(alarm, upload, false, silence, cx);
+    if polled.is_pending() && !alarm.is_set() {
+        alarm.set(clock::monotonic() + silence);
+    }
+    polled
 }
 
 impl Body for Answer {
@@ -359,6 +198,7 @@ impl std::fmt::Display for AnswerCut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::BrokeOff => "the upstream broke off inside its answer",
+            Self::UploadFailed => "the body that the answer waits for came to no good end",
             Self::TakenBack => "the token was taken back",
         })
     }

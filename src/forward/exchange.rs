@@ -14,9 +14,9 @@ use bytes::Bytes;
 use http::Method;
 
 use super::answer::{Head, HeadReader, Malformed};
-use super::body::{Upload, UploadFault};
 use super::connection::{Connection, Outgoing};
 use super::headers::BodyFraming;
+use super::upload::{Upload, UploadFault};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::route::Protocol;
@@ -97,6 +97,7 @@ impl Exchange {
         let mut reader = HeadReader::new(self.upgrade);
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();
+        self.upload.answered(true);
         Ok(head)
     }
 
@@ -116,8 +117,8 @@ impl Exchange {
 
     /// Whether a fault is the target's, as far as it can be told: not while the client's body is waited for.
     #[must_use]
-    pub const fn counts(&self) -> bool {
-        matches!(self.sending, Sending::Rest | Sending::Done)
+    pub fn counts(&self) -> bool {
+        self.sending != Sending::Body || !self.outgoing.is_empty()
     }
 
     /// Whether all of the request is out.

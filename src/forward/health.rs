@@ -2,7 +2,8 @@
 //!
 //! 1. Requests under way are counted over all workers, and bounded: past `max_requests` a target gets no
 //!    more, so that a slow one holds up what it holds up and nothing else. Those whose clients are still sending
-//!    do not count there: with bodies that never end nobody keeps others out.
+//!    are bounded by themselves, by the same number: with bodies that never end nobody keeps out those that have
+//!    none.
 //! 2. A target that gives no usable answer several times in a row is passed over for a while (*ejected*). Then
 //!    one request tries it; the others go on passing it over until that one is answered. Each time it
 //!    fails again the while is twice as long.
@@ -86,12 +87,17 @@ impl Health {
     #[must_use]
     pub fn begin(self: &Arc<Self>, most: u32, has_body: bool) -> Option<InFlight> {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let uploads = if has_body {
+            self.uploads.fetch_add(1, Ordering::Relaxed)
+        } else if before < most {
+            // Why not looked at: however many there are, there is room.
+            0
+        } else {
+            self.uploads.load(Ordering::Relaxed)
+        };
         // Dropped where it is one too many.
         let counted = InFlight { health: Arc::clone(self), is_uploading: has_body };
-        if has_body {
-            self.uploads.fetch_add(1, Ordering::Relaxed);
-        }
-        let is_room = before < most || before.saturating_sub(self.uploads.load(Ordering::Relaxed)) < most;
+        let is_room = before.saturating_sub(uploads) < most && (!has_body || uploads < most);
         is_room.then_some(counted)
     }
 
@@ -125,7 +131,7 @@ impl Health {
             && self.ejected_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         is_taken.then(|| {
             self.ejected.fetch_add(1, Ordering::Relaxed);
-            Trial(Some(Arc::clone(self)))
+            Trial { health: Some(Arc::clone(self)), until: next }
         })
     }
 
@@ -202,20 +208,27 @@ impl Health {
 
 /// The one try of an ejected target. Where it comes to nothing, because its client left, another one may try.
 #[derive(Debug)]
-pub struct Trial(Option<Arc<Health>>);
+pub struct Trial {
+    health: Option<Arc<Health>>,
+    /// Until when the target is passed over if this try fails.
+    until: u64,
+}
 
 impl Trial {
     /// It was answered, or failed.
     pub fn settle(mut self) {
-        self.0 = None;
+        self.health = None;
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(health) = &self.0 {
-            health.ejected.fetch_sub(1, Ordering::Relaxed);
-            health.ejected_until.store(clock::millis(clock::monotonic()), Ordering::Relaxed);
+        let Some(health) = &self.health else { return };
+        let now = clock::millis(clock::monotonic());
+        // Somebody else's answer may have come meanwhile: then there is nothing to take back.
+        if health.ejected_until.compare_exchange(self.until, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let less = |ejected: u32| ejected.checked_sub(1);
+            let _none = health.ejected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 }
@@ -278,6 +291,19 @@ mod tests {
     }
 
     #[test]
+    fn a_try_whose_client_leaves_takes_no_answer_back() {
+        let (health, now) = (Arc::new(Health::default()), clock::monotonic());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let fails = || (0..3).find_map(|_| health.failed(EJECTION, now));
+        assert_eq!(fails(), Some(Duration::from_secs(10)));
+        let trial = health.try_again(EJECTION, after(10)).expect("a trial");
+        assert!(health.answered(), "what was under way is answered after all");
+        drop(trial);
+        assert_eq!(health.standing(now), Standing::Open);
+        assert_eq!(fails(), Some(Duration::from_secs(10)), "as the first time");
+    }
+
+    #[test]
     fn what_is_under_way_is_counted_to_its_end_and_bounded() {
         let health = Arc::new(Health::default());
         let first = health.begin(2, false).expect("room");
@@ -285,10 +311,12 @@ mod tests {
         assert!(second.is_some() && health.begin(2, false).is_none());
         assert_eq!(health.requests(), 2);
         drop(first);
-        // Those that are still sending keep nobody out.
+        // Those that are still sending keep out nobody but each other.
         let mut sending: Vec<InFlight> = (0..9).filter_map(|_| health.begin(2, true)).collect();
-        assert_eq!((sending.len(), health.requests()), (9, 10));
-        assert!(health.begin(2, false).is_some());
+        assert_eq!((sending.len(), health.requests()), (2, 3));
+        let third = health.begin(2, false);
+        assert!(third.is_some() && health.begin(2, false).is_none());
+        drop(third);
         sending.iter_mut().for_each(InFlight::uploaded);
         assert!(health.begin(2, false).is_none());
         drop((second, sending));

@@ -29,6 +29,7 @@ pub mod secure;
 pub mod target;
 pub mod trace;
 pub mod upgrade;
+pub mod upload;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use hyper::body::Incoming;
 
 use self::attempt::{Attempt, Reply};
 use self::balance::Balance;
-use self::body::{Answer, Upload, UploadFault, UploadLimits};
+use self::body::Answer;
 use self::check::HealthCheck;
 pub use self::error::{ForwardError, Phase};
 use self::exchange::Fault;
@@ -54,6 +55,7 @@ use self::leash::Leashes;
 use self::pool::Pool;
 use self::target::Target;
 use self::upgrade::Tunnel;
+use self::upload::{Upload, UploadFault, UploadLimits};
 use crate::accept::{Busy, Peer};
 use crate::alarm::Alarm;
 use crate::authorize::Permit;

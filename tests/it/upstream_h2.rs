@@ -1,6 +1,6 @@
 //! Services that speak HTTP/2: with prior knowledge and by ALPN.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::gateway::{customer, get};
 use crate::support::h2::{DATA, END_HEADERS, END_STREAM, H2, HEADERS, Outcome, block, frame, request};
@@ -94,6 +94,33 @@ fn bodies_stream_both_ways_and_trailers_of_answers_go_on() {
     }
     client.write(&frame(DATA, END_STREAM, stream, b""));
     assert_eq!(client.frame_of(HEADERS).flags & END_STREAM, END_STREAM);
+}
+
+/// How long a conversation lasts is for both sides to say, and how much is for the route.
+#[test]
+fn a_conversation_may_be_slow_and_ends_on_both_sides_when_it_goes_on_past_its_limit() {
+    let service = H2Service::start(Ways::default());
+    let yaml = yaml(&service, "").replace("body: 4MiB", "body: 1KiB, body_timeout: 200ms");
+    let gateway = Gateway::start_with(&yaml, &["--workers", "1"]);
+    let mut client = H2::connect(gateway.address);
+    let stream = client.stream();
+    client.write(&frame(HEADERS, END_HEADERS, stream, &block(&request("POST", "/open/early", &[]))));
+    let head = client.frame_of(HEADERS);
+    assert_eq!(client.decode(&head.payload)[0].1, "200");
+    for word in [&b"one"[..], b"two", b"three"] {
+        let since = Instant::now();
+        until("both have been silent for a while", || since.elapsed() > Duration::from_millis(500));
+        client.write(&frame(DATA, 0, stream, word));
+        assert_eq!(client.frame_of(DATA).payload, word);
+    }
+    client.write(&frame(DATA, 0, stream, &[b'x'; 2000]));
+    assert!(matches!(client.outcome(stream), Outcome::Reset(_)));
+    until("the service is told", || service.seen().iter().any(|seen| seen.is_broken));
+    // Without an answer the client alone is waited for.
+    let stream = client.stream();
+    client.write(&frame(HEADERS, END_HEADERS, stream, &block(&request("POST", "/open/x", &[]))));
+    client.write(&frame(DATA, 0, stream, b"one"));
+    assert_eq!(client.answer(stream).status, 408);
 }
 
 #[test]

@@ -13,8 +13,7 @@ use http::header::{CONTENT_LENGTH, HeaderName};
 use http_body::{Frame, SizeHint};
 
 use super::exchange::StreamExchange;
-use crate::clock;
-use crate::forward::body::AnswerCut;
+use crate::forward::body::{AnswerCut, poll_silence};
 use crate::forward::headers::is_hop_by_hop;
 use crate::forward::leash::Leash;
 
@@ -31,6 +30,8 @@ pub struct StreamAnswer {
     /// What was handed on, and is not taken into account in the window yet.
     taken: usize,
     silence: Duration,
+    /// Whether the request's body came to no good end.
+    is_cut: bool,
     /// Cut when what permitted the answer does not hold any more.
     pub(in crate::forward) leash: Option<Leash>,
 }
@@ -40,7 +41,7 @@ impl StreamAnswer {
     #[must_use]
     pub fn new(exchange: StreamExchange, body: RecvStream, length: Option<u64>, silence: Duration) -> Self {
         let left = if body.is_end_stream() { Some(0) } else { length };
-        Self { exchange: Some(exchange), body, left, taken: 0, silence, leash: None }
+        Self { exchange: Some(exchange), body, left, taken: 0, silence, is_cut: false, leash: None }
     }
 
     /// Whether nothing more comes, trailers included.
@@ -69,8 +70,7 @@ impl StreamAnswer {
         if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
             return Poll::Ready(Err(AnswerCut::TakenBack));
         }
-        // A fault of the client's body ends the sending, not what is already being answered.
-        let _sent = exchange.poll_send(cx);
+        self.is_cut |= matches!(exchange.poll_send(cx), Poll::Ready(Err(_)));
         // The last piece has been taken: there is room for another.
         if self.taken > 0 {
             let _gone = self.body.flow_control().release_capacity(std::mem::take(&mut self.taken));
@@ -95,13 +95,11 @@ impl StreamAnswer {
             },
             Poll::Pending => {}
         }
-        if exchange.alarm.poll(cx).is_ready() {
-            return Poll::Ready(Err(AnswerCut::BrokeOff));
+        // What has come is handed on. What has not may wait for a body that will never end.
+        if self.is_cut {
+            return Poll::Ready(Err(AnswerCut::UploadFailed));
         }
-        if !exchange.alarm.is_set() {
-            exchange.alarm.set(clock::monotonic() + self.silence);
-        }
-        Poll::Pending
+        poll_silence(&exchange.alarm, &exchange.upload, self.silence, cx).map(|()| Err(AnswerCut::BrokeOff))
     }
 }
 

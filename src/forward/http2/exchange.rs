@@ -19,9 +19,9 @@ use super::head;
 use super::session::Seat;
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::forward::body::{Upload, UploadFault};
 use crate::forward::exchange::{Again, Fault, is_idempotent, poll_time_out};
 use crate::forward::health::InFlight;
+use crate::forward::upload::{Upload, UploadFault};
 
 /// One exchange on one stream.
 pub struct StreamExchange {
@@ -82,6 +82,7 @@ impl StreamExchange {
         let (mut parts, body) = answered?.into_parts();
         self.alarm.clear();
         self.is_answered = true;
+        self.upload.answered(true);
         head::fit(&mut parts).ok_or(Fault::Malformed)?;
         Ok((parts, body))
     }
@@ -184,8 +185,8 @@ impl StreamExchange {
         Poll::Ready(Ok(()))
     }
 
-    /// What is out is half a request: nothing may follow it, and no end is sent for it. An answer that has begun goes
-    /// on.
+    /// What is out is half a request: nothing may follow it, and no end is sent for it. What has come of an answer is
+    /// still handed on.
     fn break_off(&mut self) {
         self.is_sent = true;
         if let Some((_, sending)) = self.stream.as_mut().filter(|_| !self.is_answered) {

@@ -22,6 +22,8 @@ pub struct Seen {
     pub headers: HeaderMap,
     pub body: usize,
     pub connection: usize,
+    /// Whether its body came to no good end.
+    pub is_broken: bool,
 }
 
 /// Answers requests until the test ends.
@@ -145,8 +147,12 @@ async fn answer(
     if path.contains("/early") {
         early = respond.send_response(response(), false).ok();
     }
+    let mut is_broken = false;
     while let Some(piece) = body.data().await {
-        let Ok(piece) = piece else { return };
+        let Ok(piece) = piece else {
+            is_broken = true;
+            break;
+        };
         length += piece.len();
         let _gone = body.flow_control().release_capacity(piece.len());
         if let Some(sending) = &mut early {
@@ -160,7 +166,11 @@ async fn answer(
         headers: head.headers,
         body: length,
         connection,
+        is_broken,
     });
+    if is_broken {
+        return;
+    }
     if path.contains("/silent") {
         return std::future::pending().await;
     }
