@@ -22,16 +22,18 @@ pub const ADMIN: &str = "admin";
 pub struct Inherited {
     sockets: Vec<(SocketAddr, TcpListener)>,
     admin: Option<(SocketAddr, TcpListener)>,
+    is_handed_over: bool,
 }
 
 impl Inherited {
     /// Takes those that the environment names; call it before anything else opens files or starts threads.
+    /// `is_handed_over` where they come from a process whose place this one takes.
     #[must_use]
-    pub fn from_env() -> Self {
+    pub fn from_env(is_handed_over: bool) -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut given = ListenFd::from_env();
-        let mut inherited = Self::default();
+        let mut inherited = Self { is_handed_over, ..Self::default() };
         for place in 0..given.len() {
             let name = names.next().unwrap_or_default();
             let Some(socket) = given.take_tcp_listener(place).ok().flatten() else { continue };
@@ -59,6 +61,28 @@ impl Inherited {
     /// Takes the operators' socket, if it listens on this address.
     pub fn take_admin(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
         self.admin.take_if(|(address, _)| fits(*address, wanted)).map(|(_, socket)| socket)
+    }
+
+    /// Whether they come from a process whose place this one takes.
+    #[must_use]
+    pub const fn is_handed_over(&self) -> bool {
+        self.is_handed_over
+    }
+
+    /// Takes back what was taken, for a later listener. Who gave them has them too and keeps their address
+    /// in use; only a process that has been replaced has not.
+    pub fn put_back(&mut self, address: SocketAddr, sockets: Vec<TcpListener>) {
+        if !self.is_handed_over {
+            self.sockets.extend(sockets.into_iter().map(|socket| (address, socket)));
+        }
+    }
+
+    /// Closes what nobody has taken, where nobody else will take it: connections would wait in it for ever.
+    pub fn close_rest(&mut self) {
+        if self.is_handed_over {
+            self.sockets.clear();
+            self.admin = None;
+        }
     }
 
     /// The addresses of those that nobody has taken.
@@ -139,12 +163,20 @@ mod tests {
         let address = |sockets: &[TcpListener]| sockets[0].local_addr().expect("an address");
         let (first, second) = (address(&two), address(&one));
         let named = |socket: TcpListener| (socket.local_addr().expect("an address"), socket);
-        let mut given = Inherited { sockets: two.into_iter().chain(one).map(named).collect(), admin: None };
+        let sockets = two.into_iter().chain(one).map(named).collect();
+        let mut given = Inherited { sockets, ..Inherited::default() };
         assert!(given.take_admin(first).is_none(), "that one has a name");
         assert!(given.take("127.0.0.2:0".parse().expect("an address")).is_empty());
         assert_eq!(given.take("127.0.0.1:0".parse().expect("an address")).len(), 2);
         assert_eq!(given.addresses().collect::<Vec<_>>(), [second]);
         assert!(given.take(first).is_empty());
-        assert_eq!(given.take(second).len(), 1);
+        let taken = given.take(second);
+        assert_eq!(taken.len(), 1);
+        given.close_rest();
+        given.put_back(second, taken);
+        assert_eq!(given.take(second).len(), 1, "a listener that is gone may come back");
+        given.is_handed_over = true;
+        given.put_back(second, self::sockets(1));
+        assert_eq!(given.addresses().count(), 0);
     }
 }

@@ -91,10 +91,20 @@ pub struct Workers {
     /// Sockets that were given open, and that no listener has taken yet.
     inherited: Inherited,
     /// The sockets of what is open, by door: for who comes after.
-    held: BTreeMap<u64, Vec<TcpListener>>,
+    held: BTreeMap<u64, Held>,
+    /// Workers that have not begun to accept.
+    starting: Vec<oneshot::Receiver<()>>,
     doors: u64,
     generation: u64,
     drain: watch::Sender<bool>,
+}
+
+/// The sockets of a listener.
+struct Held {
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+    /// Whether they were given open.
+    is_given: bool,
 }
 
 /// A worker as the others see it.
@@ -115,14 +125,16 @@ impl Workers {
         count: usize,
     ) -> io::Result<Self> {
         let (drain, draining) = watch::channel(false);
+        let has_time = inherited.is_handed_over();
         let (threads, posts, open, held) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
-        let mut workers = Self { threads, posts, open, inherited, held, doors: 0, generation: 1, drain };
+        let starting = Vec::new();
+        let mut workers = Self { threads, posts, open, inherited, held, starting, doors: 0, generation: 1, drain };
         let (open, opened) = workers.open(listeners, count.max(1))?;
         let connections = Arc::new(AtomicUsize::new(0));
         for (number, sockets) in opened.into_iter().enumerate() {
             let counters = Arc::new(Counters::new(gateway.routes.all().iter().map(|route| &route.id)));
             let (orders, inbox) = mpsc::unbounded_channel();
-            let (done, _nobody) = oneshot::channel();
+            let (done, starting) = oneshot::channel();
             let first = Next {
                 gateway: Arc::clone(gateway),
                 counters: Arc::clone(&counters),
@@ -131,17 +143,32 @@ impl Workers {
                 open: open.clone(),
                 sockets,
                 done,
+                has_time,
             };
             let seat = Seat::new(Arc::clone(&connections), draining.clone(), inbox);
             let thread = thread::Builder::new().name(format!("worker-{number}"));
             workers.threads.push(thread.spawn(move || seat.run(first))?);
             workers.posts.push(Post { orders, counters });
+            workers.starting.push(starting);
         }
         workers.open = open;
+        workers.inherited.close_rest();
         for address in workers.inherited.addresses() {
             tracing::warn!(%address, "a socket was given open that no listener of the configuration has");
         }
         Ok(workers)
+    }
+
+    /// Waits until every worker accepts connections, or has ended.
+    pub async fn started(&mut self) {
+        for starting in self.starting.drain(..) {
+            drop(starting.await);
+        }
+    }
+
+    /// The operators' socket, if one that listens on this address was given open and not taken.
+    pub fn take_admin(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
+        self.inherited.take_admin(wanted)
     }
 
     /// Serves by another configuration from now on: listeners that it also has go on, with their
@@ -154,11 +181,11 @@ impl Workers {
         let opened = self.open(listeners, self.posts.len());
         if opened.is_err() {
             // What was opened before the one that failed is not served by anybody.
-            self.held.retain(|door, _| self.open.iter().any(|open| open.door == *door));
+            self.let_go();
         }
         let (open, opened) = opened?;
         self.open = open;
-        self.held.retain(|door, _| self.open.iter().any(|open| open.door == *door));
+        self.let_go();
         self.generation += 1;
         let mut done = Vec::new();
         for (post, sockets) in self.posts.iter_mut().zip(opened) {
@@ -172,6 +199,7 @@ impl Workers {
                 open: self.open.clone(),
                 sockets,
                 done: told,
+                has_time: true,
             };
             // A worker that is gone has said so in the log.
             if post.orders.send(next).is_ok() {
@@ -201,17 +229,30 @@ impl Workers {
                 continue;
             }
             let given = self.inherited.take(listener.address);
+            let is_given = !given.is_empty();
             let opened = listen::open(listener.address, given, count)?;
             let address = opened.first().map_or(Ok(listener.address), TcpListener::local_addr)?;
             self.doors += 1;
             let door = self.doors;
-            for (worker, own) in sockets.iter_mut().zip(listen::spread(&opened, count)?) {
+            // Before anything can go wrong: what is held is let go of, or given back.
+            let held = self.held.entry(door).or_insert(Held { address, sockets: opened, is_given });
+            for (worker, own) in sockets.iter_mut().zip(listen::spread(&held.sockets, count)?) {
                 worker.extend(own.into_iter().map(|socket| (door, socket)));
             }
-            self.held.insert(door, opened);
             open.push(Open { door, listener, address });
         }
         Ok((open, sockets))
+    }
+
+    /// Lets go of the sockets of what is not open any more.
+    fn let_go(&mut self) {
+        let held = std::mem::take(&mut self.held).into_iter();
+        let (stay, go) = held.partition(|(door, _)| self.open.iter().any(|open| open.door == *door));
+        self.held = stay;
+        let go: BTreeMap<u64, Held> = go;
+        for gone in go.into_values().filter(|gone| gone.is_given) {
+            self.inherited.put_back(gone.address, gone.sockets);
+        }
     }
 
     /// All sockets that clients connect to, once more: connections that wait in them are taken by whoever has them.
@@ -219,7 +260,7 @@ impl Workers {
     /// # Errors
     /// When there is no file descriptor left.
     pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
-        self.held.values().flatten().map(TcpListener::try_clone).collect()
+        self.held.values().flat_map(|held| &held.sockets).map(TcpListener::try_clone).collect()
     }
 
     /// Where the listeners are, in the order of the configuration.

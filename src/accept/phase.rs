@@ -186,6 +186,11 @@ impl State {
         }
     }
 
+    /// Whether it is to end: the next answer says so.
+    pub(super) const fn is_ending(&self) -> bool {
+        self.is_ending.get()
+    }
+
     /// Whether the next request of a client of HTTP/1 may be on its way: it would be lost.
     fn is_between(&self, now: Instant) -> bool {
         matches!(self.phase.get(), Phase::Waiting | Phase::Head)

@@ -47,6 +47,8 @@ pub(super) struct Next {
     /// Sockets of those that are new.
     pub(super) sockets: Vec<Socket>,
     pub(super) done: oneshot::Sender<()>,
+    /// Whether requests are served meanwhile by who was there before.
+    pub(super) has_time: bool,
 }
 
 impl Next {
@@ -60,7 +62,7 @@ impl Next {
         });
         let asker = match known {
             Some(known) => Rc::clone(&known.store),
-            None => Rc::new(self.asker(before.is_some()).await),
+            None => Rc::new(self.asker(self.has_time).await),
         };
         LiveGateway {
             number: self.number,
@@ -72,7 +74,7 @@ impl Next {
         }
     }
 
-    /// A new way to the store; where requests are served meanwhile, one that has been gone.
+    /// A new way to the store; where there is time, one that has been gone.
     async fn asker(&self, has_time: bool) -> Asker {
         let (asker, driver) = self.gateway.authenticator.store().map_or((Asker::None, None), |store| store.asker());
         if let Some(driver) = driver {

@@ -88,7 +88,7 @@ impl Demo {
         let environment = |name: &str| variables.get(name).cloned();
         let compiled = crate::config::load_text("examples/demo/gateway.yaml", CONFIG.to_owned(), folder, &environment)
             .map_err(|errors| Failure::Configuration(errors.to_string()))?;
-        let serving = Serving::start(compiled, 1, Inherited::default())?;
+        let serving = Serving::start(compiled, 1, Inherited::default()).await?;
         let private = key.first().ok_or_else(|| Failure::Runtime("no key was made".to_owned()))?;
         let stage = Stage {
             gateway: *serving.addresses().first().ok_or_else(|| Failure::Runtime("nothing listens".to_owned()))?,

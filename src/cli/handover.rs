@@ -3,18 +3,20 @@
 //! 1. On USR2 the program is started again, from where it was started (there may be a new one by now), with
 //!    the same arguments, and given the sockets that clients connect to (`LISTEN_FDS`).
 //! 2. When it serves it says so, on the other end of its standard input; then this one drains.
-//! 3. If it ends before that, or takes too long, nothing has changed.
+//! 3. If it ends before that, or takes too long, nothing has changed. If this one is told to end meanwhile, both do.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
 
 use crate::accept::listen::ADMIN;
 
@@ -36,16 +38,19 @@ pub struct Program {
 impl Program {
     /// Looks now: the file may be another one later.
     pub fn of_this_process() -> Option<Self> {
-        Some(Self { path: std::env::current_exe().ok()?, arguments: std::env::args_os().skip(1).collect() })
+        let mut arguments = std::env::args_os();
+        let called = arguments.next();
+        let path = called.and_then(|called| named(Path::new(&called))).or_else(|| std::env::current_exe().ok())?;
+        Some(Self { path, arguments: arguments.collect() })
     }
 
-    /// Starts the program again with these sockets, and waits until it serves; not for an async thread.
+    /// Starts the program again with these sockets; not for an async thread.
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub fn start_again(&self, sockets: Vec<TcpListener>, admin: TcpListener) -> Result<(), String> {
+    pub fn start_again(&self, sockets: Vec<TcpListener>, admin: TcpListener) -> Result<Successor, String> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| format!("no socket to talk by: {error}"))?;
-        ours.set_read_timeout(Some(READY)).map_err(|error| format!("no limit of time: {error}"))?;
+        ours.set_nonblocking(true).map_err(|error| format!("no socket to wait by: {error}"))?;
         let count = sockets.len() + 1;
         // Those of clients have no name.
         let names = format!("{}{ADMIN}", ":".repeat(sockets.len()));
@@ -64,23 +69,61 @@ impl Program {
         let child = command.spawn().map_err(|error| format!("{}: {error}", self.path.display()))?;
         // Our copies of what it was given, its end of the talk among them.
         drop(command);
-        wait(ours, child)
+        Ok(Successor { child, talk: Some(ours), serves: false })
     }
 }
 
-fn wait(mut talk: UnixStream, mut child: Child) -> Result<(), String> {
-    let mut said = [0; SERVES.len()];
-    let heard = talk.read_exact(&mut said);
-    if heard.is_ok() && said == *SERVES {
-        return Ok(());
+/// The file that a program was called by, as it was named: what a link leads to may be another one next time.
+fn named(called: &Path) -> Option<PathBuf> {
+    if called.components().count() > 1 {
+        return std::path::absolute(called).ok().filter(|path| path.exists());
     }
-    drop(child.kill());
-    let ended = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-    Err(match heard {
-        Ok(()) => "it did not say that it serves".to_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => format!("it ended: {ended}"),
-        Err(_) => format!("it did not serve within {READY:?}"),
-    })
+    let this = std::env::current_exe().ok()?;
+    let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path == this);
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(called)).find(is_this)
+}
+
+/// A process that was started to take the place of this one. Dropping it before it serves ends it.
+pub struct Successor {
+    child: Child,
+    talk: Option<UnixStream>,
+    serves: bool,
+}
+
+impl Successor {
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// Why it does not; then it has ended.
+    pub async fn serves(mut self) -> Result<(), String> {
+        let mut said = [0; SERVES.len()];
+        let talk = self.talk.take().and_then(|talk| tokio::net::UnixStream::from_std(talk).ok());
+        let mut talk = talk.ok_or("it cannot be listened to")?;
+        match timeout(READY, talk.read_exact(&mut said)).await {
+            Ok(Ok(_)) if said == *SERVES => {
+                self.serves = true;
+                Ok(())
+            }
+            Ok(Ok(_)) => Err("it did not say that it serves".to_owned()),
+            Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => Err(format!("it ended: {}", self.end())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("it did not serve within {READY:?}")),
+        }
+    }
+
+    /// Ends it; how it ended.
+    fn end(&mut self) -> String {
+        drop(self.child.kill());
+        self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if !self.serves {
+            let _status = self.end();
+        }
+    }
 }
 
 /// The process whose place this one takes, if it takes any.

@@ -6,7 +6,7 @@ use super::handover::Predecessor;
 use super::serving::{Serving, Signals};
 use super::{ConfigPath, Failure, LogFormat};
 use crate::accept::listen::Inherited;
-use crate::observe::log;
+use crate::observe::{log, sink};
 
 /// Serve until TERM or INT, then drain. A second INT stops at once. HUP reads the configuration again, and
 /// so does a change of its files. USR2 starts the program again, hands its sockets over, and drains.
@@ -31,7 +31,11 @@ impl Run {
     /// Serves.
     pub fn run(self) -> Result<(), Failure> {
         // First of all: they are file descriptors that the environment names by number.
-        let (inherited, predecessor) = (Inherited::from_env(), Predecessor::find());
+        let predecessor = Predecessor::find();
+        let inherited = Inherited::from_env(predecessor.is_some());
+        if predecessor.is_some() {
+            sink::share();
+        }
         log::start(self.format.log_format).map_err(Failure::Usage)?;
         // Before it is read: what changes meanwhile is a change.
         let mut file = ConfigFile::new(&self.config.find()?, !self.no_watch);
@@ -43,7 +47,7 @@ impl Run {
         let workers = self.workers.map_or(cores, usize::from);
         super::runtime()?.block_on(async {
             let signals = Signals::listen()?;
-            let serving = Serving::start(compiled, workers, inherited)?;
+            let serving = Serving::start(compiled, workers, inherited).await?;
             if let Some(predecessor) = predecessor {
                 predecessor.serves();
             }

@@ -30,6 +30,7 @@ use crate::config::compile::{Background, Compiled, Kept};
 use crate::forward::check;
 use crate::gateway::Gateway;
 use crate::observe::admin::{Admin, Shown};
+use crate::observe::sink;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -80,18 +81,33 @@ impl Signals {
 }
 
 impl Serving {
-    /// Opens everything and starts to serve; within a runtime.
-    pub fn start(compiled: Compiled, workers: usize, mut inherited: Inherited) -> Result<Self, Failure> {
+    /// Opens everything and starts to serve. Who takes the place of another process first reaches what requests need:
+    /// that one has it.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened; in the place of another process also where an issuer has no keys.
+    pub async fn start(compiled: Compiled, workers: usize, mut inherited: Inherited) -> Result<Self, Failure> {
         let Compiled { gateway, listeners, admin, limits, background, kept, files: _ } = compiled;
         let gateway = Arc::new(gateway);
         let admin_listener = bind_admin(admin, inherited.take_admin(admin))?;
         let admin_address = admin_listener.local_addr().map_err(|error| no_admin(admin, &error))?;
         let refreshers = spawn(background)?;
-        let workers = Workers::start(&gateway, (&listeners, inherited), limits, workers).map_err(|error| {
+        let is_successor = inherited.is_handed_over();
+        if is_successor {
+            reach(&gateway).await;
+            let keyless = gateway.authenticator.issuers().iter().find(|issuer| issuer.keys.current().is_err());
+            if let Some(issuer) = keyless {
+                return Err(Failure::Runtime(format!("issuer `{}` has no keys: nobody's place is taken", issuer.name)));
+            }
+        }
+        let mut workers = Workers::start(&gateway, (&listeners, inherited), limits, workers).map_err(|error| {
             let listeners =
                 listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ");
             Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
         })?;
+        if is_successor {
+            workers.started().await;
+        }
         let keepers = keep(&listeners, Vec::new());
         let checks = check::start(gateway.forwarder.upstreams());
         let admin_page = Arc::new(Admin::new(shown(&gateway, &workers, &listeners)));
@@ -158,7 +174,11 @@ impl Serving {
             let is_told = tokio::select! {
                 _ = hup.recv() => true,
                 _ = usr2.recv() => match self.hand_over(program.clone()).await {
-                    Ok(()) => return,
+                    Ok(()) => {
+                        // Who asks from now on is answered by the other one.
+                        self.admin_task.abort();
+                        return;
+                    }
                     Err(reason) => {
                         tracing::error!(reason, "no other process takes this one's place: it goes on");
                         false
@@ -193,8 +213,9 @@ impl Serving {
         let sockets = self.workers.sockets().and_then(|sockets| Ok((sockets, admin?)));
         let (sockets, admin) = sockets.map_err(|error| format!("its sockets cannot be handed on: {error}"))?;
         tracing::info!("another process is started to take this one's place");
+        sink::share();
         let started = tokio::task::spawn_blocking(move || program.start_again(sockets, admin)).await;
-        started.map_err(|error| error.to_string())?
+        started.map_err(|error| error.to_string())??.serves().await
     }
 
     /// Takes what the file says now; the files that it names. All or nothing.
@@ -211,7 +232,11 @@ impl Serving {
                 listener.tls = Some(tls);
             }
         }
-        let admin_listener = if admin == self.admin_configured { None } else { Some(bind_admin(admin, None)?) };
+        let admin_listener = if admin == self.admin_configured {
+            None
+        } else {
+            Some(bind_admin(admin, self.workers.take_admin(admin))?)
+        };
         let is_elsewhere = background.store.is_some() || !background.keys.is_empty();
         let fresh = spawn(background)?;
         if is_elsewhere {

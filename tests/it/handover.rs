@@ -85,7 +85,8 @@ fn a_process_that_takes_the_place_of_another_loses_no_request() {
             signal(before, "USR2");
             let drained = || gateway.lines().iter().filter(|line| line.contains("\"message\":\"drained\"")).count();
             until("another one has taken its place", || drained() == turn);
-            assert_eq!(gateway.processes().len(), turn + 1);
+            // Its lines are written by a thread of its own.
+            until("it has said so", || gateway.processes().len() == turn + 1);
         }
         drop(ends);
         let answered: Vec<usize> =
@@ -99,6 +100,26 @@ fn a_process_that_takes_the_place_of_another_loses_no_request() {
     signal(*gateway.processes().last().expect("a process"), "TERM");
     let lines = || gateway.lines().iter().filter(|line| line.contains("\"message\":\"drained\"")).count();
     until("it drains", || lines() == turns() + 1);
+}
+
+/// Operators are answered by the one that serves, however long the one before it has to drain.
+#[test]
+fn admin_pages_are_those_of_the_process_that_took_the_place() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let mut slow = gateway.client();
+    slow.write("POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 2\r\n\r\nx");
+    let says = |what: &str| gateway.lines().iter().filter(|line| line.contains(what)).count();
+    signal(gateway.id(), "USR2");
+    until("another one has taken its place", || says("draining") == 1);
+    for _ in 0..50 {
+        assert_eq!(gateway.admin("GET", "/readyz", "").status, 200);
+    }
+    assert_eq!(says("\"message\":\"drained\""), 0);
+    // Its own request is answered by the old one, with the word that nothing comes after it.
+    let answer = slow.send("y");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    until("the old one has ended", || says("\"message\":\"drained\"") == 1);
 }
 
 #[test]

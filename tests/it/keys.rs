@@ -9,7 +9,7 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::RSA_PKCS1_SHA256;
 use serde_json::{Value, json};
 
-use crate::support::gateway::token;
+use crate::support::gateway::{signal, token};
 use crate::support::sign::{self, Claims};
 use crate::support::{Gateway, Upstream, until};
 
@@ -279,4 +279,31 @@ fn serve_tls(certificate: Vec<u8>, key: Vec<u8>) -> SocketAddr {
         }
     });
     address
+}
+
+/// A process that has no keys would refuse what the one before it takes.
+#[test]
+fn nobody_takes_the_place_of_a_gateway_before_it_has_its_keys() {
+    let key = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let server = KeyServer::start(set(&[(&key, "one")]));
+    let (_upstream, mut gateway) = start(&server, "");
+    let token = signed(&key, "one");
+    until("the keys are there", || gateway.get("/me/x", Some(&token)).status == 200);
+    // Where they come late they are waited for.
+    server.publish(Document::Status("503 Service Unavailable"));
+    signal(gateway.id(), "USR2");
+    let fetches = server.fetches();
+    until("the other process asks", || server.fetches() > fetches);
+    assert_eq!(gateway.get("/me/x", Some(&token)).status, 200);
+    let says = |what: &str| gateway.lines().iter().filter(|line| line.contains(what)).count();
+    until("it gives up", || says("no other process takes this one's place: it goes on") == 1);
+    assert_eq!(gateway.get("/me/x", Some(&token)).status, 200);
+    assert_eq!(says("\"message\":\"drained\""), 0);
+    // Who is told to end while another process starts ends both.
+    signal(gateway.id(), "USR2");
+    until("another one starts", || gateway.processes().len() == 3);
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    let last = *gateway.processes().last().expect("a process");
+    until("it has ended", || !std::path::Path::new(&format!("/proc/{last}")).exists());
 }

@@ -148,6 +148,13 @@ fn a_bad_file_changes_nothing_and_says_where() {
         assert_eq!(statuses, [200, 200, 404], "{says}");
     }
     assert_eq!(gateway.configurations(), (0, 9));
+    // What was opened before something failed is closed again.
+    let sockets = || std::fs::read_dir(format!("/proc/{}/fd", gateway.id())).expect("a process").count();
+    let bad = more(&good)
+        .replace("127.0.0.1:0\" }]", "127.0.0.1:0\" }, { address: \"127.0.0.2:0\" }, { address: \"203.0.113.1:81\" }]");
+    let before = sockets();
+    (0..10).for_each(|_| assert!(!gateway.reload(&bad)));
+    assert!(sockets() < before + 10, "{before} before, {} now", sockets());
     assert!(gateway.reload(&more(&good)), "a good one after that is taken");
     assert_eq!(gateway.get("/more/x", None).status, 200);
 }

@@ -148,3 +148,40 @@ fn what_one_route_rewrites_to_is_protected_from_all_others() {
         assert_eq!(gateway.get(path, token.map(String::as_str)).status, status, "{path}");
     }
 }
+
+/// Routes that demand the same lead around nothing, and those of other hosts are none of each other's affair.
+#[test]
+fn routes_that_demand_the_same_and_routes_of_other_hosts_may_lead_to_the_same_paths() {
+    let upstream = Upstream::echo();
+    let routes = r#"
+  - { id: one, match: { path: "/one/members/{id}", hosts: [a.test] }, upstream: echo, access: { claims: { sub: "{id}" } }, rewrite: { strip_prefix: /one } }
+  - { id: two, match: { path: "/two/members/{name}", hosts: [a.test] }, upstream: echo, access: { claims: { sub: "{name}" } }, rewrite: { strip_prefix: /two } }
+  - { id: other, match: { path: "/other/members/{id}", hosts: [b.test] }, upstream: echo, access: authenticated, rewrite: { strip_prefix: /other } }
+"#;
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let token = customer();
+    for (host, path, status) in [
+        ("a.test", "/one/members/kim", 200),
+        ("a.test", "/one/members/lee", 403),
+        ("a.test", "/two/members/kim", 200),
+        ("a.test", "/two/members/lee", 403),
+        ("b.test", "/other/members/lee", 200),
+    ] {
+        let answer = gateway.send(get(path, Some(&token)).replace("gw.test", host));
+        assert_eq!(answer.status, status, "{host} {path}: {}", answer.text());
+    }
+    // One host name in two spellings is one place.
+    let localhost = |name: &str| format!("http://{name}:{}", upstream.address.port());
+    let routes = r#"
+  - { id: admin, match: { path: "/admin/**" }, upstream: echo, access: authenticated }
+  - { id: shop, match: { path: "/shop/**" }, upstream: twin, access: public, rewrite: { strip_prefix: /shop } }
+"#;
+    let yaml = config(upstream.address, routes)
+        .replace(&format!("http://{}", upstream.address), &localhost("localhost"))
+        .replace(
+            "upstreams: { echo:",
+            &format!("upstreams: {{ twin: {{ targets: [\"{}\"] }}, echo:", localhost("LocalHost")),
+        );
+    let gateway = Gateway::start(&yaml);
+    assert_eq!(gateway.get("/shop/admin/x", None).status, 400);
+}

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Request as HttpRequest;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request as HttpRequest, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use self::guard::Fault;
 pub(super) use self::reader::Guarded;
 use super::connection::{Client, linger, refused};
-use super::phase::{Answering, Busy, Order, Phase};
+use super::phase::{Answering, Busy, Order, Phase, State};
 use super::watched::Watched;
 use crate::forward::body::AnswerCut;
 use crate::forward::upgrade::Tunnel;
@@ -82,9 +83,10 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
         // What is live now is what this request sees, whatever takes its place meanwhile.
         let live = worker.live();
         let peer = client.peer(&live);
-        let changed = &changed;
+        let (changed, state) = (&changed, &state);
         async move {
-            let answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
+            let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
+            say_if_last(&mut answer, state);
             Ok::<_, Infallible>(answer.map(|mut body| match body.tunnel() {
                 None => Sending { body: Some(body), _busy: busy, _answering: Some(answering) },
                 // What comes from now on is no request: it is held back until the tunnel takes it.
@@ -134,6 +136,13 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
     let parked = leave(parts.io.into_inner(), order, client, worker).await;
     // The guard lets no part of a head through: nothing is left with the parser of a connection that waits.
     parked.filter(|_| parts.read_buf.is_empty())
+}
+
+/// Says that nothing comes after an answer, where that is so.
+fn say_if_last(answer: &mut Response<Recorded>, state: &State) {
+    if state.is_ending() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// Ends a conversation; the connection where it is only parked.

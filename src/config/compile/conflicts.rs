@@ -184,7 +184,8 @@ fn share_methods(one: &Match, other: &Match) -> bool {
     }
 }
 
-fn share_hosts(one: &Match, other: &Match) -> bool {
+/// Whether some host is taken by both.
+pub(super) fn share_hosts(one: &Match, other: &Match) -> bool {
     let fits = |pattern: &str, host: &str| {
         pattern == host || pattern.strip_prefix('*').is_some_and(|suffix| host.ends_with(suffix))
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::conflicts::share_hosts;
 use crate::admit::pattern::{Pattern, Segment};
 use crate::config::file::{Config, Rewrite as Section, Route as RouteSection};
 use crate::config::mistake::{Mistake, Mistakes};
@@ -49,8 +50,8 @@ struct Onward {
     is_rewritten: bool,
 }
 
-/// Notes for each route which paths it must not come to: those to which another route comes at the same target and
-/// demands something else. A route that comes to a part of what another one comes to is meant, as among paths that
+/// Notes for each route which paths it must not come to: those to which another route of the same host comes at the same
+/// target and demands something else. A route that comes to a part of what another one comes to is meant, as among paths that
 /// nobody rewrites.
 pub fn guard(routes: &mut [Route], upstreams: &[Upstream], config: &Config, mistakes: &mut Mistakes) {
     if routes.iter().all(|route| route.rewrite.is_none()) {
@@ -66,7 +67,8 @@ pub fn guard(routes: &mut [Route], upstreams: &[Upstream], config: &Config, mist
                 other.number != own.number
                     && (here.is_rewritten || there.is_rewritten)
                     && !matches!(other.rule, Rule::Public)
-                    && demands_else(own, other)
+                    && share_hosts(&own.matching, &other.matching)
+                    && demands_else((own, here), (other, there))
                     && here.addresses.iter().any(|address| there.addresses.contains(address))
                     && share_methods(own, other)
                     && here.pattern.overlaps(&there.pattern)
@@ -113,11 +115,16 @@ fn onward(route: &Route, upstreams: &[Upstream]) -> Onward {
     Onward { pattern, addresses: addresses.collect(), is_rewritten: route.rewrite.is_some() }
 }
 
-fn demands_else(own: &Route, other: &Route) -> bool {
+fn demands_else((own, here): (&Route, &Onward), (other, there): (&Route, &Onward)) -> bool {
+    // Of the same segments the same words mean the same.
+    let stripped = |route: &Route, onward: &Onward| {
+        route.matching.pattern.parameters().count().abs_diff(onward.pattern.parameters().count())
+    };
+    let are_same = here.pattern.is_same(&there.pattern) && stripped(own, here) == stripped(other, there);
     other.rule != own.rule
         || other.issuers != own.issuers
         || other.revocation != own.revocation
-        || names_parameters(&other.rule)
+        || (names_parameters(&other.rule) && !are_same)
 }
 
 /// Whether some method is taken by both; `HEAD` is `GET` to most services.

@@ -141,7 +141,8 @@ fn read(target: &At<String>, mistakes: &mut Mistakes) -> Option<Written> {
     let uri = uri?;
     let is_tls = uri.scheme_str() == Some("https");
     Some(Written {
-        host: uri.host()?.to_owned(),
+        // One name for one place (RFC 3986 §3.2.2): rewrites are guarded, and health is kept, by it.
+        host: uri.host()?.to_ascii_lowercase(),
         port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
         is_tls,
         speaks: if uri.scheme_str() == Some("h2") { Speaks::Http2 } else { Speaks::Http1 },
