@@ -45,6 +45,8 @@ pub enum Denial {
     Revoked,
     /// No key of the issuer has this `kid`.
     UnknownKey,
+    /// The token is bound to a certificate or a key (`cnf`) that the caller has not proved to have.
+    UnprovenToken,
     /// The header demands something that is not understood (`crit`, `b64`, `typ`, ...).
     UnsupportedToken,
     /// `aud` names none of the issuer's audiences.
@@ -56,6 +58,8 @@ pub enum Denial {
     ClaimMismatch,
     /// A `not` of the rule applies to the caller.
     Excluded,
+    /// No client certificate where only one of those proves who is calling: no scheme of HTTP could be challenged for.
+    MissingCertificate,
     /// None of the roles that the rule asks for.
     MissingRole,
     /// A scope is missing; the value is the `scope` attribute of the challenge.
@@ -101,7 +105,7 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 28] = [
+    pub const LABELS: [&'static str; 30] = [
         "ambiguous_path",
         "duplicate_credentials",
         "malformed_request",
@@ -115,11 +119,13 @@ impl Denial {
         "not_yet_valid",
         "revoked",
         "unknown_key",
+        "unproven_token",
         "unsupported_token",
         "wrong_audience",
         "wrong_issuer",
         "claim_mismatch",
         "excluded",
+        "missing_certificate",
         "missing_role",
         "missing_scope",
         "origin_not_allowed",
@@ -149,21 +155,23 @@ impl Denial {
             Self::NotYetValid => 10,
             Self::Revoked => 11,
             Self::UnknownKey => 12,
-            Self::UnsupportedToken => 13,
-            Self::WrongAudience => 14,
-            Self::WrongIssuer => 15,
-            Self::ClaimMismatch => 16,
-            Self::Excluded => 17,
-            Self::MissingRole => 18,
-            Self::MissingScope(_) => 19,
-            Self::OriginNotAllowed => 20,
-            Self::NoRoute => 21,
-            Self::MethodNotAllowed(_) => 22,
-            Self::BodyTooLarge => 23,
-            Self::TargetTooLong => 24,
-            Self::HeadersTooLarge => 25,
-            Self::KeysUnavailable => 26,
-            Self::StandingUnknown => 27,
+            Self::UnprovenToken => 13,
+            Self::UnsupportedToken => 14,
+            Self::WrongAudience => 15,
+            Self::WrongIssuer => 16,
+            Self::ClaimMismatch => 17,
+            Self::Excluded => 18,
+            Self::MissingCertificate => 19,
+            Self::MissingRole => 20,
+            Self::MissingScope(_) => 21,
+            Self::OriginNotAllowed => 22,
+            Self::NoRoute => 23,
+            Self::MethodNotAllowed(_) => 24,
+            Self::BodyTooLarge => 25,
+            Self::TargetTooLong => 26,
+            Self::HeadersTooLarge => 27,
+            Self::KeysUnavailable => 28,
+            Self::StandingUnknown => 29,
         }
     }
 
@@ -188,11 +196,13 @@ impl Denial {
             | Self::NotYetValid
             | Self::Revoked
             | Self::UnknownKey
+            | Self::UnprovenToken
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => StatusCode::UNAUTHORIZED,
             Self::ClaimMismatch
             | Self::Excluded
+            | Self::MissingCertificate
             | Self::MissingRole
             | Self::MissingScope(_)
             | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
@@ -221,6 +231,7 @@ impl Denial {
             | Self::NotYetValid
             | Self::Revoked
             | Self::UnknownKey
+            | Self::UnprovenToken
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => Challenge::InvalidToken,
@@ -229,6 +240,7 @@ impl Denial {
             | Self::MalformedRequest
             | Self::ClaimMismatch
             | Self::Excluded
+            | Self::MissingCertificate
             | Self::MissingRole
             | Self::OriginNotAllowed
             | Self::NoRoute
@@ -258,10 +270,12 @@ impl Denial {
             | Self::NotYetValid
             | Self::Revoked
             | Self::UnknownKey
+            | Self::UnprovenToken
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => "the token is expired, revoked, malformed or otherwise not accepted",
             Self::ClaimMismatch | Self::Excluded | Self::MissingRole => "the caller may not do this",
+            Self::MissingCertificate => "a client certificate is needed",
             Self::MissingScope(_) => "the token does not carry the scope that is needed",
             Self::OriginNotAllowed => "pages of this origin may not ask this",
             Self::NoRoute => "nothing is served at this path",
@@ -291,11 +305,13 @@ impl Denial {
             | Self::NotYetValid
             | Self::Revoked
             | Self::UnknownKey
+            | Self::UnprovenToken
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer
             | Self::ClaimMismatch
             | Self::Excluded
+            | Self::MissingCertificate
             | Self::MissingRole
             | Self::MissingScope(_)
             | Self::OriginNotAllowed

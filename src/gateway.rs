@@ -108,7 +108,8 @@ impl Gateway {
             return Ok(cors::preflight(admitted.route, &arrived.request.head.headers)?);
         }
         *cors = admitted.route.cors.as_deref();
-        let caller = self.authenticator.identify(&admitted, &arrived.request.head, arrived.now, arrived.store).await?;
+        let shown = (&arrived.request.head, arrived.request.peer.certificate.as_deref());
+        let caller = self.authenticator.identify(&admitted, shown, arrived.now, arrived.store).await?;
         seen.identified(&caller);
         let permit = authorize::decide(admitted, caller)?;
         Ok(self.forwarder.forward(permit, arrived.request, arrived.connections).await?)

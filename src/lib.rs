@@ -10,6 +10,7 @@
 
 pub mod gateway;
 
+pub mod certificate;
 pub mod denial;
 pub mod route;
 

@@ -24,8 +24,8 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     /// Paths that it must not come to there: other routes come to them, and demand something else.
     pub guarded: Vec<Pattern>,
-    /// Which issuers may vouch for a caller here, by their place; empty on a public route.
-    pub issuers: Vec<usize>,
+    /// Which ways of proving identity are taken here; empty on a public route.
+    pub auth: Vec<Proof>,
     /// What is demanded of the caller.
     pub rule: Rule,
     /// Whether, and how, the store is asked for the token's standing.
@@ -38,6 +38,36 @@ pub struct Route {
     pub upgrade: Vec<Protocol>,
     /// Whether `%2F` may stand inside a segment (`encoded_slash: allow`).
     pub encoded_slash: bool,
+}
+
+impl Route {
+    /// The issuers that may vouch for a caller here, by their place.
+    pub fn issuers(&self) -> impl Iterator<Item = usize> {
+        self.auth.iter().filter_map(|proof| match proof {
+            Proof::Issuer(place) => Some(*place),
+            Proof::Certificate(_) => None,
+        })
+    }
+}
+
+/// A way of proving identity, by its place among those of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// By a token of an issuer.
+    Issuer(usize),
+    /// By a certificate that authorities have signed.
+    Certificate(usize),
+}
+
+impl Proof {
+    /// Whether it is a certificate.
+    #[must_use]
+    pub const fn is_certificate(self) -> bool {
+        match self {
+            Self::Certificate(_) => true,
+            Self::Issuer(_) => false,
+        }
+    }
 }
 
 /// Upstreams by their places among all, each with its share of a route's requests.

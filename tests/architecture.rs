@@ -29,6 +29,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         // Root nouns.
         ("alarm", vec![]),
+        ("certificate", vec![]),
         ("chunked", vec![]),
         ("clock", vec![]),
         ("denial", vec![]),
@@ -57,6 +58,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             "accept",
             vec![
                 "alarm",
+                "certificate",
                 "chunked",
                 "clock",
                 "forward::Connections",
@@ -71,7 +73,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("admit", vec!["denial", "percent", "route"]),
-        ("authenticate", vec!["admit::Admitted", "clock", "denial", "percent", "route", "store"]),
+        ("authenticate", vec!["admit::Admitted", "certificate", "clock", "denial", "percent", "route", "store"]),
         ("authorize", vec!["admit::Admitted", "authenticate::Caller", "authenticate::Identity", "denial", "route"]),
         (
             "forward",
@@ -105,7 +107,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "store",
             ],
         ),
-        ("config", vec!["accept", "admit", "authenticate", "forward", "gateway", "respond", "route", "store"]),
+        (
+            "config",
+            vec!["accept", "admit", "authenticate", "certificate", "forward", "gateway", "respond", "route", "store"],
+        ),
         (
             "cli",
             vec![

@@ -101,7 +101,26 @@ fn with_keys() -> tempfile::TempDir {
     make(&["keys", "generate", "--tls", "edge", "--out", "tls"]);
     make(&["keys", "generate", "--tls", "shop", "--out", "tls"]);
     rename("tls/shop.crt", "tls/services.pem");
+    rename("tls/shop.crt", "tls/mesh-ca.pem");
+    fs::write(folder.path().join("tls/mesh.crl"), revocation_list()).expect("a file");
     folder
+}
+
+/// A list of revoked certificates with nothing in it.
+fn revocation_list() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+    let authority = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().expect("a key"));
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2026, 1, 1),
+        next_update: rcgen::date_time_ymd(2027, 1, 1),
+        crl_number: rcgen::SerialNumber::from_slice(&[1]),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    list.signed_by(&authority.expect("an authority")).expect("a list").pem().expect("PEM")
 }
 
 /// The blocks of a Markdown file that are whole configurations.

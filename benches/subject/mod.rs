@@ -201,7 +201,7 @@ impl Subject {
 
     /// `authenticate` with a token that is remembered: times and standing.
     pub fn identify(&self, admitted: Admitted<'_>) -> Caller {
-        let identified = self.gateway.authenticator.identify(&admitted, &self.head, self.now, &self.asker);
+        let identified = self.gateway.authenticator.identify(&admitted, (&self.head, None), self.now, &self.asker);
         self.runtime.block_on(identified).expect("a caller")
     }
 

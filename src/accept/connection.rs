@@ -27,6 +27,7 @@ use super::phase::{Entry, Order, State};
 use super::tls::{Refused, Tls};
 use super::watched::Watched;
 use super::{http1, http2, proxy_protocol};
+use crate::certificate::ClientCertificate;
 use crate::gateway::{LiveGateway, Worker};
 use crate::observe::metrics::HeadFault;
 use crate::stream::Stream;
@@ -42,6 +43,7 @@ const FIRST: usize = 4 * 1024;
 pub struct Client {
     pub(super) address: IpAddr,
     is_tls: bool,
+    certificate: Option<Arc<ClientCertificate>>,
     /// The number of the snapshot, and the peer to it.
     seen: RefCell<(u64, Rc<Peer>)>,
 }
@@ -51,21 +53,29 @@ impl Client {
     #[must_use]
     pub fn new(address: IpAddr, is_tls: bool, live: &LiveGateway) -> Self {
         let peer = Rc::new(Peer::new(address, &live.gateway.trusted_proxies, is_tls));
-        Self { address, is_tls, seen: RefCell::new((live.number, peer)) }
+        Self { address, is_tls, certificate: None, seen: RefCell::new((live.number, peer)) }
+    }
+
+    /// The client, with the certificate that it has proved to be its own.
+    fn with(self, certificate: Option<Arc<ClientCertificate>>) -> Self {
+        let (number, peer) = self.seen.into_inner();
+        let peer = Rc::new(Peer { certificate: certificate.clone(), ..Rc::unwrap_or_clone(peer) });
+        Self { certificate, seen: RefCell::new((number, peer)), ..self }
     }
 
     /// The peer, to a request that `live` serves: another snapshot may trust others.
     pub(super) fn peer(&self, live: &LiveGateway) -> Rc<Peer> {
         let mut seen = self.seen.borrow_mut();
         if seen.0 != live.number {
-            *seen = (live.number, Rc::new(Peer::new(self.address, &live.gateway.trusted_proxies, self.is_tls)));
+            let peer = Peer::new(self.address, &live.gateway.trusted_proxies, self.is_tls);
+            *seen = (live.number, Rc::new(Peer { certificate: self.certificate.clone(), ..peer }));
         }
         Rc::clone(&seen.1)
     }
 }
 
 /// Serves one connection until it ends.
-pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, client: Client, worker: Rc<Worker>, entry: Entry) {
+pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, mut client: Client, worker: Rc<Worker>, entry: Entry) {
     let state = Rc::clone(&entry.state);
     let (stream, first) = match tls {
         None => {
@@ -73,8 +83,11 @@ pub async fn serve(socket: TcpStream, tls: Option<Arc<Tls>>, client: Client, wor
             (Stream::Plain(socket), first)
         }
         Some(tls) => match Box::pin(open(socket, &tls, &state)).await {
-            Ok(stream) if stream.is_http2() => (stream, First::Http2(BytesMut::new())),
-            Ok(stream) => (stream, First::Http1(BytesMut::new())),
+            Ok((stream, certificate)) => {
+                client = client.with(certificate);
+                let is_http2 = stream.is_http2();
+                (stream, if is_http2 { First::Http2(BytesMut::new()) } else { First::Http1(BytesMut::new()) })
+            }
             Err(refusal) => return not_opened(refusal, &client, &worker),
         },
     };
@@ -161,7 +174,11 @@ async fn first(socket: &TcpStream, state: &State) -> First {
 }
 
 /// Does the handshake: no longer than the first head may take, and not beyond the order to finish.
-async fn open(socket: TcpStream, tls: &Tls, state: &State) -> Result<Stream, Refused> {
+async fn open(
+    socket: TcpStream,
+    tls: &Tls,
+    state: &State,
+) -> Result<(Stream, Option<Arc<ClientCertificate>>), Refused> {
     match until_told(tls.open(socket), state).await {
         Ok(opened) => opened,
         Err(Order::TimeOut | Order::Abort) => Err(Refused::Handshake("it took too long".to_owned())),

@@ -1,9 +1,12 @@
 //! Who is on the other end of a connection.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+use crate::certificate::ClientCertificate;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -20,6 +23,8 @@ pub struct Peer {
     pub forwarded_node: String,
     /// `http`, or `https` where the listener speaks TLS.
     pub scheme: HeaderValue,
+    /// The certificate that it has proved to be its own.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Peer {
@@ -37,6 +42,7 @@ impl Peer {
                 IpAddr::V6(address) => format!("\"[{address}]\""),
             },
             scheme: HeaderValue::from_static(if is_tls { "https" } else { "http" }),
+            certificate: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Tokens that were verified before, so that a signature is checked once and not per request.
+//! Credentials that were verified before, so that a signature is checked once and not per request.
 //!
 //! 1. The key is the whole token; two tokens that differ in one byte are two entries.
 //! 2. An entry says who the caller is, never what was allowed: expiry, route, standing and rule are
@@ -19,8 +19,8 @@ const CAPACITY: u64 = 64 * 1024 * 1024;
 /// How many tokens that is, roughly.
 const TOKENS: usize = 65_536;
 
-/// Verified tokens by their text, shared by all workers.
-pub struct TokenCache(Cache<Box<str>, Arc<Identity>, Bytes>);
+/// Identities by the text of what proved them, shared by all workers.
+pub struct IdentityCache(Cache<Box<str>, Arc<Identity>, Bytes>);
 
 #[derive(Clone)]
 struct Bytes;
@@ -31,15 +31,21 @@ impl Weighter<Box<str>, Arc<Identity>> for Bytes {
     }
 }
 
-impl TokenCache {
-    /// An empty cache.
+impl IdentityCache {
+    /// An empty cache of tokens.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn of_tokens() -> Self {
         Self(Cache::with_weighter(TOKENS, CAPACITY, Bytes))
     }
 
+    /// An empty cache of certificates.
+    #[must_use]
+    pub fn of_certificates() -> Self {
+        Self(Cache::with_weighter(TOKENS / 16, CAPACITY / 16, Bytes))
+    }
+
     pub(super) fn find(&self, token: &str) -> Option<Arc<Identity>> {
-        self.0.get(token).filter(|known| !known.vouch.key.is_retired())
+        self.0.get(token).filter(|known| !known.vouch.is_withdrawn())
     }
 
     pub(super) fn keep(&self, token: &str, caller: Arc<Identity>) {
@@ -59,14 +65,8 @@ impl TokenCache {
     }
 }
 
-impl Default for TokenCache {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl std::fmt::Debug for TokenCache {
+impl std::fmt::Debug for IdentityCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TokenCache({} tokens)", self.len())
+        write!(f, "IdentityCache({} tokens)", self.len())
     }
 }

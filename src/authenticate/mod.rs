@@ -3,9 +3,9 @@
 //! On a public route nobody asks: the caller is anonymous, no credential is looked at, no store is
 //! waited for. Elsewhere, in this order:
 //!
-//! 1. Exactly one bearer credential (`bearer`).
+//! 1. Exactly one bearer credential (`bearer`); where none is sent, the certificate of the connection (`certificate`).
 //! 2. Verified before and its key still in use (`cache`), or verified now (`token`, `issuer`).
-//! 3. Its issuer is one that this route takes.
+//! 3. Who vouches for it is one that this route takes; where it is bound to a certificate, that is the one shown.
 //! 4. Still in its time.
 //! 5. Not taken back, by what the store says now; silence is a refusal unless the route says
 //!    otherwise in words.
@@ -14,12 +14,14 @@
 
 pub mod bearer;
 pub mod cache;
+pub mod certificate;
 pub mod claims;
 pub mod headers;
 pub mod identity;
 pub mod issuer;
 pub mod json;
 pub mod keys;
+mod proven;
 pub mod token;
 mod vouch;
 
@@ -28,42 +30,46 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use self::bearer::Bearer;
-use self::cache::TokenCache;
+use self::cache::IdentityCache;
+use self::certificate::ClientCertificates;
 use self::claims::ClaimPath;
 use self::headers::IdentityHeader;
 pub use self::identity::{Caller, Identity};
-use self::issuer::{Issuer, VerifiedToken};
+use self::issuer::Issuer;
+use self::proven::{Bound, Memory, Proven};
 use self::token::UnverifiedToken;
-use self::vouch::Vouch;
 use crate::admit::Admitted;
+use crate::certificate::ClientCertificate;
 use crate::clock::Moment;
 use crate::denial::Denial;
-use crate::route::{RevocationPolicy, Route, Rule};
-use crate::store::{Asker, KeyPatterns, Slot, StandingKeys, Store};
+use crate::route::{Proof, RevocationPolicy, Route, Rule};
+use crate::store::{Asker, KeyPatterns, Store};
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: Vec<Issuer>,
-    headers: Vec<IdentityHeader>,
-    /// The claims that rules ask for; others are not remembered.
-    asked: Vec<ClaimPath>,
-    patterns: KeyPatterns,
+    certificates: Vec<ClientCertificates>,
+    memory: Memory,
     store: Option<Arc<Store>>,
-    cache: TokenCache,
+    tokens: IdentityCache,
+    /// By thumbprint; apart from tokens, whose text anybody can send.
+    known_certificates: IdentityCache,
 }
 
 impl Authenticator {
-    /// An authenticator with an empty cache.
+    /// An authenticator that remembers nobody yet.
     #[must_use]
     pub fn new(
-        issuers: Vec<Issuer>,
+        (issuers, certificates): (Vec<Issuer>, Vec<ClientCertificates>),
         headers: Vec<IdentityHeader>,
         asked: Vec<ClaimPath>,
         patterns: KeyPatterns,
         store: Option<Arc<Store>>,
     ) -> Self {
-        Self { issuers, headers, asked, patterns, store, cache: TokenCache::new() }
+        let memory = Memory { headers, asked, patterns };
+        let (tokens, known_certificates) = (IdentityCache::of_tokens(), IdentityCache::of_certificates());
+        Self { issuers, certificates, memory, store, tokens, known_certificates }
     }
 
     /// Who is calling, at `now`.
@@ -73,7 +79,7 @@ impl Authenticator {
     pub async fn identify(
         &self,
         admitted: &Admitted<'_>,
-        request: &Parts,
+        (request, certificate): (&Parts, Option<&ClientCertificate>),
         now: Moment,
         store: &Asker,
     ) -> Result<Caller, Denial> {
@@ -81,14 +87,17 @@ impl Authenticator {
         if matches!(route.rule, Rule::Public) {
             return Ok(Caller::Anonymous);
         }
-        let bearer = Bearer::of(request)?;
-        let identity = match self.cache.find(bearer.as_str()) {
-            Some(known) => known,
-            None => self.verify(bearer, route, now.unix)?,
+        let identity = match Bearer::of(request) {
+            Ok(bearer) => self.of_token(bearer, route, now.unix)?,
+            Err(Denial::MissingToken) => self.of_certificate(certificate, route, now.unix)?,
+            Err(denial) => return Err(denial),
         };
-        if !route.issuers.contains(&identity.vouch.issuer) {
-            return Err(Denial::WrongIssuer);
+        if !route.auth.contains(&identity.vouch.proof) {
+            // Where no token is taken it makes no difference which one it is (RFC 6750 §3.1).
+            let takes_tokens = route.issuers().next().is_some();
+            return Err(if takes_tokens { Denial::WrongIssuer } else { Denial::DuplicateCredentials });
         }
+        identity.vouch.bound.check(certificate)?;
         identity.vouch.check(route.revocation, now, store).await?;
         Ok(Caller::Known(identity))
     }
@@ -124,10 +133,25 @@ impl Authenticator {
         &self.issuers
     }
 
+    /// The authorities of clients' certificates, by their place.
+    #[must_use]
+    pub fn certificates(&self) -> &[ClientCertificates] {
+        &self.certificates
+    }
+
+    /// What the configuration calls a way of proving identity.
+    #[must_use]
+    pub fn name(&self, proof: Proof) -> Option<&Arc<str>> {
+        match proof {
+            Proof::Issuer(place) => self.issuers.get(place).map(|issuer| &issuer.name),
+            Proof::Certificate(place) => self.certificates.get(place).map(|trusted| &trusted.authority.name),
+        }
+    }
+
     /// How the store's keys are named.
     #[must_use]
     pub const fn patterns(&self) -> &KeyPatterns {
-        &self.patterns
+        &self.memory.patterns
     }
 
     /// The store, where one is configured.
@@ -139,65 +163,69 @@ impl Authenticator {
     /// How many verified tokens are remembered.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.cache.len()
+        self.tokens.len()
     }
 
-    fn verify(&self, bearer: Bearer<'_>, route: &Route, now: i64) -> Result<Arc<Identity>, Denial> {
+    /// Who a bearer token is of.
+    fn of_token(&self, bearer: Bearer<'_>, route: &Route, now: i64) -> Result<Arc<Identity>, Denial> {
+        if let Some(known) = self.tokens.find(bearer.as_str()) {
+            return Ok(known);
+        }
+        if route.issuers().next().is_none() {
+            // A token where none is configured (RFC 6750 §3.1).
+            return Err(Denial::DuplicateCredentials);
+        }
         let token = UnverifiedToken::parse(bearer)?;
         let iss = token.claims.text("iss")?.ok_or_else(|| Denial::MissingClaim("iss".into()))?;
         // Only issuers of this route are tried: a stranger's token costs no signature check.
         let (place, issuer) = route
-            .issuers
-            .iter()
-            .filter_map(|&place| self.issuers.get(place).map(|issuer| (place, issuer)))
+            .issuers()
+            .filter_map(|place| self.issuers.get(place).map(|issuer| (place, issuer)))
             .find(|(_, issuer)| *issuer.issuer == *iss)
             .ok_or(Denial::WrongIssuer)?;
         let verified = issuer.verify(token, now)?;
-        let caller = Arc::new(self.remember(place, issuer, verified)?);
-        self.cache.keep(bearer.as_str(), Arc::clone(&caller));
-        Ok(caller)
+        let bound = Bound::of(&verified.claims);
+        let identity = Arc::new(self.memory.identity(Proven {
+            proof: Proof::Issuer(place),
+            issuer: &issuer.issuer,
+            roles: &issuer.roles,
+            scopes: &issuer.scopes,
+            key: Some(verified.key),
+            subject: verified.subject,
+            issued_at: verified.issued_at,
+            expires_at: verified.expires_at,
+            claims: verified.claims,
+            bound,
+        })?);
+        self.tokens.keep(bearer.as_str(), Arc::clone(&identity));
+        Ok(identity)
     }
 
-    fn remember(&self, place: usize, issuer: &Issuer, token: VerifiedToken) -> Result<Identity, Denial> {
-        let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
-        let roles = owned(token.claims.texts(&issuer.roles)?);
-        let scopes = token.claims.texts(&issuer.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
-        let mut scopes = owned(scopes);
-        scopes.retain(|scope| !scope.is_empty());
-        let headers = headers::encode(&self.headers, &token.claims)?;
-        let standing_keys = Arc::new(self.standing_keys(issuer, &token)?);
-        let texts: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
-        let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
-        let (has_jti, has_iat) = (token.claims.member("jti").is_some(), token.issued_at.is_some());
-        let claims = token.claims.keep(&self.asked);
-        let vouch = Vouch {
-            issuer: place,
-            key: token.key,
-            expires_at: token.expires_at,
-            has_jti,
-            has_iat,
-            needs_jti: self.patterns.jti.is_some(),
-            weight: 1024 + claims.weight() + (texts + fields + standing_keys.len() * 192) as u64,
-            standing_keys,
-            slot: Slot::default(),
-        };
-        Ok(Identity::new(token.subject, roles, scopes, claims, headers, vouch))
-    }
-
-    fn standing_keys(&self, issuer: &Issuer, token: &VerifiedToken) -> Result<StandingKeys, Denial> {
-        let mut keys = StandingKeys::default();
-        for (pattern, claim) in [(&self.patterns.jti, "jti"), (&self.patterns.sid, "sid")] {
-            if let (Some(pattern), Some(value)) = (pattern, token.claims.text(claim)?) {
-                keys.present.push(pattern.key(value, &issuer.issuer).into());
-            }
+    /// Who a certificate is of, where no token is sent.
+    fn of_certificate(
+        &self,
+        certificate: Option<&ClientCertificate>,
+        route: &Route,
+        now: i64,
+    ) -> Result<Arc<Identity>, Denial> {
+        let taken = route.auth.iter().filter_map(|proof| match proof {
+            Proof::Certificate(place) => self.certificates.get(*place).map(|trusted| (*place, trusted)),
+            Proof::Issuer(_) => None,
+        });
+        let nothing =
+            || if route.issuers().next().is_some() { Denial::MissingToken } else { Denial::MissingCertificate };
+        let shown = certificate.and_then(|shown| {
+            let (place, trusted) = taken.into_iter().find(|(_, trusted)| trusted.authority == shown.authority)?;
+            Some((place, trusted, shown))
+        });
+        let (place, trusted, shown) = shown.ok_or_else(nothing)?;
+        // Why by the authorities as well: several may sign one.
+        let name = format!("{} {place}", shown.thumbprint);
+        if let Some(known) = self.known_certificates.find(&name) {
+            return Ok(known);
         }
-        let Some(issued_at) = token.issued_at else { return Ok(keys) };
-        keys.issued_at = issued_at;
-        let values =
-            [(&self.patterns.sub, &*token.subject), (&self.patterns.iss, &issuer.issuer), (&self.patterns.all, "")];
-        for (pattern, value) in values.into_iter().filter_map(|(pattern, value)| pattern.as_ref().zip(Some(value))) {
-            keys.times.push(pattern.key(value, &issuer.issuer).into());
-        }
-        Ok(keys)
+        let identity = Arc::new(self.memory.identity(trusted.prove(place, shown, now)?)?);
+        self.known_certificates.keep(&name, Arc::clone(&identity));
+        Ok(identity)
     }
 }

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use super::keys::Key;
+use super::proven::Bound;
 use crate::clock::Moment;
 use crate::denial::Denial;
-use crate::route::{RevocationMode, RevocationPolicy, WhenUnavailable};
+use crate::route::{Proof, RevocationMode, RevocationPolicy, WhenUnavailable};
 use crate::store::{Asker, Slot, Standing, StandingKeys};
 
-/// The token behind an identity, as far as it is looked at with every request.
+/// The credential behind an identity, as far as it is looked at with every request.
 #[derive(Debug)]
 pub struct Vouch {
-    /// The place of its issuer.
-    pub(super) issuer: usize,
-    /// The key that its signature was checked with.
-    pub(super) key: Arc<Key>,
+    /// In which way it was proved.
+    pub(super) proof: Proof,
+    /// The key that its signature was checked with, where that can be withdrawn.
+    pub(super) key: Option<Arc<Key>>,
+    /// Whose hands it has to come from.
+    pub(super) bound: Bound,
     /// Unix seconds, with leeway.
     pub(super) expires_at: i64,
     pub(super) has_jti: bool,
@@ -29,12 +32,17 @@ pub struct Vouch {
 }
 
 impl Vouch {
+    /// Whether its key has left its issuer's set.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.is_retired())
+    }
+
     /// Whether it holds at `now`: its key is in use, its time is not over, nobody took it back.
     ///
     /// # Errors
     /// `UnknownKey`, `Expired`, `Revoked`, `MissingClaim`, `StandingUnknown`.
     pub(super) async fn check(&self, policy: RevocationPolicy, now: Moment, store: &Asker) -> Result<(), Denial> {
-        if self.key.is_retired() {
+        if self.is_withdrawn() {
             return Err(Denial::UnknownKey);
         }
         if now.unix >= self.expires_at {
@@ -52,6 +60,10 @@ impl Vouch {
             return Err(Denial::MissingClaim("iat".into()));
         }
         if self.standing_keys.is_empty() {
+            if self.proof.is_certificate() {
+                // Lists of its authorities take it back.
+                return Ok(());
+            }
             return Err(Denial::MissingClaim("sid".into()));
         }
         let standing = match policy.mode {
@@ -70,8 +82,9 @@ impl Vouch {
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
         Self {
-            issuer: 0,
-            key: Arc::new(Key::for_tests()),
+            proof: Proof::Issuer(0),
+            key: None,
+            bound: Bound::Free,
             expires_at: i64::MAX,
             has_jti: true,
             has_iat: true,

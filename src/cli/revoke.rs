@@ -15,10 +15,10 @@ use super::{ConfigPath, Failure, print};
 #[command(
     after_help = "Examples:\n  bearward revoke --sub kim\n  bearward revoke --jti 7c1e --issuer shop\n  bearward revoke --issuer shop\n  bearward revoke --all\n  bearward revoke - < token.txt"
 )]
-#[group(id = "what", required = true, multiple = true, args = ["token", "jti", "sid", "sub", "issuer", "all"])]
+#[group(id = "what", required = true, multiple = true, args = ["token", "jti", "sid", "sub", "certificate", "issuer", "all"])]
 pub struct Revoke {
     /// The token itself; `-` reads it from the standard input, so that it stays out of the history.
-    #[arg(conflicts_with_all = ["jti", "sid", "sub", "issuer", "all"])]
+    #[arg(conflicts_with_all = ["jti", "sid", "sub", "certificate", "issuer", "all"])]
     token: Option<String>,
     /// One token, by its id.
     #[arg(long, conflicts_with_all = ["sid", "sub", "all"])]
@@ -29,6 +29,9 @@ pub struct Revoke {
     /// Every token of one subject that was issued up to now.
     #[arg(long, conflicts_with = "all")]
     sub: Option<String>,
+    /// A client's certificate, by its SHA-256: as `openssl x509 -fingerprint -sha256` writes it, or as `x5t#S256`.
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["jti", "sid", "sub", "all"])]
+    certificate: Option<String>,
     /// Every token of one issuer that was issued up to now, by its name in the configuration. Beside
     /// `--jti`, `--sid` or `--sub`: whose it is, where the keys hold the issuer.
     #[arg(long)]
@@ -128,7 +131,9 @@ impl Revoke {
 
     fn order(&self) -> Result<Map<String, Value>, Failure> {
         let mut order = Map::new();
-        for (name, value) in [("jti", &self.jti), ("sid", &self.sid), ("sub", &self.sub), ("issuer", &self.issuer)] {
+        let certificate = ("certificate", &self.certificate);
+        let given = [("jti", &self.jti), ("sid", &self.sid), ("sub", &self.sub), ("issuer", &self.issuer), certificate];
+        for (name, value) in given {
             if let Some(value) = value {
                 order.insert(name.to_owned(), value.as_str().into());
             }

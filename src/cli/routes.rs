@@ -21,8 +21,8 @@ impl Routes {
         for route in gateway.routes.all() {
             let upstreams = route.upstreams.places().filter_map(|place| gateway.forwarder.upstreams().get(place));
             let upstreams: Vec<&str> = upstreams.map(|upstream| &*upstream.name).collect();
-            let issuers = route.issuers.iter().filter_map(|&place| gateway.authenticator.issuers().get(place));
-            let auth = issuers.map(|issuer| issuer.name.to_string()).collect::<Vec<_>>().join(",");
+            let auth = route.auth.iter().filter_map(|proof| gateway.authenticator.name(*proof));
+            let auth = auth.map(ToString::to_string).collect::<Vec<_>>().join(",");
             rows.push([
                 route.id.to_string(),
                 methods(route),

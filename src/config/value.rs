@@ -338,6 +338,19 @@ words!(crate::forward::balance::Choice:
     "round_robin" => Self::RoundRobin,
 );
 
+words!(crate::accept::tls::ClientAuth:
+    "optional" => Self::Optional,
+    "required" => Self::Required,
+);
+
+words!(crate::authenticate::certificate::Subject:
+    "dn" => Self::Dn,
+    "cn" => Self::CommonName,
+    "dns" => Self::Dns,
+    "uri" => Self::Uri,
+    "email" => Self::Email,
+);
+
 words!(crate::authenticate::headers::Encoding:
     "percent" => Self::Percent,
     "base64url" => Self::Base64url,

@@ -180,7 +180,9 @@ fn fold(name: &str) -> String {
 fn is_forwarding(name: &str, is_trusted: bool) -> bool {
     match name {
         "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => true,
-        _ => !is_trusted && (name.starts_with("x-forwarded-") || name == "x-forwarded"),
+        // What a proxy before us saw of a certificate (RFC 9440 §2): of anybody else it is a claim.
+        "client-cert" | "client-cert-chain" | "x-forwarded" => !is_trusted,
+        _ => !is_trusted && name.starts_with("x-forwarded-"),
     }
 }
 

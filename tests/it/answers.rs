@@ -197,7 +197,19 @@ impl World {
             "algorithms: [RS256], jwks_file: rsa.jwks.json",
             &format!("algorithms: [RS256], jwks_uri: \"http://{closed}/keys\""),
         );
-        let whole = Gateway::start(&config(upstream.address, &routes));
+        // A listener that asks for certificates, beside the one that the requests go to.
+        let (folder, authority) = (tempfile::tempdir().expect("a folder"), Authority::new());
+        sign::write_keys(folder.path());
+        authority.write(folder.path(), "gw", &["gw.test"]);
+        authority.write_own(&folder.path().join("mesh.pem"));
+        let tls = "{ address: \"127.0.0.1:0\", tls: { certificates: [{ cert_file: gw.crt, key_file: gw.key }], client_auth: { by: mesh } } }";
+        let mesh =
+            "  - { id: mesh, match: { path: \"/mesh\" }, upstream: echo, auth: [mesh], access: authenticated }\n";
+        let yaml = config(upstream.address, &format!("{routes}{mesh}"))
+            .replacen("\"127.0.0.1:0\" }]", &format!("\"127.0.0.1:0\" }}, {tls}]"), 1)
+            .replace("issuers:", "client_certificates: { mesh: { ca_file: mesh.pem } }\nissuers:");
+        std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+        let whole = Gateway::start_in(folder, &[]);
         Self { whole, without_store: Gateway::start(&away), without_keys: Gateway::start(&keys), upstream }
     }
 
@@ -231,6 +243,7 @@ impl World {
                 (whole, with(json!({ "jti": "taken-back" })), 401, INVALID_TOKEN)
             }
             Denial::UnknownKey => (whole, headed(r#"{"alg":"RS256","kid":"rsa-2"}"#), 401, INVALID_TOKEN),
+            Denial::UnprovenToken => (whole, with(json!({ "cnf": { "jkt": "x" } })), 401, INVALID_TOKEN),
             Denial::UnsupportedToken => {
                 (whole, headed(r#"{"alg":"RS256","kid":"rsa-1","crit":["x"],"x":1}"#), 401, INVALID_TOKEN)
             }
@@ -238,6 +251,7 @@ impl World {
             Denial::WrongIssuer => (whole, with(json!({ "iss": "https://nobody.test" })), 401, INVALID_TOKEN),
             Denial::ClaimMismatch => (whole, get("/members/lee/orders", Some(&good)), 403, None),
             Denial::Excluded => (whole, get("/guests", Some(&token(&json!({ "roles": ["guest"] })))), 403, None),
+            Denial::MissingCertificate => (whole, get("/mesh", None), 403, None),
             Denial::MissingRole => (whole, get("/orders/1", Some(&token(&json!({})))), 403, None),
             Denial::MissingScope(_) => (whole, get("/pay", Some(&good)), 403, PAY),
             Denial::OriginNotAllowed => {
@@ -279,11 +293,13 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::NotYetValid,
         Denial::Revoked,
         Denial::UnknownKey,
+        Denial::UnprovenToken,
         Denial::UnsupportedToken,
         Denial::WrongAudience,
         Denial::WrongIssuer,
         Denial::ClaimMismatch,
         Denial::Excluded,
+        Denial::MissingCertificate,
         Denial::MissingRole,
         Denial::MissingScope(name.clone()),
         Denial::OriginNotAllowed,

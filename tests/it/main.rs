@@ -20,6 +20,7 @@ mod acknowledged;
 mod answers;
 mod balancing;
 mod bodies;
+mod client_certificates;
 mod cluster;
 mod commands;
 mod cors;

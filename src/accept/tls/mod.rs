@@ -5,7 +5,9 @@
 //!    list. Of several that fit, the first whose key the client can check.
 //! 2. Files are looked at twice a second. What is new and whole takes the place of what was there, for
 //!    new connections; what is half written or wrong changes nothing.
-//! 3. No early data: a request that can be replayed is not taken.
+//! 3. Where clients are asked for a certificate, one that the authorities did not sign ends the handshake; so does
+//!    none, where one has to be shown.
+//! 4. No early data: a request that can be replayed is not taken.
 //!
 //! What it does not do: look at requests. HTTP begins where the handshake ends.
 
@@ -18,12 +20,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::certificate::{Certificate, Fault, Files};
+use crate::certificate::{Authority, ClientCertificate};
 use crate::clock;
 use crate::stream::Stream;
 
@@ -47,8 +51,29 @@ pub enum MinVersion {
     Tls13,
 }
 
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They may.
+    Optional,
+    /// They have to.
+    Required,
+}
+
+/// How clients prove who they are in the handshake.
+#[derive(Debug)]
+pub struct Clients {
+    /// Whether they have to.
+    pub mode: ClientAuth,
+    /// Who signs their certificates.
+    pub authority: Authority,
+    /// What checks them.
+    pub verifier: Arc<dyn ClientCertVerifier>,
+}
+
 /// TLS on one listener; shared by the workers.
 pub struct Tls {
+    clients: Option<Clients>,
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     min_version: MinVersion,
@@ -83,7 +108,11 @@ impl Tls {
     ///
     /// # Errors
     /// Why the settings cannot be used.
-    pub fn new(loaded: Vec<(Files, Certificate)>, min_version: MinVersion) -> Result<Self, String> {
+    pub fn new(
+        loaded: Vec<(Files, Certificate)>,
+        min_version: MinVersion,
+        clients: Option<Clients>,
+    ) -> Result<Self, String> {
         let (files, current): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
         let certificates = Arc::new(Certificates { files, current: ArcSwap::from_pointee(current) });
         let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
@@ -93,12 +122,16 @@ impl Tls {
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
         let config = config.with_protocol_versions(versions).map_err(|error| error.to_string())?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&certificates) as _;
-        let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
+        let config = match &clients {
+            None => config.with_no_client_auth(),
+            Some(clients) => config.with_client_cert_verifier(Arc::clone(&clients.verifier)),
+        };
+        let mut config = config.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Workers share it, so that a client resumes at whichever it comes back to.
         config.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), certificates, min_version })
+        Ok(Self { clients, config: Arc::new(config), certificates, min_version })
     }
 
     /// Unix time in seconds at which the first of its certificates ends.
@@ -110,11 +143,14 @@ impl Tls {
     /// Whether it is described like another one: then it goes on, and clients resume what they had.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        self.certificates.files == other.certificates.files && self.min_version == other.min_version
+        let asked = |tls: &Self| tls.clients.as_ref().map(|clients| (clients.mode, clients.authority.clone()));
+        self.certificates.files == other.certificates.files
+            && self.min_version == other.min_version
+            && asked(self) == asked(other)
     }
 
-    /// Does the handshake.
-    pub(super) async fn open(&self, socket: TcpStream) -> Result<Stream, Refused> {
+    /// Does the handshake; what the client has proved in it.
+    pub(super) async fn open(&self, socket: TcpStream) -> Result<(Stream, Option<Arc<ClientCertificate>>), Refused> {
         let mut first = [0];
         match socket.peek(&mut first).await {
             Ok(1) if first == [HANDSHAKE] => {}
@@ -126,7 +162,18 @@ impl Tls {
             Ok(0) | Err(_) => return Err(Refused::Gone),
         }
         match TlsAcceptor::from(Arc::clone(&self.config)).accept(socket).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream.into()))),
+            Ok(stream) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate = match (&self.clients, shown) {
+                    (None, _) | (_, None) => None,
+                    (Some(clients), Some(der)) => {
+                        let read = ClientCertificate::read(der, clients.authority.clone());
+                        let unread = || Refused::Handshake("the client's certificate cannot be read".to_owned());
+                        Some(Arc::new(read.ok_or_else(unread)?))
+                    }
+                };
+                Ok((Stream::Tls(Box::new(stream.into())), certificate))
+            }
             Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(reason) => Refused::Handshake(reason.to_string()),
                 None => Refused::Gone,

@@ -101,12 +101,6 @@ impl Key {
         Self { kid, algorithms, material, verifiers, retired: AtomicBool::new(false) }
     }
 
-    /// A key that fits nothing.
-    #[cfg(test)]
-    pub(super) fn for_tests() -> Self {
-        Self::new(None, Vec::new(), DecodingKey::from_secret(b""), Vec::new())
-    }
-
     /// The name that tokens call it by.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {

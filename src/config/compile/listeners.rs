@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::client_certificates::{self, Read};
 use crate::accept::Listener;
 use crate::accept::tls::{Certificate, Fault, Files, Tls};
 use crate::config::file::{Config, Tls as Section};
@@ -11,7 +12,7 @@ use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 
 /// Compiles the listeners, in the order of the file.
-pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Listener> {
+pub fn compile(config: &Config, folder: &Path, authorities: &[Read], mistakes: &mut Mistakes) -> Vec<Listener> {
     if config.listeners.is_empty() && !mistakes.is_known(&config.listeners) {
         let mistake = Mistake::at(&config.listeners, "the list is empty");
         mistakes.add(mistake.allowed("at least one").remedy("listeners: [ { address: \"0.0.0.0:8080\" } ]"));
@@ -26,14 +27,19 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<L
             mistakes.add(mistake.allowed("every listener, and `admin`, needs an address of its own"));
         }
         addresses.push(address);
-        let tls = listener.tls.as_ref().and_then(|section| tls(section, folder, mistakes));
+        let tls = listener.tls.as_ref().and_then(|section| tls(section, (config, folder), authorities, mistakes));
         let proxied = listener.proxy_protocol.iter().map(|network| network.value).collect();
         listeners.push(Listener { address, tls: tls.map(Arc::new), proxied });
     }
     listeners
 }
 
-fn tls(section: &At<Section>, folder: &Path, mistakes: &mut Mistakes) -> Option<Tls> {
+fn tls(
+    section: &At<Section>,
+    (config, folder): (&Config, &Path),
+    authorities: &[Read],
+    mistakes: &mut Mistakes,
+) -> Option<Tls> {
     if section.certificates.is_empty() && !mistakes.is_known(&section.certificates) {
         let mistake = Mistake::at(&section.certificates, "the list is empty");
         mistakes.add(
@@ -43,7 +49,11 @@ fn tls(section: &At<Section>, folder: &Path, mistakes: &mut Mistakes) -> Option<
     let loaded: Vec<_> =
         section.certificates.iter().map(|one| load(&one.cert_file, &one.key_file, folder, mistakes)).collect();
     let loaded = loaded.into_iter().collect::<Option<Vec<_>>>().filter(|loaded| !loaded.is_empty())?;
-    match Tls::new(loaded, *section.min_version) {
+    let clients = match &section.client_auth {
+        None => None,
+        Some(asked) => Some(client_certificates::asked(asked, config, authorities, mistakes)?),
+    };
+    match Tls::new(loaded, *section.min_version, clients) {
         Ok(tls) => Some(tls),
         Err(reason) => {
             mistakes.add(Mistake::at(section, format!("TLS cannot be set up: {reason}")).allowed("see the reason"));

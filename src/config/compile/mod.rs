@@ -3,6 +3,7 @@
 //!
 //! This is the one place where words of the file and types of the run time meet.
 
+mod client_certificates;
 mod conflicts;
 mod cors;
 mod issuers;
@@ -118,7 +119,8 @@ const TAKEN: [&str; 13] = [
 /// Compiles a file that was read from `folder`; `before` is what there is of the one before.
 pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Option<Compiled> {
     let mut background = Background::default();
-    let listeners = listeners::compile(config, folder, mistakes);
+    let authorities = client_certificates::read(config, folder, mistakes);
+    let listeners = listeners::compile(config, folder, &authorities, mistakes);
     let issuers = issuers::compile(config, folder, before, &mut background, mistakes);
     let upstreams = upstreams::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
@@ -149,7 +151,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let gateway = Gateway {
         routes: Routes::new(routes, head),
         authenticator: Authenticator::new(
-            issuers,
+            (issuers, client_certificates::compile(authorities)),
             headers,
             asked,
             patterns,
@@ -185,7 +187,9 @@ fn files(config: &Config, folder: &Path) -> Vec<PathBuf> {
     });
     let upstreams = config.upstreams.entries.iter().filter_map(|(_, upstream)| upstream.tls.as_ref());
     let upstreams = upstreams.flat_map(|tls| [&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());
-    issuers.chain(upstreams).map(|file| folder.join(&file.value)).collect()
+    let authorities = config.client_certificates.entries.iter();
+    let authorities = authorities.flat_map(|(_, one)| std::iter::once(&one.ca_file).chain(&one.crl_file));
+    issuers.chain(upstreams).chain(authorities).map(|file| folder.join(&file.value)).collect()
 }
 
 fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHeader> {

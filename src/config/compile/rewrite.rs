@@ -122,7 +122,7 @@ fn demands_else((own, here): (&Route, &Onward), (other, there): (&Route, &Onward
     };
     let are_same = here.pattern.is_same(&there.pattern) && stripped(own, here) == stripped(other, there);
     other.rule != own.rule
-        || other.issuers != own.issuers
+        || other.auth != own.auth
         || other.revocation != own.revocation
         || (names_parameters(&other.rule) && !are_same)
 }

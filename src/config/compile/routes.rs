@@ -11,15 +11,17 @@ use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::value::EncodedSlash;
 use crate::forward::Upstream;
-use crate::route::{Expected, Match, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares};
+use crate::route::{
+    Expected, Match, Proof, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares,
+};
 
 /// Compiles the routes, in the order of the file.
 pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let mut ids = std::collections::HashMap::new();
     for name in config.defaults.auth.iter() {
-        if !config.issuers.declared.iter().any(|known| known.value == name.value) {
-            unknown_issuer(config, name, mistakes);
+        if proof(config, name).is_none() {
+            unknown_proof(config, name, mistakes);
         }
     }
     if config.routes.is_empty() && !mistakes.is_known(&config.routes) {
@@ -34,10 +36,10 @@ pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes)
         check_methods(section, mistakes);
         let shares = shares(config, section, mistakes);
         check_upgrade(config, section, mistakes);
-        let issuers = issuers(config, section, mistakes);
+        let auth = auth(config, section, mistakes);
         let rule = rule(section, mistakes);
         let rewrite = section.rewrite.as_ref().map(|own| rewrite::compile(own, section, mistakes));
-        let (Some(shares), Some(issuers), Some(rule)) = (shares, issuers, rule) else { continue };
+        let (Some(shares), Some(auth), Some(rule)) = (shares, auth, rule) else { continue };
         routes.push(Route {
             id: section.id.as_str().into(),
             number: routes.len(),
@@ -45,7 +47,7 @@ pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes)
             upstreams: shares,
             rewrite: rewrite.flatten(),
             guarded: Vec::new(),
-            issuers,
+            auth,
             rule,
             revocation: revocation(config, section, mistakes),
             limits: limits(config, section, mistakes),
@@ -123,7 +125,7 @@ fn check_upgrade(config: &Config, section: &Section, mistakes: &mut Mistakes) {
     }
 }
 
-fn issuers(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Vec<usize>> {
+fn auth(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<Vec<Proof>> {
     let names = section.auth.as_ref().unwrap_or(&config.defaults.auth);
     if matches!(section.access.value, Access::Public) {
         if let Some(auth) = &section.auth {
@@ -139,24 +141,35 @@ fn issuers(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Optio
         mistakes.add(mistake.allowed("`auth: [...]` here, or `defaults.auth`"));
         return None;
     }
-    let declared = &config.issuers.declared;
-    let mut places = Vec::new();
+    let mut proofs = Vec::new();
     for name in names.iter() {
-        match declared.iter().position(|known| known.value == name.value) {
-            Some(place) => places.push(place),
+        match proof(config, name) {
+            Some(proof) => proofs.push(proof),
             // A default that is wrong is wrong once, not once a route.
             None if section.auth.is_none() => {}
-            None => unknown_issuer(config, name, mistakes),
+            None => unknown_proof(config, name, mistakes),
         }
     }
-    Some(places)
+    Some(proofs)
 }
 
-/// A name in `auth` that no issuer has.
-fn unknown_issuer(config: &Config, name: &At<String>, mistakes: &mut Mistakes) {
+/// The way of proving identity that has this name.
+fn proof(config: &Config, name: &At<String>) -> Option<Proof> {
+    let place = |declared: &[At<String>]| declared.iter().position(|known| known.value == name.value);
+    let issuer = place(&config.issuers.declared).map(Proof::Issuer);
+    issuer.or_else(|| place(&config.client_certificates.declared).map(Proof::Certificate))
+}
+
+/// A name in `auth` that nothing has.
+fn unknown_proof(config: &Config, name: &At<String>, mistakes: &mut Mistakes) {
     let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
-    let mistake = mistake.allowed(format!("declared issuers: {}", config.issuers.names()));
-    mistakes.add(mistake.near(name, config.issuers.declared.iter().map(|known| known.as_str())));
+    let others = &config.client_certificates;
+    let mut allowed = format!("declared issuers: {}", config.issuers.names());
+    if !others.declared.is_empty() {
+        allowed = format!("{allowed}; client certificates: {}", others.names());
+    }
+    let known = config.issuers.declared.iter().chain(&others.declared);
+    mistakes.add(mistake.allowed(allowed).near(name, known.map(|known| known.as_str())));
 }
 
 fn revocation(config: &Config, section: &Section, mistakes: &mut Mistakes) -> RevocationPolicy {

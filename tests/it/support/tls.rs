@@ -20,6 +20,7 @@ impl Authority {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(rcgen::DnType::CommonName, "authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("an authority"))
     }
@@ -47,6 +48,69 @@ impl Authority {
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
     }
 
+    /// Settings of a client that trusts `of` and shows a certificate with this subject and these names, which began
+    /// yesterday and lives for so many days.
+    pub fn showing(
+        &self,
+        cn: &str,
+        names: &[rcgen::SanType],
+        days: i64,
+        of: &Self,
+    ) -> (Arc<ClientConfig>, CertificateDer<'static>) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Shop");
+        params.distinguished_name.push(rcgen::DnType::CommonName, cn);
+        params.subject_alt_names = names.to_vec();
+        let day = |days: i64| {
+            let seconds = super::now() + days * 86_400;
+            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds as u64)
+        };
+        (params.not_before, params.not_after) = (day(-1), day(days - 1));
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let der = certificate.der().clone();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = config.with_safe_default_protocol_versions().expect("versions");
+        let config = config.with_root_certificates(of.roots());
+        (Arc::new(config.with_client_auth_cert(vec![der.clone()], key).expect("a certificate")), der)
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).expect("a root");
+        roots
+    }
+
+    /// Writes a list of what it has taken back.
+    pub fn write_list(&self, path: &Path, taken_back: &[&CertificateDer<'static>]) {
+        let day = |days: i64| {
+            let seconds = super::now() + days * 86_400;
+            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds as u64)
+        };
+        let entry = |der: &&CertificateDer<'static>| {
+            let (_, read) = x509_parser::parse_x509_certificate(der).expect("a certificate");
+            rcgen::RevokedCertParams {
+                serial_number: rcgen::SerialNumber::from_slice(read.raw_serial()),
+                revocation_time: day(-1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: day(-1),
+            next_update: day(1),
+            crl_number: rcgen::SerialNumber::from_slice(&[1]),
+            issuing_distribution_point: None,
+            revoked_certs: taken_back.iter().map(entry).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.0).expect("a list");
+        std::fs::write(path, list.pem().expect("PEM")).expect("a file");
+    }
+
     /// Writes its own certificate.
     pub fn write_own(&self, path: &Path) {
         std::fs::write(path, self.0.pem()).expect("a file");
@@ -54,11 +118,9 @@ impl Authority {
 
     /// Settings of a client that trusts it, and speaks these versions.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).expect("a root");
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let config = config.with_protocol_versions(versions).expect("versions");
-        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+        Arc::new(config.with_root_certificates(self.roots()).with_no_client_auth())
     }
 }
 
@@ -87,6 +149,12 @@ impl TlsClient {
     pub fn send(&mut self, request: &str) -> (u16, String, String) {
         self.0.write_all(request.as_bytes()).expect("it is sent");
         self.read().expect("an answer")
+    }
+
+    /// The same, where there may be no answer.
+    pub fn try_send(&mut self, request: &str) -> Option<(u16, String, String)> {
+        self.0.write_all(request.as_bytes()).ok()?;
+        self.read()
     }
 
     pub fn read(&mut self) -> Option<(u16, String, String)> {

@@ -9,6 +9,9 @@ use http::Method;
 use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 
+mod listener;
+
+pub use self::listener::{Certificate, ClientAuth, ClientCertificates, Listener, Tls};
 use super::access::Access;
 use super::count::{Count, UpTo};
 use super::header::HeaderSource;
@@ -18,7 +21,6 @@ use super::section::{Named, section};
 use super::target::{TargetSource, UpstreamSource};
 use super::unit::Size;
 use super::value::{EncodedSlash, Host, Version};
-use crate::accept::tls::MinVersion;
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 use crate::forward::balance::Choice;
@@ -39,6 +41,8 @@ section! {
         optional store: Store,
         /// Who may vouch for a caller.
         default issuers: Named<Issuer> = "{}",
+        /// Who signs certificates of clients; a listener asks for them (`tls.client_auth`).
+        default client_certificates: Named<ClientCertificates> = "{}",
         /// How a token is taken back.
         default revocation: Revocation = "{}",
         /// What upstreams are told about the caller.
@@ -49,39 +53,6 @@ section! {
         default defaults: Defaults = "{}",
         /// Which requests go where, and who may send them. The most specific path wins, order never matters.
         required routes: Vec<At<Route>>,
-    }
-}
-
-section! {
-    /// One address that clients connect to.
-    pub struct Listener {
-        /// Address and port; port 0 takes a free one.
-        required address: SocketAddr,
-        /// TLS; left out: plain HTTP.
-        optional tls: Tls,
-        /// Networks of load balancers whose connections begin with a header of the PROXY protocol (version 1 or 2), and
-        /// have to; of nobody else is one taken.
-        default proxy_protocol: Vec<At<IpNet>> = "[]",
-    }
-}
-
-section! {
-    /// TLS on a listener.
-    pub struct Tls {
-        /// The name that a client asks for (SNI) picks one; the first where none fits. Read again when the files change.
-        required certificates: Vec<At<Certificate>>,
-        /// The oldest version that is spoken: `"1.2"` or `"1.3"`.
-        default min_version: MinVersion = "1.2",
-    }
-}
-
-section! {
-    /// A certificate and its key.
-    pub struct Certificate {
-        /// File with the certificate and those that it was signed by, in PEM.
-        required cert_file: PathBuf,
-        /// File with its private key, in PEM.
-        required key_file: PathBuf,
     }
 }
 

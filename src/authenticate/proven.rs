@@ -1,0 +1,165 @@
+//! What a credential has proved, whatever kind it is, and the identity that is made of it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Identity;
+use super::claims::{ClaimPath, Claims};
+use super::headers::{self, IdentityHeader};
+use super::keys::Key;
+use super::vouch::Vouch;
+use crate::certificate::ClientCertificate;
+use crate::denial::Denial;
+use crate::route::Proof;
+use crate::store::{KeyPatterns, Slot, StandingKeys};
+
+/// What a credential has proved.
+#[derive(Debug)]
+pub(super) struct Proven<'i> {
+    /// In which way.
+    pub(super) proof: Proof,
+    /// Who vouches for it, as keys of the store spell it.
+    pub(super) issuer: &'i Arc<str>,
+    /// Where roles are.
+    pub(super) roles: &'i ClaimPath,
+    /// Where scopes are.
+    pub(super) scopes: &'i ClaimPath,
+    /// The key that its signature was checked with, where that can be withdrawn.
+    pub(super) key: Option<Arc<Key>>,
+    /// `sub`.
+    pub(super) subject: Arc<str>,
+    /// When it was issued, in unix seconds.
+    pub(super) issued_at: Option<i64>,
+    /// When it is over, leeway included, in unix seconds.
+    pub(super) expires_at: i64,
+    /// Everything that it says.
+    pub(super) claims: Claims,
+    /// Whose hands it has to come from.
+    pub(super) bound: Bound,
+}
+
+/// Whether a token is good in the hands of its owner alone (`cnf`, RFC 7800).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// Whoever has it may use it.
+    Free,
+    /// Who has the certificate with this `x5t#S256` (RFC 8705 §3).
+    Certificate(Box<str>),
+    /// Who proves something that is not understood here, such as a key of `DPoP`: as a bearer token it is no good
+    /// (RFC 9449 §7.1).
+    Unknown,
+}
+
+impl Bound {
+    /// What a token's claims say.
+    pub(super) fn of(claims: &Claims) -> Self {
+        match claims.member("cnf") {
+            None => Self::Free,
+            Some(Value::Object(cnf)) => match cnf.get("x5t#S256").and_then(Value::as_str) {
+                Some(thumbprint) if cnf.len() == 1 => Self::Certificate(thumbprint.into()),
+                Some(_) | None => Self::Unknown,
+            },
+            Some(_) => Self::Unknown,
+        }
+    }
+
+    /// Whether it comes from the hands that it has to come from.
+    ///
+    /// # Errors
+    /// `UnprovenToken`.
+    pub(super) fn check(&self, certificate: Option<&ClientCertificate>) -> Result<(), Denial> {
+        let holds = match self {
+            Self::Free => true,
+            Self::Certificate(thumbprint) => certificate.is_some_and(|shown| shown.thumbprint == **thumbprint),
+            Self::Unknown => false,
+        };
+        holds.then_some(()).ok_or(Denial::UnprovenToken)
+    }
+}
+
+/// What of credentials is remembered, and how the store's keys are named.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) headers: Vec<IdentityHeader>,
+    /// The claims that rules ask for; others are not remembered.
+    pub(super) asked: Vec<ClaimPath>,
+    pub(super) patterns: KeyPatterns,
+}
+
+impl Memory {
+    /// The identity that was proved.
+    ///
+    /// # Errors
+    /// `MalformedToken` where a claim has the wrong type, or cannot be told to an upstream.
+    pub(super) fn identity(&self, proven: Proven<'_>) -> Result<Identity, Denial> {
+        let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
+        let roles = owned(proven.claims.texts(proven.roles)?);
+        let scopes = proven.claims.texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
+        let mut scopes = owned(scopes);
+        scopes.retain(|scope| !scope.is_empty());
+        let headers = headers::encode(&self.headers, &proven.claims)?;
+        let standing_keys = Arc::new(self.standing_keys(&proven)?);
+        let texts: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
+        let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
+        let (has_jti, has_iat) = (proven.claims.member("jti").is_some(), proven.issued_at.is_some());
+        let claims = proven.claims.keep(&self.asked);
+        let vouch = Vouch {
+            proof: proven.proof,
+            key: proven.key,
+            bound: proven.bound,
+            expires_at: proven.expires_at,
+            has_jti,
+            has_iat,
+            needs_jti: self.patterns.jti.is_some(),
+            weight: 1024 + claims.weight() + (texts + fields + standing_keys.len() * 192) as u64,
+            standing_keys,
+            slot: Slot::default(),
+        };
+        Ok(Identity::new(proven.subject, roles, scopes, claims, headers, vouch))
+    }
+
+    fn standing_keys(&self, proven: &Proven<'_>) -> Result<StandingKeys, Denial> {
+        let mut keys = StandingKeys::default();
+        for (pattern, claim) in [(&self.patterns.jti, "jti"), (&self.patterns.sid, "sid")] {
+            if let (Some(pattern), Some(value)) = (pattern, proven.claims.text(claim)?) {
+                keys.present.push(pattern.key(value, proven.issuer).into());
+            }
+        }
+        // Logging out ends logins. A certificate is none: it is taken back by itself.
+        let Some(issued_at) = proven.issued_at.filter(|_| !proven.proof.is_certificate()) else { return Ok(keys) };
+        keys.issued_at = issued_at;
+        let values =
+            [(&self.patterns.sub, &*proven.subject), (&self.patterns.iss, proven.issuer), (&self.patterns.all, "")];
+        for (pattern, value) in values.into_iter().filter_map(|(pattern, value)| pattern.as_ref().zip(Some(value))) {
+            keys.times.push(pattern.key(value, proven.issuer).into());
+        }
+        Ok(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authenticate::json;
+
+    #[test]
+    fn a_token_that_is_bound_is_no_bearer_token() {
+        let bound = |text: &str| Bound::of(&Claims::new(json::object(text.as_bytes()).expect("strict JSON")));
+        assert_eq!(bound("{}"), Bound::Free);
+        assert_eq!(bound(r#"{"cnf":{"x5t#S256":"abc"}}"#), Bound::Certificate("abc".into()));
+        for odd in [
+            r#"{"cnf":{}}"#,
+            r#"{"cnf":null}"#,
+            r#"{"cnf":"abc"}"#,
+            r#"{"cnf":{"jkt":"abc"}}"#,
+            r#"{"cnf":{"x5t#S256":7}}"#,
+            r#"{"cnf":{"x5t#S256":"abc","jkt":"abc"}}"#,
+        ] {
+            assert_eq!(bound(odd), Bound::Unknown, "{odd}");
+            assert_eq!(bound(odd).check(None), Err(Denial::UnprovenToken));
+        }
+        assert_eq!(bound("{}").check(None), Ok(()));
+        assert_eq!(bound(r#"{"cnf":{"x5t#S256":"abc"}}"#).check(None), Err(Denial::UnprovenToken));
+    }
+}

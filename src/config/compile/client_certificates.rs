@@ -1,0 +1,140 @@
+//! Authorities of clients' certificates: their files are read here, and listeners ask for what they have signed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+
+use super::{issuers, trust};
+use crate::accept::tls::{ClientAuth, Clients};
+use crate::authenticate::certificate::ClientCertificates;
+use crate::authenticate::claims::ClaimPath;
+use crate::certificate::Authority;
+use crate::config::file::{ClientAuth as Asked, ClientCertificates as Section, Config};
+use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::place::At;
+
+/// A claim that no certificate has.
+const NOWHERE: &str = "none";
+
+/// What was read of authorities: for listeners, and for identities.
+pub struct Read {
+    authority: Authority,
+    roots: Arc<RootCertStore>,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    section: At<Section>,
+}
+
+/// Reads the authorities, in the order of the file.
+pub fn read(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Read> {
+    let mut all = Vec::new();
+    for (name, section) in &config.client_certificates.entries {
+        if let Some(twin) = config.issuers.declared.iter().find(|other| other.value == name.value) {
+            let mistake = Mistake::at(name, format!("an issuer is called `{}` too", name.value.escape_debug()));
+            mistakes.add(mistake.allowed("`auth` needs names that differ").also(twin.place, "the other one"));
+        }
+        if section.max_lifetime.is_zero() || section.max_lifetime.subsec_nanos() > 0 {
+            let mistake = Mistake::at(&section.max_lifetime, "no certificate lives so long");
+            mistakes.add(mistake.allowed("whole seconds, at least `1s`"));
+        }
+        if !is_asked_for(config, name) {
+            let mistake =
+                Mistake::at(name, format!("no listener asks for certificates of `{}`", name.value.escape_debug()));
+            let remedy = format!("tls: {{ ..., client_auth: {{ by: {} }} }}", name.value.escape_debug());
+            mistakes.add(mistake.allowed("`listeners[].tls.client_auth.by` names them").remedy(remedy));
+        }
+        let wrong = |path: &At<std::path::PathBuf>, reason: String| {
+            Mistake::at(path, format!("`{}`: {reason}", path.display()))
+                .allowed(format!("files are found from `{}`", folder.display()))
+        };
+        let path = folder.join(&section.ca_file.value);
+        let (bytes, roots) = match issuers::content(&path).and_then(|bytes| Ok((bytes, trust::in_file(&path)?))) {
+            Ok(read) => read,
+            Err(reason) => {
+                mistakes.add(wrong(&section.ca_file, reason));
+                continue;
+            }
+        };
+        let listed = section.crl_file.as_ref().map(|file| (file, lists(&folder.join(&file.value))));
+        let (list_bytes, lists) = match listed {
+            None => (Vec::new(), Vec::new()),
+            Some((_, Ok(read))) => read,
+            Some((file, Err(reason))) => {
+                mistakes.add(wrong(file, reason));
+                continue;
+            }
+        };
+        let authority = Authority::new(name, &[&bytes, &list_bytes]);
+        all.push(Read { authority, roots: Arc::new(roots), lists, section: section.clone() });
+    }
+    all
+}
+
+/// How a listener asks for certificates.
+pub fn asked(section: &At<Asked>, config: &Config, all: &[Read], mistakes: &mut Mistakes) -> Option<Clients> {
+    let declared = &config.client_certificates;
+    if !declared.declared.iter().any(|name| name.value == section.by.value) {
+        let mistake =
+            Mistake::at(&section.by, format!("unknown `client_certificates`: `{}`", section.by.escape_debug()));
+        let mistake = mistake.allowed(format!("declared: {}", declared.names()));
+        mistakes.add(mistake.near(&section.by, declared.declared.iter().map(|known| known.as_str())));
+        return None;
+    }
+    // What could not be read has been said.
+    let read = all.iter().find(|read| *read.authority.name == *section.by.value)?;
+    match verifier(read, *section.mode) {
+        Ok(verifier) => Some(Clients { mode: *section.mode, authority: read.authority.clone(), verifier }),
+        Err(reason) => {
+            let mistake = Mistake::at(&section.by, format!("they cannot be believed: {reason}"));
+            mistakes.add(mistake.allowed("certificates of authorities, and lists that they have signed"));
+            None
+        }
+    }
+}
+
+/// What makes identities of certificates.
+pub fn compile(all: Vec<Read>) -> Vec<ClientCertificates> {
+    let nowhere = || ClaimPath::parse(NOWHERE);
+    let made = all.into_iter().filter_map(|Read { authority, section, .. }| {
+        Some(ClientCertificates {
+            authority,
+            subject: *section.subject,
+            max_lifetime: i64::try_from(section.max_lifetime.as_secs()).unwrap_or(i64::MAX),
+            roles: nowhere()?,
+            scopes: nowhere()?,
+        })
+    });
+    made.collect()
+}
+
+fn is_asked_for(config: &Config, name: &At<String>) -> bool {
+    let mut asked = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client_auth.as_ref());
+    asked.any(|asked| asked.by.value == name.value)
+}
+
+fn verifier(read: &Read, mode: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&read.roots), provider);
+    let builder = builder.with_crls(read.lists.iter().cloned());
+    // A list that is over says nothing of what was taken back since (RFC 5280 §6.3.3).
+    let builder = if read.lists.is_empty() { builder } else { builder.enforce_revocation_expiration() };
+    let builder = match mode {
+        ClientAuth::Required => builder,
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map(|verifier| verifier as _).map_err(|error| error.to_string())
+}
+
+fn lists(path: &Path) -> Result<(Vec<u8>, Vec<CertificateRevocationListDer<'static>>), String> {
+    let bytes = issuers::content(path)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    let lists = lists.map_err(|error| format!("this is no PEM: {error}"))?;
+    if lists.is_empty() {
+        return Err("there is no revocation list in it (PEM)".to_owned());
+    }
+    Ok((bytes, lists))
+}

@@ -1,0 +1,199 @@
+//! Clients that prove who they are in the handshake, and tokens that are good in their hands alone.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::SanType;
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use serde_json::json;
+
+use crate::support::gateway::{customer, get, order, token};
+use crate::support::h2::H2;
+use crate::support::tls::{Authority, TlsClient};
+use crate::support::{Client, Gateway, Upstream, config, sign, until};
+
+const ROUTES: &str = r#"
+  - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: mesh, match: { path: "/mesh/**" }, upstream: echo, auth: [mesh], access: authenticated }
+  - { id: orders, match: { path: "/stock/{cn}" }, upstream: echo, auth: [mesh], access: { claims: { cn: "{cn}" } } }
+  - { id: spiffe, match: { path: "/spiffe" }, upstream: echo, auth: [mesh], access: { claims: { uri: "spiffe://shop.test/orders" } } }
+  - { id: either, match: { path: "/either" }, upstream: echo, auth: [rsa, mesh], access: authenticated }
+"#;
+
+struct Mesh {
+    upstream: Upstream,
+    servers: Authority,
+    clients: Authority,
+    gateway: Gateway,
+}
+
+impl Mesh {
+    fn start(auth: &str, keys: &str) -> Self {
+        let (upstream, servers, clients) = (Upstream::echo(), Authority::new(), Authority::new());
+        let folder = tempfile::tempdir().expect("a folder");
+        sign::write_keys(folder.path());
+        servers.write(folder.path(), "gw", &["gw.test"]);
+        clients.write_own(&folder.path().join("mesh.pem"));
+        clients.write_list(&folder.path().join("mesh.crl"), &[]);
+        std::fs::write(folder.path().join("gateway.yaml"), yaml(&upstream, auth, keys)).expect("a file");
+        Self { upstream, servers, clients, gateway: Gateway::start_in(folder, &[]) }
+    }
+
+    /// Settings of a client with a certificate of the mesh, that trusts the gateway.
+    fn client(&self, cn: &str) -> (Arc<ClientConfig>, CertificateDer<'static>) {
+        self.client_of(&self.clients, cn, 30)
+    }
+
+    fn client_of(&self, by: &Authority, cn: &str, days: i64) -> (Arc<ClientConfig>, CertificateDer<'static>) {
+        let uri = SanType::URI(format!("spiffe://shop.test/{cn}").as_str().try_into().expect("a URI"));
+        by.showing(cn, &[uri], days, &self.servers)
+    }
+
+    fn connect(&self, config: &Arc<ClientConfig>) -> Option<TlsClient> {
+        TlsClient::connect(self.gateway.address, config, "gw.test").ok()
+    }
+
+    fn ask(&self, config: &Arc<ClientConfig>, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+        let mut client = self.connect(config)?;
+        client.try_send(&get(path, token)).map(|(status, _, body)| (status, body))
+    }
+
+    fn status(&self, config: &Arc<ClientConfig>, path: &str, token: Option<&str>) -> Option<u16> {
+        self.ask(config, path, token).map(|(status, _)| status)
+    }
+
+    fn without(&self) -> Arc<ClientConfig> {
+        self.servers.client(&[&rustls::version::TLS13])
+    }
+}
+
+fn yaml(upstream: &Upstream, auth: &str, keys: &str) -> String {
+    let tls = format!("certificates: [{{ cert_file: gw.crt, key_file: gw.key }}], client_auth: {{ by: mesh{auth} }}");
+    config(upstream.address, ROUTES)
+        .replace(r#"{ address: "127.0.0.1:0" }]"#, &format!(r#"{{ address: "127.0.0.1:0", tls: {{ {tls} }} }}]"#))
+        .replace("issuers:", &format!("client_certificates:\n  mesh: {{ ca_file: mesh.pem{keys} }}\nissuers:"))
+        .replace("X-User-Id: sub", "X-User-Id: sub\n    X-Cert: jti\n    X-Dns: dns\n    X-Uri: uri")
+}
+
+fn thumbprint(der: &CertificateDer<'_>) -> String {
+    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der))
+}
+
+#[test]
+fn a_certificate_proves_who_is_calling_where_the_route_takes_it() {
+    let mesh = Mesh::start(", mode: optional", "");
+    let (orders, der) = mesh.client("orders");
+    let (status, told) = mesh.ask(&orders, "/mesh/x", None).expect("an answer");
+    assert_eq!(status, 200);
+    assert!(
+        told.contains("x-user-id: CN=orders%2CO=Shop\r\n") || told.contains("x-user-id: CN=orders,O=Shop\r\n"),
+        "{told}"
+    );
+    assert!(told.contains(&format!("x-cert: {}\r\n", thumbprint(&der))), "{told}");
+    assert!(told.contains("x-uri: spiffe://shop.test/orders\r\n") && !told.contains("x-dns:"), "{told}");
+    let is_named = |line: &serde_json::Value| line["subject"] == "CN=orders,O=Shop";
+    until("it is logged", || mesh.gateway.access_lines().iter().any(is_named));
+    let none = mesh.without();
+    for (client, path, token, status) in [
+        (&orders, "/stock/orders", None, 200),
+        (&orders, "/stock/payments", None, 403),
+        (&orders, "/spiffe", None, 200),
+        (&orders, "/either", None, 200),
+        (&orders, "/open/x", None, 200),
+        // Where tokens alone are taken a certificate is no credential.
+        (&orders, "/me/x", None, 401),
+        (&orders, "/me/x", Some(customer()), 200),
+        // Who sends a token is who the token says.
+        (&orders, "/either", Some(customer()), 200),
+        (&orders, "/either", Some("rubbish".to_owned()), 401),
+        // A token where none is configured (RFC 6750 §3.1), known or not.
+        (&orders, "/mesh/x", Some(customer()), 400),
+        (&orders, "/mesh/x", Some("rubbish".to_owned()), 400),
+        (&none, "/mesh/x", None, 403),
+        (&none, "/either", None, 401),
+        (&none, "/either", Some(customer()), 200),
+        (&none, "/open/x", None, 200),
+    ] {
+        assert_eq!(mesh.status(client, path, token.as_deref()), Some(status), "{path}");
+    }
+    // Of HTTP/2 in the same way, and what clients say of certificates goes nowhere.
+    let mut config = (*orders).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = H2::over_tls(mesh.gateway.address, &Arc::new(config), "gw.test");
+    let fields = [("client-cert", ":AAAA:"), ("client-cert-chain", ":AAAA:"), ("x-forwarded-client-cert", "By=x")];
+    let answer = client.send(&crate::support::h2::request("GET", "/mesh/x", &fields), None);
+    assert_eq!(answer.status, 200);
+    let seen = mesh.upstream.last();
+    for (name, _) in fields {
+        assert!(seen.value(name).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn certificates_that_are_not_the_authorities_get_no_connection() {
+    let mesh = Mesh::start("", ", crl_file: mesh.crl, max_lifetime: 60d, subject: uri");
+    let (good, good_der) = mesh.client("orders");
+    let (status, told) = mesh.ask(&good, "/mesh/x", None).expect("an answer");
+    assert!(status == 200 && told.contains("x-user-id: spiffe://shop.test/orders\r\n"), "{told}");
+    let stranger = Authority::new();
+    // Nobody without one, nobody else's, none that is over.
+    for client in [mesh.without(), mesh.client_of(&stranger, "orders", 30).0, mesh.client_of(&mesh.clients, "x", 0).0] {
+        assert_eq!(mesh.status(&client, "/open/x", None), None);
+    }
+    // One that lives longer than a revocation would.
+    assert_eq!(mesh.status(&mesh.client_of(&mesh.clients, "x", 90).0, "/mesh/x", None), Some(401));
+    // Another list is read when it changes: for connections that come, and those that are there.
+    let mut kept = mesh.connect(&good).expect("a connection");
+    assert_eq!(kept.send(&get("/mesh/x", None)).0, 200);
+    mesh.clients.write_list(&mesh.gateway.folder().join("mesh.crl"), &[&good_der]);
+    until("the list is read", || mesh.status(&good, "/mesh/x", None).is_none());
+    assert_eq!(kept.send(&get("/mesh/x", None)).0, 403);
+    assert_eq!(mesh.status(&mesh.client("payments").0, "/mesh/x", None), Some(200));
+}
+
+#[test]
+fn a_certificate_is_taken_back_like_a_token() {
+    let mesh = Mesh::start("", "");
+    let (orders, der) = mesh.client("orders");
+    let mut client = mesh.connect(&orders).expect("a connection");
+    assert_eq!(client.send(&get("/mesh/x", None)).0, 200);
+    let admin = |body: &str| Client::connect(mesh.gateway.admin).send(order("POST", "/revocations", body));
+    for wrong in [r#"{"certificate":"abc"}"#, r#"{"certificate":7}"#, r#"{"certificate":"abc","sub":"x"}"#] {
+        assert_eq!(admin(wrong).status, 400, "{wrong}");
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    let hex: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let answer = admin(&json!({ "certificate": hex.join(":") }).to_string());
+    assert_eq!(
+        (answer.status, answer.json()["key"].as_str()),
+        (200, Some(&*format!("blacklist:{}", thumbprint(&der))))
+    );
+    // For as long as a certificate may live.
+    let ends = answer.json()["expires_at"].as_i64().expect("a time");
+    assert!(ends > crate::support::now() + 398 * 86_400, "{ends}");
+    until("it is refused", || client.send(&get("/mesh/x", None)).0 == 401);
+    assert_eq!(mesh.status(&mesh.client("payments").0, "/mesh/x", None), Some(200));
+    let revoked = |line: &serde_json::Value| line["outcome"] == "revoked";
+    until("it is logged", || mesh.gateway.access_lines().iter().any(revoked));
+}
+
+/// RFC 8705 §3: a token that names a certificate is nothing without it; one that is bound to what is not understood
+/// here is no bearer token at all (RFC 9449 §7.1).
+#[test]
+fn a_token_that_is_bound_to_a_certificate_is_good_in_its_hands_alone() {
+    let mesh = Mesh::start(", mode: optional", "");
+    let ((orders, der), (payments, _)) = (mesh.client("orders"), mesh.client("payments"));
+    let bound = token(&json!({ "cnf": { "x5t#S256": thumbprint(&der) } }));
+    for _ in 0..2 {
+        assert_eq!(mesh.status(&orders, "/me/x", Some(&bound)), Some(200));
+        assert_eq!(mesh.status(&payments, "/me/x", Some(&bound)), Some(401));
+        assert_eq!(mesh.status(&mesh.without(), "/me/x", Some(&bound)), Some(401));
+    }
+    let dpop = token(&json!({ "cnf": { "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" } }));
+    assert_eq!(mesh.status(&orders, "/me/x", Some(&dpop)), Some(401));
+    let unproven = |line: &serde_json::Value| line["outcome"] == "unproven_token";
+    until("it is logged", || mesh.gateway.access_lines().iter().any(unproven));
+}
