@@ -134,18 +134,18 @@ fn threats_41_to_44_and_48_forwarding_and_override_headers_of_a_stranger_are_dro
     let (upstream, gateway) = start();
     let token = customer();
     let spoofed = "x-forwarded-for: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nx-forwarded-host: evil.test\r\nx-forwarded-proto: https\r\n\
-        x-forwarded-prefix: /evil\r\nx-forwarded-port: 666\r\nx-forwarded-uri: /open/x\r\nx-forwarded-method: GET\r\nx-forwarded-user: evil\r\n\
+        x-forwarded-prefix: /evil\r\nx-forwarded-port: 6666666\r\nx-forwarded-uri: /open/x\r\nx-forwarded-method: GET\r\nx-forwarded-user: evil\r\n\
         x-forwarded-email: evil@evil.test\r\nx-forwarded-groups: evil\r\nx-forwarded-client-cert: evil\r\nforwarded: for=6.6.6.6;host=evil.test\r\n\
         x_forwarded_for: 6.6.6.6\r\nx-real-ip: 6.6.6.6\r\nx-client-ip: 6.6.6.6\r\ntrue-client-ip: 6.6.6.6\r\nx-original-url: /evil\r\nx-original-uri: /evil\r\n\
         x-rewrite-url: /evil\r\nx-http-method-override: DELETE\r\nx-http-method: DELETE\r\nx-method-override: DELETE\r\nx-request-id: evil\r\n\
         X_Original_URL: /evil\r\nX_Request_Id: evil\r\ntraceparent_: evil\r\nproxy: http://evil.test\r\n\
-        Transfer_Encoding: evil\r\nContent_Length: 666\r\nContent.Length: 666";
+        Transfer_Encoding: evil\r\nContent_Length: 6666666\r\nContent.Length: 6666666";
     let answer = gateway.send(with("/orders/1", Some(&token), spoofed));
     assert_eq!(answer.status, 200);
     let seen = upstream.last();
     assert_eq!(seen.line(), "GET /orders/1 HTTP/1.1");
     let head = seen.head.to_lowercase();
-    for never in ["evil", "6.6.6.6", "7.7.7.7", "delete", "666"] {
+    for never in ["evil", "6.6.6.6", "7.7.7.7", "delete", "6666666"] {
         assert!(!head.contains(never), "{never}: {head}");
     }
     assert_eq!(seen.values("x-forwarded-for"), ["127.0.0.1"]);
