@@ -317,4 +317,6 @@ pub struct RouteLimits {
     pub body_timeout: Duration,
     /// Longest silence of both sides after a change of protocol.
     pub tunnel_timeout: Duration,
+    /// From a request to the end of its answer; nothing: as long as something comes.
+    pub answer_timeout: Option<Duration>,
 }

@@ -26,6 +26,7 @@ fn route(pattern: &str, methods: &[&str], hosts: &[&str]) -> Route {
             request_timeout: Duration::ZERO,
             body_timeout: Duration::ZERO,
             tunnel_timeout: Duration::ZERO,
+            answer_timeout: None,
         },
         cors: None,
         upgrade: Vec::new(),

@@ -30,6 +30,7 @@ fn routes(rule: Rule) -> Routes {
             request_timeout: Duration::ZERO,
             body_timeout: Duration::ZERO,
             tunnel_timeout: Duration::ZERO,
+            answer_timeout: None,
         },
         cors: None,
         upgrade: Vec::new(),

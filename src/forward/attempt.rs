@@ -28,6 +28,7 @@ use super::headers::BodyFraming;
 use super::health::{InFlight, Standing, Trial};
 use super::http2::exchange::StreamExchange;
 use super::http2::session::{Seat, Session};
+use super::sticky::Key;
 use super::target::{Speaks, Target};
 use super::upload::Upload;
 use super::{Connections, Upstream};
@@ -47,6 +48,8 @@ pub(super) struct Attempt<'a> {
     pub(super) connections: &'a Connections,
     /// Whose turn it is.
     pub(super) turn: usize,
+    /// What it sticks to a target by.
+    pub(super) key: Option<Key>,
     pub(super) method: &'a Method,
     pub(super) bytes: Bytes,
     /// How the body is framed, and what the connection is to change to.
@@ -281,7 +284,7 @@ impl<'a> Attempt<'a> {
     fn choose(&self, tries: &mut Tries<'a>, now: Instant) -> Result<(usize, InFlight), ForwardError> {
         let mut is_full = false;
         loop {
-            let place = self.upstream.balance.choose(&self.upstream.targets, self.turn, &tries.passed, now);
+            let place = self.upstream.balance.choose(&self.upstream.targets, (self.turn, self.key), &tries.passed, now);
             let Some((place, target)) = place.and_then(|place| Some((place, self.target(place)?))) else {
                 let nobody = if is_full { ForwardError::Saturated } else { ForwardError::Unhealthy };
                 return Err(tries.failure.unwrap_or(nobody));

@@ -4,7 +4,8 @@
 //! 2. With `least_requests` a second one is drawn, and has the turn where it has less to do for its weight:
 //!    two choices keep the load of all close together (Mitzenmacher, "The Power of Two Choices"), and
 //!    where there is nothing to choose the turns are kept.
-//! 3. Who is down gets nothing; who is ejected nothing while another one is not.
+//! 3. Requests that stick to a target (`sticky`) go to the one that they score highest with.
+//! 4. Who is down gets nothing; who is ejected nothing while another one is not.
 //!
 //! Pure but for the draw: no IO, and what the time is comes from outside.
 
@@ -13,6 +14,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::health::Standing;
+use super::sticky::Key;
 use super::target::Target;
 
 /// How a target is chosen.
@@ -56,7 +58,13 @@ impl Balance {
 
     /// The target that has this turn; `None` where none is left that could be asked.
     #[must_use]
-    pub fn choose(&self, targets: &[Target], turn: usize, passed: &Passed, now: Instant) -> Option<usize> {
+    pub fn choose(
+        &self,
+        targets: &[Target],
+        (turn, key): (usize, Option<Key>),
+        passed: &Passed,
+        now: Instant,
+    ) -> Option<usize> {
         if let ([only], true) = (targets, passed.is_empty()) {
             return (only.health.standing(now) != Standing::Down).then_some(0);
         }
@@ -64,13 +72,17 @@ impl Balance {
             Some(Standing::Open | Standing::Trial) => !passed.contains(&place),
             Some(Standing::Ejected | Standing::Down) | None => false,
         };
-        let Some(first) = self.from(turn, is_open) else {
+        let next = |may_be: &dyn Fn(usize) -> bool| match key {
+            None => self.from(turn, may_be),
+            Some(key) => highest(targets, key, may_be),
+        };
+        let Some(first) = next(&is_open) else {
             let is_up = |place: usize| {
                 targets.get(place).is_some_and(|target| target.health.standing(now) == Standing::Ejected)
             };
-            return self.from(turn, |place| is_up(place) && !passed.contains(&place));
+            return next(&|place| is_up(place) && !passed.contains(&place));
         };
-        if self.choice == Choice::RoundRobin {
+        if key.is_some() || self.choice == Choice::RoundRobin {
             return Some(first);
         }
         let second = self.from(fastrand::usize(..self.turns.len()), is_open).unwrap_or(first);
@@ -86,6 +98,13 @@ impl Balance {
         let (before, after) = self.turns.split_at_checked(start)?;
         after.iter().chain(before).copied().find(|place| may_be(*place))
     }
+}
+
+/// The one that a request scores highest with, of those that may be chosen.
+fn highest(targets: &[Target], key: Key, may_be: impl Fn(usize) -> bool) -> Option<usize> {
+    let open = targets.iter().enumerate().filter(|(place, _)| may_be(*place));
+    let scored = open.map(|(place, target)| (place, key.score(&target.address, target.weight)));
+    scored.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(place, _)| place)
 }
 
 fn greatest_common_divisor(one: u32, other: u32) -> u32 {
@@ -120,7 +139,7 @@ mod tests {
     fn turns(choice: Choice, targets: &[Target], most: usize) -> Vec<Option<usize>> {
         let weights: Vec<u32> = targets.iter().map(|target| target.weight).collect();
         let (balance, now) = (Balance::new(choice, &weights), clock::monotonic());
-        (0..most).map(|turn| balance.choose(targets, turn, &Passed::new(), now)).collect()
+        (0..most).map(|turn| balance.choose(targets, (turn, None), &Passed::new(), now)).collect()
     }
 
     #[test]

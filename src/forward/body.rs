@@ -42,8 +42,29 @@ pub struct Streaming {
     exchange: Option<Box<Exchange>>,
     goes_back_to: Option<Pool>,
     silence: Duration,
-    /// Cut when what permitted the answer does not hold any more.
-    pub(super) leash: Option<Leash>,
+    pub(super) hold: Hold,
+}
+
+/// What cuts an answer that lasts.
+#[derive(Default)]
+pub struct Hold {
+    /// When what permitted it does not hold any more.
+    pub leash: Option<Leash>,
+    /// When it has taken as long as it may.
+    pub end: Option<Alarm>,
+}
+
+impl Hold {
+    /// Ready when it is to be cut.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<AnswerCut> {
+        if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
+            return Poll::Ready(AnswerCut::TakenBack);
+        }
+        if self.end.as_ref().is_some_and(|end| end.poll(cx).is_ready()) {
+            return Poll::Ready(AnswerCut::TookTooLong);
+        }
+        Poll::Pending
+    }
 }
 
 /// Why an answer does not come to its end.
@@ -53,6 +74,8 @@ pub enum AnswerCut {
     BrokeOff,
     /// The client's body, which it waits for, came to no good end.
     UploadFailed,
+    /// It took longer than the route's `answer_timeout`.
+    TookTooLong,
     /// The token that it was permitted for has ended or was taken back.
     TakenBack,
 }
@@ -81,7 +104,7 @@ impl Answer {
             exchange: Some(exchange),
             goes_back_to: pool,
             silence,
-            leash: None,
+            hold: Hold::default(),
         };
         if is_over {
             streaming.settle();
@@ -115,8 +138,8 @@ impl Streaming {
         if !self.first.is_empty() {
             return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
         }
-        if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
-            return Poll::Ready(Err(AnswerCut::TakenBack));
+        if let Poll::Ready(cut) = self.hold.poll(cx) {
+            return Poll::Ready(Err(cut));
         }
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(None)) };
         // A fault of the client's body ends the sending, not what is already being answered.
@@ -199,6 +222,7 @@ impl std::fmt::Display for AnswerCut {
         f.write_str(match self {
             Self::BrokeOff => "the upstream broke off inside its answer",
             Self::UploadFailed => "the body that the answer waits for came to no good end",
+            Self::TookTooLong => "the answer took longer than the route lets it",
             Self::TakenBack => "the token was taken back",
         })
     }

@@ -26,6 +26,7 @@ pub mod http2;
 pub mod leash;
 pub mod pool;
 pub mod secure;
+pub mod sticky;
 pub mod target;
 pub mod trace;
 pub mod upgrade;
@@ -37,22 +38,25 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 
 use self::attempt::{Attempt, Reply};
 use self::balance::Balance;
-use self::body::Answer;
+use self::body::{Answer, Hold};
 use self::check::HealthCheck;
 pub use self::error::{ForwardError, Phase};
 use self::exchange::Fault;
 use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::health::Ejection;
 use self::http2::answer::StreamAnswer;
+use self::http2::exchange::StreamExchange;
 use self::leash::Leashes;
 use self::pool::Pool;
+use self::sticky::Sticky;
 use self::target::Target;
 use self::upgrade::Tunnel;
 use self::upload::{Upload, UploadFault, UploadLimits};
@@ -78,6 +82,8 @@ pub struct Upstream {
     pub keep_alive: Duration,
     /// Whose turn it is.
     pub balance: Balance,
+    /// What requests stick to a target by, where they do.
+    pub sticky: Option<Sticky>,
     /// When a target is passed over.
     pub ejection: Ejection,
     /// How targets are checked, where they are.
@@ -133,6 +139,13 @@ impl Connections {
     #[must_use]
     pub fn alarm(&self) -> Alarm {
         self.pool.alarms().alarm()
+    }
+
+    /// One that is set.
+    fn alarm_at(&self, at: Instant) -> Alarm {
+        let alarm = self.alarm();
+        alarm.set(at);
+        alarm
     }
 
     /// Closes idle connections that nobody will use any more.
@@ -196,43 +209,35 @@ impl Forwarder {
             framing,
             upgrade,
         };
+        let first = route.limits.request_timeout;
         let attempt = Attempt {
             upstream,
             connections,
             turn: connections.turn(place),
+            key: upstream.sticky.as_ref().and_then(|sticky| sticky.key(&head.headers)),
             method: &head.method,
             bytes: self.plan.write(sources).into(),
             way: (framing, upgrade),
             limit: upstream.timeout.min(route.limits.request_timeout),
-            until: started + route.limits.request_timeout,
+            until: started + route.limits.answer_timeout.map_or(first, |whole| whole.min(first)),
             is_upstreams_limit: upstream.timeout <= route.limits.request_timeout,
         };
-        let leash = || leashes.hold(permit.caller(), route.revocation, started);
+        let hold = || {
+            let leash = leashes.hold(permit.caller(), route.revocation, started);
+            Hold { leash, end: route.limits.answer_timeout.map(|whole| connections.alarm_at(started + whole)) }
+        };
         let (head, exchange) = match attempt.send(upload, started).await? {
             Reply::Http1(head, exchange) => (head, exchange),
-            Reply::Http2(reply) => {
-                let (head, body, exchange) = *reply;
-                let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-                // A body where there is none is not read.
-                let has_body = *attempt.method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
-                let answer = if body.is_end_stream() || !has_body {
-                    Answer::Whole(Bytes::new())
-                } else {
-                    let mut streaming = StreamAnswer::new(exchange, body, length, upstream.idle_timeout);
-                    streaming.leash = leash();
-                    Answer::Stream(Box::new(streaming))
-                };
-                return Ok(answered(head.status, head.headers, answer));
-            }
+            Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = Tunnel::new(exchange.connection, leash(), route.limits.tunnel_timeout);
+            let tunnel = Tunnel::new(exchange.connection, hold().leash, route.limits.tunnel_timeout);
             return Ok(answered(head.status, head.headers, Answer::Tunnel(Box::new(tunnel))));
         }
         let pool = head.is_persistent.then(|| connections.pool.clone());
         let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
         if let Answer::Streaming(streaming) = &mut answer {
-            streaming.leash = leash();
+            streaming.hold = hold();
         }
         Ok(answered(head.status, head.headers, answer))
     }
@@ -244,6 +249,26 @@ fn draw(upstreams: &Shares) -> usize {
         1 => upstreams.at(0),
         sum => upstreams.at(fastrand::u32(..sum)),
     }
+}
+
+/// The answer of a stream of HTTP/2.
+fn answered_by_stream(
+    (head, body, exchange): (response::Parts, RecvStream, StreamExchange),
+    method: &Method,
+    silence: Duration,
+    hold: impl FnOnce() -> Hold,
+) -> Response<Answer> {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    // A body where there is none is not read.
+    let has_body = *method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
+    let answer = if body.is_end_stream() || !has_body {
+        Answer::Whole(Bytes::new())
+    } else {
+        let mut streaming = StreamAnswer::new(exchange, body, length, silence);
+        streaming.hold = hold();
+        Answer::Stream(Box::new(streaming))
+    };
+    answered(head.status, head.headers, answer)
 }
 
 fn answered(status: StatusCode, headers: HeaderMap, answer: Answer) -> Response<Answer> {

@@ -101,8 +101,10 @@ impl Exchange {
 
     fn cut_off(&mut self, cut: AnswerCut) {
         self.is_cut = true;
-        if cut == AnswerCut::TakenBack {
-            self.outcome = "taken_back";
+        match cut {
+            AnswerCut::TakenBack => self.outcome = "taken_back",
+            AnswerCut::TookTooLong => self.outcome = "answer_timeout",
+            AnswerCut::BrokeOff | AnswerCut::UploadFailed => {}
         }
     }
 

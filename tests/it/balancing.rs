@@ -307,3 +307,41 @@ fn a_target_that_resets_while_it_is_written_to_is_passed_over() {
     assert!((1..=4).contains(&failed), "{answers:?}");
     assert!(answers.iter().rev().take(20).all(|status| *status == 200), "{answers:?}");
 }
+
+#[test]
+fn requests_that_say_the_same_of_themselves_go_to_the_same_target_until_it_is_in_trouble() {
+    let services = [Service::start(), Service::start(), Service::start()];
+    let keys = "sticky: { header: X-Tenant }, ejection: { failures: 1, time: 1m }";
+    let gateway = gateway(&services, keys);
+    let asked = || -> Vec<usize> { services.iter().map(Service::requests).collect() };
+    let ask = |tenant: &str| {
+        let before = asked();
+        for _ in 0..5 {
+            let request = format!("GET /open/x HTTP/1.1\r\nhost: gw.test\r\nx-tenant: {tenant}\r\n\r\n");
+            assert_eq!(gateway.send(request).status, 200);
+        }
+        let after = asked();
+        let here: Vec<usize> = (0..3).filter(|place| after[*place] - before[*place] == 5).collect();
+        assert_eq!(here.len(), 1, "{tenant}: {before:?} {after:?}");
+        here[0]
+    };
+    let tenants: Vec<String> = (0..30).map(|number| format!("tenant-{number}")).collect();
+    let places: Vec<usize> = tenants.iter().map(|tenant| ask(tenant)).collect();
+    assert!((0..3).all(|place| places.contains(&place)), "{places:?}");
+    // Another gateway comes to the same answer.
+    let other = super::balancing::gateway(&services, keys);
+    let before = asked();
+    let request = "GET /open/x HTTP/1.1\r\nhost: gw.test\r\nx-tenant: tenant-0\r\n\r\n";
+    assert_eq!(other.send(request).status, 200);
+    assert_eq!(asked()[places[0]], before[places[0]] + 1);
+    // Who says nothing is balanced.
+    let before = asked();
+    assert_eq!(load(&gateway, 1, 30, GET), 0);
+    assert!(asked().iter().zip(&before).all(|(after, before)| after > before));
+    // Of one in trouble the others take over, and who was elsewhere stays there.
+    services[places[0]].becomes(RESETS);
+    assert_eq!(gateway.send(request).status, 200);
+    for (tenant, place) in tenants.iter().zip(&places).filter(|(_, place)| **place != places[0]) {
+        assert_eq!(ask(tenant), *place, "{tenant}");
+    }
+}

@@ -389,3 +389,38 @@ fn a_body_over_the_limit_after_its_answer_began_poisons_no_connection() {
         client.write("0\r\n\r\n");
     });
 }
+
+/// An answer that trickles is no reason to be there for ever, in either protocol.
+#[test]
+fn an_answer_that_takes_longer_than_its_route_lets_it_is_cut_off() {
+    let upstream = Upstream::scripted(|_, stream| {
+        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_ok();
+        while goes_on {
+            goes_on = stream.write_all(b"1\r\nx\r\n").is_ok();
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        false
+    });
+    let routes = r#"
+  - { id: short, match: { path: "/short" }, upstream: echo, access: public, limits: { answer_timeout: 500ms } }
+  - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
+"#;
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let cut = || gateway.access_lines().iter().filter(|line| line["outcome"] == "answer_timeout").count();
+    let mut long = gateway.client();
+    long.write(get("/open/x", None));
+    assert_eq!(long.read_to_head().status, 200);
+    let mut client = gateway.client();
+    client.write(get("/short", None));
+    assert_eq!(client.read_to_head().status, 200);
+    assert!(client.try_read(false).is_none());
+    until("it is logged", || cut() == 1);
+    let mut h2 = crate::support::h2::H2::connect(gateway.address);
+    let stream = h2.ask(&crate::support::h2::request("GET", "/short", &[]), None);
+    assert!(matches!(h2.outcome(stream), crate::support::h2::Outcome::Reset(_)));
+    until("it is logged", || cut() == 2);
+    // Where nothing is said it goes on.
+    let before = gateway.access_lines().len();
+    long.hear("1\r\nx\r\n1\r\nx");
+    assert_eq!(gateway.access_lines().len(), before);
+}

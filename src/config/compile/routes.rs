@@ -202,7 +202,8 @@ fn limits(config: &Config, section: &Section, mistakes: &mut Mistakes) -> RouteL
     let request_timeout = own.and_then(|own| own.request_timeout.as_ref()).unwrap_or(&all.request_timeout);
     let body_timeout = own.and_then(|own| own.body_timeout.as_ref()).unwrap_or(&all.body_timeout);
     let tunnel_timeout = own.and_then(|own| own.tunnel_timeout.as_ref()).unwrap_or(&all.tunnel_timeout);
-    for limit in [request_timeout, body_timeout, tunnel_timeout] {
+    let answer_timeout = own.and_then(|own| own.answer_timeout.as_ref()).or(all.answer_timeout.as_ref());
+    for limit in [request_timeout, body_timeout, tunnel_timeout].into_iter().chain(answer_timeout) {
         not_zero(limit, mistakes);
     }
     RouteLimits {
@@ -210,6 +211,7 @@ fn limits(config: &Config, section: &Section, mistakes: &mut Mistakes) -> RouteL
         request_timeout: **request_timeout,
         body_timeout: **body_timeout,
         tunnel_timeout: **tunnel_timeout,
+        answer_timeout: answer_timeout.map(|limit| limit.value),
     }
 }
 

@@ -12,7 +12,8 @@ use rustls::pki_types::ServerName;
 
 use super::{Kept, listeners, trust};
 use crate::config::file::{
-    Config, Ejection as EjectionSection, HealthCheck as HealthCheckSection, Upstream as Section, UpstreamTls,
+    Config, Ejection as EjectionSection, HealthCheck as HealthCheckSection, Sticky as StickySection,
+    Upstream as Section, UpstreamTls,
 };
 use crate::config::mistake::{Mistake, Mistakes, masked};
 use crate::config::place::At;
@@ -22,6 +23,7 @@ use crate::forward::balance::Balance;
 use crate::forward::check::HealthCheck;
 use crate::forward::health::Ejection;
 use crate::forward::secure::Secure;
+use crate::forward::sticky::Sticky;
 use crate::forward::target::{Speaks, Target};
 
 /// How many targets with TLS were read so far.
@@ -47,6 +49,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
             idle_timeout: *section.idle_timeout,
             keep_alive: *section.keep_alive,
             balance: Balance::new(*section.balance, &weights),
+            sticky: section.sticky.as_ref().and_then(|sticky| self::sticky(sticky, mistakes)),
             ejection: ejection(&section.ejection, mistakes),
             check: section.health_check.as_ref().and_then(|check| health_check(check, mistakes)),
             max_requests: number(section.max_requests.0),
@@ -68,6 +71,27 @@ fn ejection(section: &EjectionSection, mistakes: &mut Mistakes) -> Ejection {
         mistakes.add(mistake.allowed(format!("not less than `time`, which is `{:?}`", section.time.value)));
     }
     Ejection { failures: number(section.failures.0), time: *section.time, max_time: *section.max_time }
+}
+
+fn sticky(section: &At<StickySection>, mistakes: &mut Mistakes) -> Option<Sticky> {
+    match (&section.header, &section.cookie) {
+        (Some(header), None) => Some(Sticky::Header(header.0.clone())),
+        (None, Some(cookie)) if is_token(cookie) => Some(Sticky::Cookie(cookie.as_str().into())),
+        (None, Some(cookie)) => {
+            let mistake = Mistake::at(cookie, "this is no name of a cookie");
+            mistakes.add(mistake.allowed("letters, digits and signs of a header name: `JSESSIONID`"));
+            None
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            mistakes.add(Mistake::at(section, "no one thing decides").allowed("exactly one of `header`, `cookie`"));
+            None
+        }
+    }
+}
+
+/// `token = 1*tchar` (RFC 9110 §5.6.2).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn health_check(section: &HealthCheckSection, mistakes: &mut Mistakes) -> Option<HealthCheck> {

@@ -167,6 +167,8 @@ section! {
         required targets: Vec<At<TargetSource>>,
         /// How one is chosen: `least_requests` (in turn, unless another one has less to do) or `round_robin` (in turn).
         default balance: Choice = "least_requests",
+        /// Requests that say the same of themselves go to the same target. Left out: they do not.
+        optional sticky: Sticky,
         /// A page that each target is asked for; what is down gets no request. Left out: none is asked.
         optional health_check: HealthCheck,
         /// When a target is passed over that gives no usable answer.
@@ -185,6 +187,16 @@ section! {
         default idle_timeout: Duration = "60s",
         /// How long an idle connection is kept; shorter than the service's own limit.
         default keep_alive: Duration = "4s",
+    }
+}
+
+section! {
+    /// What requests stick to a target by: exactly one of the two. Who has neither is balanced as all others.
+    pub struct Sticky {
+        /// The value of this header field.
+        optional header: FieldName,
+        /// The value of this cookie; the service, or the gateway's own session, has set it.
+        optional cookie: String,
     }
 }
 
@@ -270,6 +282,8 @@ section! {
         default body_timeout: Duration = "15s",
         /// Longest silence, in both directions, of a WebSocket; then it is closed.
         default tunnel_timeout: Duration = "1h",
+        /// From a request to the end of its answer, which is cut off then; left out: it may last.
+        optional answer_timeout: Duration,
         /// How long a client's connection may wait for its next request.
         default keep_alive_timeout: Duration = "60s",
         /// Longest time in which a client takes nothing of an answer; then its connection is closed.
@@ -366,5 +380,7 @@ section! {
         optional body_timeout: Duration,
         /// Longest silence of a WebSocket.
         optional tunnel_timeout: Duration,
+        /// From a request to the end of its answer, which is cut off then.
+        optional answer_timeout: Duration,
     }
 }

@@ -13,9 +13,8 @@ use http::header::{CONTENT_LENGTH, HeaderName};
 use http_body::{Frame, SizeHint};
 
 use super::exchange::StreamExchange;
-use crate::forward::body::{AnswerCut, poll_silence};
+use crate::forward::body::{AnswerCut, Hold, poll_silence};
 use crate::forward::headers::is_hop_by_hop;
-use crate::forward::leash::Leash;
 
 /// Most fields of trailers.
 const MAX_TRAILERS: usize = 64;
@@ -32,8 +31,7 @@ pub struct StreamAnswer {
     silence: Duration,
     /// Whether the request's body came to no good end.
     is_cut: bool,
-    /// Cut when what permitted the answer does not hold any more.
-    pub(in crate::forward) leash: Option<Leash>,
+    pub(in crate::forward) hold: Hold,
 }
 
 impl StreamAnswer {
@@ -41,7 +39,7 @@ impl StreamAnswer {
     #[must_use]
     pub fn new(exchange: StreamExchange, body: RecvStream, length: Option<u64>, silence: Duration) -> Self {
         let left = if body.is_end_stream() { Some(0) } else { length };
-        Self { exchange: Some(exchange), body, left, taken: 0, silence, is_cut: false, leash: None }
+        Self { exchange: Some(exchange), body, left, taken: 0, silence, is_cut: false, hold: Hold::default() }
     }
 
     /// Whether nothing more comes, trailers included.
@@ -67,8 +65,8 @@ impl StreamAnswer {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, AnswerCut>> {
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(None)) };
-        if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
-            return Poll::Ready(Err(AnswerCut::TakenBack));
+        if let Poll::Ready(cut) = self.hold.poll(cx) {
+            return Poll::Ready(Err(cut));
         }
         self.is_cut |= matches!(exchange.poll_send(cx), Poll::Ready(Err(_)));
         // The last piece has been taken: there is room for another.
