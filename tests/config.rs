@@ -255,7 +255,8 @@ fn the_reference_shows_every_key_and_its_default() {
     }
     // A default that a comment names is the one that the reader uses.
     let limits = &schema["properties"]["defaults"]["properties"]["limits"]["properties"];
-    for (name, limit) in limits.as_object().expect("limits") {
+    // One that may be left out has none.
+    for (name, limit) in limits.as_object().expect("limits").iter().filter(|(_, limit)| !limit["default"].is_null()) {
         let default = limit["default"].as_str().map_or_else(|| limit["default"].to_string(), str::to_owned);
         let shown = text.lines().find(|line| line.trim_start().starts_with(&format!("{name}: {default} ")));
         assert!(shown.is_some_and(|line| line.contains("# default")), "{name}: {default}");
