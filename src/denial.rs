@@ -33,6 +33,8 @@ pub enum Denial {
     Expired,
     /// The token lives longer than the issuer's `max_lifetime`.
     LifetimeTooLong,
+    /// The record of the session cannot be read, or is of another kind than the configuration says.
+    MalformedSession,
     /// Not a compact JWS with a strict JSON header and strict JSON claims.
     MalformedToken,
     /// A claim that is required is absent; the name is for the log.
@@ -45,6 +47,8 @@ pub enum Denial {
     Revoked,
     /// No key of the issuer has this `kid`.
     UnknownKey,
+    /// The store has no session that the cookie names, or it has ended.
+    UnknownSession,
     /// The token is bound to a certificate or a key (`cnf`) that the caller has not proved to have.
     UnprovenToken,
     /// The header demands something that is not understood (`crit`, `b64`, `typ`, ...).
@@ -56,6 +60,8 @@ pub enum Denial {
     // 403
     /// A claim does not have the value that the rule asks for.
     ClaimMismatch,
+    /// A request with a session's cookie that could change something, from no page that may send it.
+    CrossSite,
     /// A `not` of the rule applies to the caller.
     Excluded,
     /// No client certificate where only one of those proves who is calling: no scheme of HTTP could be challenged for.
@@ -105,7 +111,7 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 30] = [
+    pub const LABELS: [&'static str; 33] = [
         "ambiguous_path",
         "duplicate_credentials",
         "malformed_request",
@@ -113,17 +119,20 @@ impl Denial {
         "bad_signature",
         "expired",
         "lifetime_too_long",
+        "malformed_session",
         "malformed_token",
         "missing_claim",
         "missing_token",
         "not_yet_valid",
         "revoked",
         "unknown_key",
+        "unknown_session",
         "unproven_token",
         "unsupported_token",
         "wrong_audience",
         "wrong_issuer",
         "claim_mismatch",
+        "cross_site",
         "excluded",
         "missing_certificate",
         "missing_role",
@@ -149,29 +158,32 @@ impl Denial {
             Self::BadSignature => 4,
             Self::Expired => 5,
             Self::LifetimeTooLong => 6,
-            Self::MalformedToken => 7,
-            Self::MissingClaim(_) => 8,
-            Self::MissingToken => 9,
-            Self::NotYetValid => 10,
-            Self::Revoked => 11,
-            Self::UnknownKey => 12,
-            Self::UnprovenToken => 13,
-            Self::UnsupportedToken => 14,
-            Self::WrongAudience => 15,
-            Self::WrongIssuer => 16,
-            Self::ClaimMismatch => 17,
-            Self::Excluded => 18,
-            Self::MissingCertificate => 19,
-            Self::MissingRole => 20,
-            Self::MissingScope(_) => 21,
-            Self::OriginNotAllowed => 22,
-            Self::NoRoute => 23,
-            Self::MethodNotAllowed(_) => 24,
-            Self::BodyTooLarge => 25,
-            Self::TargetTooLong => 26,
-            Self::HeadersTooLarge => 27,
-            Self::KeysUnavailable => 28,
-            Self::StandingUnknown => 29,
+            Self::MalformedSession => 7,
+            Self::MalformedToken => 8,
+            Self::MissingClaim(_) => 9,
+            Self::MissingToken => 10,
+            Self::NotYetValid => 11,
+            Self::Revoked => 12,
+            Self::UnknownKey => 13,
+            Self::UnknownSession => 14,
+            Self::UnprovenToken => 15,
+            Self::UnsupportedToken => 16,
+            Self::WrongAudience => 17,
+            Self::WrongIssuer => 18,
+            Self::ClaimMismatch => 19,
+            Self::CrossSite => 20,
+            Self::Excluded => 21,
+            Self::MissingCertificate => 22,
+            Self::MissingRole => 23,
+            Self::MissingScope(_) => 24,
+            Self::OriginNotAllowed => 25,
+            Self::NoRoute => 26,
+            Self::MethodNotAllowed(_) => 27,
+            Self::BodyTooLarge => 28,
+            Self::TargetTooLong => 29,
+            Self::HeadersTooLarge => 30,
+            Self::KeysUnavailable => 31,
+            Self::StandingUnknown => 32,
         }
     }
 
@@ -190,17 +202,20 @@ impl Denial {
             | Self::BadSignature
             | Self::Expired
             | Self::LifetimeTooLong
+            | Self::MalformedSession
             | Self::MalformedToken
             | Self::MissingClaim(_)
             | Self::MissingToken
             | Self::NotYetValid
             | Self::Revoked
             | Self::UnknownKey
+            | Self::UnknownSession
             | Self::UnprovenToken
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => StatusCode::UNAUTHORIZED,
             Self::ClaimMismatch
+            | Self::CrossSite
             | Self::Excluded
             | Self::MissingCertificate
             | Self::MissingRole
@@ -220,7 +235,8 @@ impl Denial {
     #[must_use]
     pub fn challenge(&self) -> Challenge {
         match self {
-            Self::MissingToken => Challenge::Bare,
+            // A cookie is none of the credentials that its codes speak of.
+            Self::MissingToken | Self::MalformedSession | Self::UnknownSession => Challenge::Bare,
             Self::DuplicateCredentials => Challenge::InvalidRequest,
             Self::AlgorithmNotAllowed
             | Self::BadSignature
@@ -239,6 +255,7 @@ impl Denial {
             Self::AmbiguousPath
             | Self::MalformedRequest
             | Self::ClaimMismatch
+            | Self::CrossSite
             | Self::Excluded
             | Self::MissingCertificate
             | Self::MissingRole
@@ -261,6 +278,8 @@ impl Denial {
             Self::DuplicateCredentials => "exactly one credential may be sent, in the Authorization field",
             Self::MalformedRequest => "the request is not well formed",
             Self::MissingToken => "a credential is needed",
+            Self::MalformedSession | Self::UnknownSession => "the session has ended, or there is none",
+            Self::CrossSite => "pages of other sites may not send this",
             Self::AlgorithmNotAllowed
             | Self::BadSignature
             | Self::Expired
@@ -299,17 +318,20 @@ impl Denial {
             | Self::BadSignature
             | Self::Expired
             | Self::LifetimeTooLong
+            | Self::MalformedSession
             | Self::MalformedToken
             | Self::MissingClaim(_)
             | Self::MissingToken
             | Self::NotYetValid
             | Self::Revoked
             | Self::UnknownKey
+            | Self::UnknownSession
             | Self::UnprovenToken
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer
             | Self::ClaimMismatch
+            | Self::CrossSite
             | Self::Excluded
             | Self::MissingCertificate
             | Self::MissingRole

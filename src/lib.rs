@@ -28,6 +28,7 @@ pub mod chunked;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod cookie;
 pub mod observe;
 pub mod percent;
 pub mod stream;

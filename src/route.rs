@@ -45,7 +45,15 @@ impl Route {
     pub fn issuers(&self) -> impl Iterator<Item = usize> {
         self.auth.iter().filter_map(|proof| match proof {
             Proof::Issuer(place) => Some(*place),
-            Proof::Certificate(_) => None,
+            Proof::Certificate(_) | Proof::Session(_) => None,
+        })
+    }
+
+    /// The kinds of sessions that are taken here, by their place.
+    pub fn sessions(&self) -> impl Iterator<Item = usize> {
+        self.auth.iter().filter_map(|proof| match proof {
+            Proof::Session(place) => Some(*place),
+            Proof::Issuer(_) | Proof::Certificate(_) => None,
         })
     }
 }
@@ -57,6 +65,8 @@ pub enum Proof {
     Issuer(usize),
     /// By a certificate that authorities have signed.
     Certificate(usize),
+    /// By the cookie of a session.
+    Session(usize),
 }
 
 impl Proof {
@@ -65,7 +75,7 @@ impl Proof {
     pub const fn is_certificate(self) -> bool {
         match self {
             Self::Certificate(_) => true,
-            Self::Issuer(_) => false,
+            Self::Issuer(_) | Self::Session(_) => false,
         }
     }
 }
@@ -284,6 +294,18 @@ pub struct RevocationPolicy {
     pub mode: RevocationMode,
     /// What happens when it does not say.
     pub when_unavailable: WhenUnavailable,
+}
+
+impl RevocationPolicy {
+    /// The same for what has to be asked, and is not let through in doubt.
+    #[must_use]
+    pub const fn strict(self) -> Self {
+        let mode = match self.mode {
+            RevocationMode::Lookup => RevocationMode::Lookup,
+            RevocationMode::Tracked | RevocationMode::Off => RevocationMode::Tracked,
+        };
+        Self { mode, when_unavailable: WhenUnavailable::Deny }
+    }
 }
 
 /// When the store is asked for a token's standing.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
-# Installs what the tests need beside Rust: redis-server, a Python with PyJWT and grpcio, valgrind, curl, root certificates.
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT and grpcio, a Node with express-session,
+# valgrind, curl, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,6 +23,7 @@ command -v cc >/dev/null || missing+=(build-essential)
 command -v prlimit >/dev/null || missing+=(util-linux)
 command -v valgrind >/dev/null || missing+=(valgrind)
 command -v curl >/dev/null || missing+=(curl)
+command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing: ${missing[*]}"
@@ -37,6 +39,11 @@ python="target/test-python"
 if ! "$python/bin/python3" -c 'import jwt, cryptography, grpc' 2>/dev/null; then
     python3 -m venv "$python"
     "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3' 'grpcio>=1.60,<2'
+fi
+
+# Sessions that another library writes.
+if [ ! -d target/test-node/node_modules/connect-redis ]; then
+    npm install --prefix target/test-node --no-audit --no-fund --silent express@4 express-session@1 connect-redis@7 redis@4
 fi
 
 step() {

@@ -170,7 +170,7 @@ impl Subject {
             limits: compiled.limits,
             now,
             head: request.into_parts().0,
-            plan: HeaderPlan::new(names.iter(), false),
+            plan: HeaderPlan::new(names.iter(), false, Vec::new()),
             request_id: HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
             peer: Peer::new([192, 0, 2, 7].into(), &[], false),
             asker: gateway.authenticator.store().map_or(Asker::None, |store| store.asker().0),

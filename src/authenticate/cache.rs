@@ -52,6 +52,11 @@ impl IdentityCache {
         self.0.insert(token.into(), caller);
     }
 
+    /// Takes one out.
+    pub(super) fn forget(&self, text: &str) {
+        let _before = self.0.remove(text);
+    }
+
     /// How many tokens it holds.
     #[must_use]
     pub fn len(&self) -> usize {

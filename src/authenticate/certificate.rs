@@ -77,6 +77,7 @@ impl ClientCertificates {
             expires_at: certificate.not_after.saturating_add(1),
             claims: claims(certificate, owner),
             bound: Bound::Free,
+            record: None,
         })
     }
 }

@@ -38,6 +38,12 @@ impl Claims {
         Self(members)
     }
 
+    /// Its members.
+    #[must_use]
+    pub fn into_members(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// The claim at a path; `null` counts as absent.
     #[must_use]
     pub fn at(&self, path: &ClaimPath) -> Option<&Value> {

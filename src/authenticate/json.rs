@@ -21,6 +21,15 @@ pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
+/// Reads one strict value, to the last byte.
+///
+/// # Errors
+/// `None` for anything that is not strict JSON.
+#[must_use]
+pub fn value(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Strict>(bytes).ok().map(|strict| strict.0)
+}
+
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

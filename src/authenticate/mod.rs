@@ -3,7 +3,8 @@
 //! On a public route nobody asks: the caller is anonymous, no credential is looked at, no store is
 //! waited for. Elsewhere, in this order:
 //!
-//! 1. Exactly one bearer credential (`bearer`); where none is sent, the certificate of the connection (`certificate`).
+//! 1. Exactly one bearer credential (`bearer`), or the cookie of a session (`session`), not both; where neither is
+//!    sent, the certificate of the connection (`certificate`).
 //! 2. Verified before and its key still in use (`cache`), or verified now (`token`, `issuer`).
 //! 3. Who vouches for it is one that this route takes; where it is bound to a certificate, that is the one shown.
 //! 4. Still in its time.
@@ -22,6 +23,7 @@ pub mod issuer;
 pub mod json;
 pub mod keys;
 mod proven;
+pub mod session;
 pub mod token;
 mod vouch;
 
@@ -37,19 +39,24 @@ use self::headers::IdentityHeader;
 pub use self::identity::{Caller, Identity};
 use self::issuer::Issuer;
 use self::proven::{Bound, Memory, Proven};
+use self::session::Sessions;
 use self::token::UnverifiedToken;
 use crate::admit::Admitted;
 use crate::certificate::ClientCertificate;
 use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::route::{Proof, RevocationPolicy, Route, Rule};
-use crate::store::{Asker, KeyPatterns, Store};
+use crate::store::{Asker, KeyPatterns, Store, StoreError};
+
+/// How often the record of a session is read for one request that finds it changing.
+const READINGS: usize = 3;
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: Vec<Issuer>,
     certificates: Vec<ClientCertificates>,
+    sessions: Vec<Sessions>,
     memory: Memory,
     store: Option<Arc<Store>>,
     tokens: IdentityCache,
@@ -61,7 +68,7 @@ impl Authenticator {
     /// An authenticator that remembers nobody yet.
     #[must_use]
     pub fn new(
-        (issuers, certificates): (Vec<Issuer>, Vec<ClientCertificates>),
+        (issuers, certificates, sessions): (Vec<Issuer>, Vec<ClientCertificates>, Vec<Sessions>),
         headers: Vec<IdentityHeader>,
         asked: Vec<ClaimPath>,
         patterns: KeyPatterns,
@@ -69,7 +76,7 @@ impl Authenticator {
     ) -> Self {
         let memory = Memory { headers, asked, patterns };
         let (tokens, known_certificates) = (IdentityCache::of_tokens(), IdentityCache::of_certificates());
-        Self { issuers, certificates, memory, store, tokens, known_certificates }
+        Self { issuers, certificates, sessions, memory, store, tokens, known_certificates }
     }
 
     /// Who is calling, at `now`.
@@ -87,10 +94,15 @@ impl Authenticator {
         if matches!(route.rule, Rule::Public) {
             return Ok(Caller::Anonymous);
         }
-        let identity = match Bearer::of(request) {
-            Ok(bearer) => self.of_token(bearer, route, now.unix)?,
-            Err(Denial::MissingToken) => self.of_certificate(certificate, route, now.unix)?,
-            Err(denial) => return Err(denial),
+        let identity = match (Bearer::of(request), self.cookie(route, request)?) {
+            (Ok(_), Some(_)) => return Err(Denial::DuplicateCredentials),
+            (Ok(bearer), None) => self.of_token(bearer, route, now.unix)?,
+            (Err(Denial::MissingToken), Some(cookie)) => {
+                cookie.sessions.check_origin(request)?;
+                return self.of_session(&cookie, route.revocation, now, store).await.map(Caller::Known);
+            }
+            (Err(Denial::MissingToken), None) => self.of_certificate(certificate, route, now.unix)?,
+            (Err(denial), _) => return Err(denial),
         };
         if !route.auth.contains(&identity.vouch.proof) {
             // Where no token is taken it makes no difference which one it is (RFC 6750 §3.1).
@@ -139,12 +151,18 @@ impl Authenticator {
         &self.certificates
     }
 
+    /// The names of the cookies that are credentials.
+    pub fn cookies(&self) -> impl Iterator<Item = &str> {
+        self.sessions.iter().map(|sessions| &*sessions.cookie)
+    }
+
     /// What the configuration calls a way of proving identity.
     #[must_use]
     pub fn name(&self, proof: Proof) -> Option<&Arc<str>> {
         match proof {
             Proof::Issuer(place) => self.issuers.get(place).map(|issuer| &issuer.name),
             Proof::Certificate(place) => self.certificates.get(place).map(|trusted| &trusted.authority.name),
+            Proof::Session(place) => self.sessions.get(place).map(|sessions| &sessions.name),
         }
     }
 
@@ -185,7 +203,7 @@ impl Authenticator {
             .ok_or(Denial::WrongIssuer)?;
         let verified = issuer.verify(token, now)?;
         let bound = Bound::of(&verified.claims);
-        let identity = Arc::new(self.memory.identity(Proven {
+        let proven = Proven {
             proof: Proof::Issuer(place),
             issuer: &issuer.issuer,
             roles: &issuer.roles,
@@ -196,7 +214,9 @@ impl Authenticator {
             expires_at: verified.expires_at,
             claims: verified.claims,
             bound,
-        })?);
+            record: None,
+        };
+        let identity = Arc::new(self.memory.identity(proven, None)?);
         self.tokens.keep(bearer.as_str(), Arc::clone(&identity));
         Ok(identity)
     }
@@ -210,10 +230,10 @@ impl Authenticator {
     ) -> Result<Arc<Identity>, Denial> {
         let taken = route.auth.iter().filter_map(|proof| match proof {
             Proof::Certificate(place) => self.certificates.get(*place).map(|trusted| (*place, trusted)),
-            Proof::Issuer(_) => None,
+            Proof::Issuer(_) | Proof::Session(_) => None,
         });
-        let nothing =
-            || if route.issuers().next().is_some() { Denial::MissingToken } else { Denial::MissingCertificate };
+        let is_alone = route.auth.iter().all(|proof| proof.is_certificate());
+        let nothing = || if is_alone { Denial::MissingCertificate } else { Denial::MissingToken };
         let shown = certificate.and_then(|shown| {
             let (place, trusted) = taken.into_iter().find(|(_, trusted)| trusted.authority == shown.authority)?;
             Some((place, trusted, shown))
@@ -224,8 +244,87 @@ impl Authenticator {
         if let Some(known) = self.known_certificates.find(&name) {
             return Ok(known);
         }
-        let identity = Arc::new(self.memory.identity(trusted.prove(place, shown, now)?)?);
+        let identity = Arc::new(self.memory.identity(trusted.prove(place, shown, now)?, None)?);
         self.known_certificates.keep(&name, Arc::clone(&identity));
         Ok(identity)
     }
+
+    /// The cookie of a session that the route takes, if one is sent.
+    fn cookie<'r>(&'r self, route: &Route, request: &'r Parts) -> Result<Option<Cookie<'r>>, Denial> {
+        let mut found = None;
+        for place in route.sessions() {
+            let Some(sessions) = self.sessions.get(place) else { continue };
+            if let Some(value) = sessions.value(&request.headers)? {
+                if found.is_some() {
+                    return Err(Denial::DuplicateCredentials);
+                }
+                found = Some(Cookie { place, sessions, value });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Who a cookie is of, by what the store says now.
+    async fn of_session(
+        &self,
+        cookie: &Cookie<'_>,
+        policy: RevocationPolicy,
+        now: Moment,
+        store: &Asker,
+    ) -> Result<Arc<Identity>, Denial> {
+        let known = &cookie.sessions.known;
+        if let Some(identity) = known.find(cookie.value) {
+            let is_over = identity.vouch.life.as_ref().is_some_and(|life| life.is_over(now));
+            match identity.vouch.check(policy, now, store).await {
+                Ok(()) if !is_over => return Self::used(identity, now, store).await,
+                // Its record is gone, or another one, or lives on: it is read again.
+                Ok(()) | Err(Denial::Revoked) => known.forget(cookie.value),
+                Err(denial) => return Err(denial),
+            }
+        }
+        let key = cookie.sessions.record_key(cookie.value)?;
+        let mut seen = None;
+        for _ in 0..READINGS {
+            let record = match store.record(&key, cookie.sessions.form).await {
+                Ok(record) => record.ok_or(Denial::UnknownSession)?,
+                Err(StoreError::Refused(code)) if code == "WRONGTYPE" => return Err(Denial::MalformedSession),
+                Err(_) => return Err(Denial::StandingUnknown),
+            };
+            let fingerprint = record.value.fingerprint();
+            let (proven, life) = cookie.sessions.prove(cookie.place, (Arc::clone(&key), record), now)?;
+            let identity = Arc::new(self.memory.identity(proven, Some(life))?);
+            match identity.vouch.check(policy, now, store).await {
+                Ok(()) => {
+                    known.keep(cookie.value, Arc::clone(&identity));
+                    return Self::used(identity, now, store).await;
+                }
+                // Either it was taken back, or it changed while it was read.
+                Err(Denial::Revoked) if seen != Some(fingerprint) => seen = Some(fingerprint),
+                Err(denial) => return Err(denial),
+            }
+        }
+        // It changes faster than it can be read.
+        Err(Denial::StandingUnknown)
+    }
+
+    /// Has a session that is used live on, now and then.
+    async fn used(identity: Arc<Identity>, now: Moment, store: &Asker) -> Result<Arc<Identity>, Denial> {
+        let Some(life) = &identity.vouch.life else { return Ok(identity) };
+        if let Some((key, time)) = life.due(now, identity.vouch.expires_at) {
+            match store.touch(key, time).await {
+                Ok(true) => life.lives_on(now, time),
+                Ok(false) => return Err(Denial::UnknownSession),
+                // It lives for a while yet; the next request tries again in a moment.
+                Err(error) => tracing::debug!(%error, "a session is used and cannot be told to live on"),
+            }
+        }
+        Ok(identity)
+    }
+}
+
+/// The cookie of a session.
+struct Cookie<'r> {
+    place: usize,
+    sessions: &'r Sessions,
+    value: &'r str,
 }

@@ -8,11 +8,12 @@ use super::Identity;
 use super::claims::{ClaimPath, Claims};
 use super::headers::{self, IdentityHeader};
 use super::keys::Key;
+use super::session::Life;
 use super::vouch::Vouch;
 use crate::certificate::ClientCertificate;
 use crate::denial::Denial;
 use crate::route::Proof;
-use crate::store::{KeyPatterns, Slot, StandingKeys};
+use crate::store::{KeyPatterns, RecordKey, Slot, StandingKeys};
 
 /// What a credential has proved.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(super) struct Proven<'i> {
     pub(super) claims: Claims,
     /// Whose hands it has to come from.
     pub(super) bound: Bound,
+    /// The record that it stands on.
+    pub(super) record: Option<RecordKey>,
 }
 
 /// Whether a token is good in the hands of its owner alone (`cnf`, RFC 7800).
@@ -92,7 +95,7 @@ impl Memory {
     ///
     /// # Errors
     /// `MalformedToken` where a claim has the wrong type, or cannot be told to an upstream.
-    pub(super) fn identity(&self, proven: Proven<'_>) -> Result<Identity, Denial> {
+    pub(super) fn identity(&self, proven: Proven<'_>, life: Option<Life>) -> Result<Identity, Denial> {
         let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
         let roles = owned(proven.claims.texts(proven.roles)?);
         let scopes = proven.claims.texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
@@ -115,12 +118,13 @@ impl Memory {
             weight: 1024 + claims.weight() + (texts + fields + standing_keys.len() * 192) as u64,
             standing_keys,
             slot: Slot::default(),
+            life,
         };
         Ok(Identity::new(proven.subject, roles, scopes, claims, headers, vouch))
     }
 
     fn standing_keys(&self, proven: &Proven<'_>) -> Result<StandingKeys, Denial> {
-        let mut keys = StandingKeys::default();
+        let mut keys = StandingKeys { record: proven.record.clone(), ..StandingKeys::default() };
         for (pattern, claim) in [(&self.patterns.jti, "jti"), (&self.patterns.sid, "sid")] {
             if let (Some(pattern), Some(value)) = (pattern, proven.claims.text(claim)?) {
                 keys.present.push(pattern.key(value, proven.issuer).into());

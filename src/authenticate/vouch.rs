@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::keys::Key;
 use super::proven::Bound;
+use super::session::Life;
 use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::route::{Proof, RevocationMode, RevocationPolicy, WhenUnavailable};
@@ -27,6 +28,8 @@ pub struct Vouch {
     pub(super) standing_keys: Arc<StandingKeys>,
     /// What the store said of them; leaves with the token.
     pub(super) slot: Slot,
+    /// How long it lives, where it is a session.
+    pub(super) life: Option<Life>,
     /// About how many bytes of memory the identity takes.
     pub(super) weight: u64,
 }
@@ -48,23 +51,15 @@ impl Vouch {
         if now.unix >= self.expires_at {
             return Err(Denial::Expired);
         }
+        let policy = if self.life.is_some() { policy.strict() } else { policy };
         if policy.mode == RevocationMode::Off {
             return Ok(());
         }
-        // A token that the configured keys cannot name could never be taken back.
-        if self.needs_jti && !self.has_jti {
-            return Err(Denial::MissingClaim("jti".into()));
-        }
-        // Without it nobody knows how long its revocation has to live, nor whether it was before a logout.
-        if !self.has_iat {
-            return Err(Denial::MissingClaim("iat".into()));
-        }
-        if self.standing_keys.is_empty() {
-            if self.proof.is_certificate() {
-                // Lists of its authorities take it back.
-                return Ok(());
-            }
-            return Err(Denial::MissingClaim("sid".into()));
+        match self.proof {
+            Proof::Issuer(_) => self.can_be_taken_back()?,
+            // Lists of its authorities take it back.
+            Proof::Certificate(_) if self.standing_keys.is_empty() => return Ok(()),
+            Proof::Certificate(_) | Proof::Session(_) => {}
         }
         let standing = match policy.mode {
             RevocationMode::Off => return Ok(()),
@@ -76,6 +71,19 @@ impl Vouch {
             (Standing::Revoked, _) => Err(Denial::Revoked),
             (Standing::Unknown, WhenUnavailable::Deny) => Err(Denial::StandingUnknown),
         }
+    }
+
+    /// A token that the configured keys cannot name could never be taken back.
+    fn can_be_taken_back(&self) -> Result<(), Denial> {
+        if self.needs_jti && !self.has_jti {
+            return Err(Denial::MissingClaim("jti".into()));
+        }
+        // Without it nobody knows how long its revocation has to live, nor whether it was before a logout.
+        if !self.has_iat {
+            return Err(Denial::MissingClaim("iat".into()));
+        }
+        let is_named = !self.standing_keys.is_empty();
+        is_named.then_some(()).ok_or_else(|| Denial::MissingClaim("sid".into()))
     }
 
     /// A vouch of nobody, for tests of what comes after.
@@ -91,6 +99,7 @@ impl Vouch {
             needs_jti: false,
             standing_keys: Arc::default(),
             slot: Slot::default(),
+            life: None,
             weight: 0,
         }
     }

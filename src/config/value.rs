@@ -343,6 +343,28 @@ words!(crate::accept::tls::ClientAuth:
     "required" => Self::Required,
 );
 
+/// How a cookie's value holds a session's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// It is the id.
+    Plain,
+    /// It is the id in base64.
+    Base64,
+    /// It is the id with a signature of express-session.
+    Express,
+}
+
+words!(Encoding:
+    "plain" => Self::Plain,
+    "base64" => Self::Base64,
+    "express" => Self::Express,
+);
+
+words!(crate::store::RecordForm:
+    "json" => Self::Text,
+    "hash" => Self::Hash,
+);
+
 words!(crate::authenticate::certificate::Subject:
     "dn" => Self::Dn,
     "cn" => Self::CommonName,

@@ -7,7 +7,7 @@
 //! 2. What only a gateway may say goes, in every case and with any sign in place of `-`: identity
 //!    headers, `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, path and method overrides. Of a trusted
 //!    proxy the forwarding fields stay.
-//! 3. `Authorization` goes, unless `forward_token`.
+//! 3. `Authorization` goes, unless `forward_token`; so do the cookies of sessions, unless `forward_cookie`.
 //! 4. Ours are set: identity, forwarding, request id, trace.
 //!
 //! Sources: RFC 9110 §7.6, RFC 7239, DESIGN §4.
@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::trace;
 use crate::accept::Peer;
 use crate::authenticate::Caller;
+use crate::cookie::{self, Kept};
 use crate::route::Protocol;
 
 /// Fields that would make an upstream act on another path or method than the one that was judged
@@ -54,6 +55,8 @@ pub struct HeaderPlan {
     /// names are told apart by that alone.
     reserved: Vec<Vec<String>>,
     forward_token: bool,
+    /// Cookies that are credentials here, and go no further.
+    cookies: Vec<Box<str>>,
 }
 
 /// What the head of one request upstream is made of.
@@ -89,7 +92,11 @@ pub enum BodyFraming {
 impl HeaderPlan {
     /// A plan that keeps `identity` headers for the gateway alone.
     #[must_use]
-    pub fn new<'n>(identity: impl Iterator<Item = &'n HeaderName>, forward_token: bool) -> Self {
+    pub fn new<'n>(
+        identity: impl Iterator<Item = &'n HeaderName>,
+        forward_token: bool,
+        cookies: Vec<Box<str>>,
+    ) -> Self {
         let names = identity.map(HeaderName::as_str).chain(OVERRIDES);
         let mut reserved = Vec::<Vec<String>>::new();
         for name in names.map(fold) {
@@ -100,7 +107,7 @@ impl HeaderPlan {
                 same.push(name);
             }
         }
-        Self { reserved, forward_token }
+        Self { reserved, forward_token, cookies }
     }
 
     /// The head of the request to the upstream, to the empty line.
@@ -111,9 +118,18 @@ impl HeaderPlan {
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
         let named: SmallVec<[HeaderName; 4]> = head.headers.get_all(CONNECTION).iter().flat_map(named_by).collect();
         for (name, value) in &head.headers {
-            if self.goes_on(name.as_str(), peer.is_trusted) && !named.contains(name) {
-                field(&mut out, name.as_str(), value.as_bytes());
+            if !self.goes_on(name.as_str(), peer.is_trusted) || named.contains(name) {
+                continue;
             }
+            if name == COOKIE && !self.cookies.is_empty() {
+                match cookie::without(value.as_bytes(), &self.cookies) {
+                    Kept::All => field(&mut out, name.as_str(), value.as_bytes()),
+                    Kept::Some(kept) => field(&mut out, name.as_str(), &kept),
+                    Kept::Nothing => {}
+                }
+                continue;
+            }
+            field(&mut out, name.as_str(), value.as_bytes());
         }
         if let Caller::Known(identity) = caller {
             for (name, value) in identity.headers() {

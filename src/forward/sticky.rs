@@ -8,8 +8,9 @@
 //!
 //! It is for caches and sockets of services, not for safety: a client picks its own value.
 
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
+
+use crate::cookie;
 
 /// What of a request decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +27,7 @@ impl Sticky {
     pub fn key(&self, headers: &HeaderMap) -> Option<Key> {
         let value = match self {
             Self::Header(name) => only(headers.get_all(name).iter().map(http::HeaderValue::as_bytes)),
-            Self::Cookie(name) => only(headers.get_all(COOKIE).iter().flat_map(|field| {
-                field.as_bytes().split(|byte| *byte == b';').filter_map(|pair| {
-                    let (own, value) = pair.trim_ascii().split_at_checked(name.len())?;
-                    value.strip_prefix(b"=").filter(|_| own == name.as_bytes())
-                })
-            })),
+            Self::Cookie(name) => only(cookie::values(headers, name)),
         };
         value.filter(|value| !value.is_empty()).map(|value| Key(hash(SEED, value)))
     }

@@ -25,7 +25,8 @@ use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, ReadableTable, St
 use tokio::sync::oneshot;
 
 use super::{
-    Entry, KeyPattern, Mark, Page, Slot, Standing, StandingKeys, StoreError, judge_not_before, page, strengthened,
+    Entry, KeyPattern, Mark, Page, Record, RecordForm, Slot, Standing, StandingKeys, StoreError, judge_not_before,
+    judge_text, page, read_record, strengthened,
 };
 use crate::clock;
 
@@ -70,9 +71,18 @@ struct Shared {
 
 struct Write {
     key: String,
-    mark: Mark,
-    expires_at: u64,
-    done: oneshot::Sender<Result<(), StoreError>>,
+    what: What,
+    /// What is told when it is on the disk: whether the entry is there.
+    done: oneshot::Sender<Result<bool, StoreError>>,
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy)]
+enum What {
+    /// It is written, or strengthened, until this time.
+    Mark(Mark, u64),
+    /// It lives until this time, if it is there.
+    Touch(u64),
 }
 
 impl std::fmt::Debug for File {
@@ -137,6 +147,10 @@ impl File {
                 standing = standing.worse(judge_not_before(&value, keys.issued_at));
             }
         }
+        if let Some(record) = &keys.record {
+            let there = live(&entries, &record.name, now).ok()?;
+            standing = standing.worse(judge_text(record, there.as_ref().map(|(value, _)| &**value)));
+        }
         Some(standing)
     }
 
@@ -163,11 +177,27 @@ impl File {
         Ok(page(live.map(|(key, _)| key.value().to_owned()).filter(|key| pattern.gives(key))))
     }
 
+    /// Reads the record of a session.
+    pub(super) fn record(&self, key: &str, form: RecordForm) -> Result<Option<Record>, StoreError> {
+        let Some(Entry { value, remaining }) = self.read(key)? else { return Ok(None) };
+        let odd = || StoreError::Refused("WRONGTYPE".to_owned());
+        Ok(Some(Record { value: read_record(&value, form).ok_or_else(odd)?, remaining }))
+    }
+
     /// Writes one entry, or strengthens the one that is there; it is on the disk when this returns.
     pub(super) async fn mark(&self, key: &str, mark: Mark, expires_at: u64) -> Result<(), StoreError> {
+        self.write(key, What::Mark(mark, expires_at)).await.map(drop)
+    }
+
+    /// Has an entry live for so many milliseconds from now on; whether it is there.
+    pub(super) async fn touch(&self, key: &str, life: u64) -> Result<bool, StoreError> {
+        let until = clock::unix_millis(clock::wall()).saturating_add(life);
+        self.write(key, What::Touch(until)).await
+    }
+
+    async fn write(&self, key: &str, what: What) -> Result<bool, StoreError> {
         let (done, wait) = oneshot::channel();
-        let write = Write { key: key.to_owned(), mark, expires_at, done };
-        self.writes.try_send(write).map_err(|_| StoreError::Away)?;
+        self.writes.try_send(Write { key: key.to_owned(), what, done }).map_err(|_| StoreError::Away)?;
         wait.await.unwrap_or(Err(StoreError::Away))
     }
 }
@@ -216,9 +246,11 @@ impl Writer {
             if let Err(error) = &wrote {
                 tracing::error!(path = %self.path.display(), %error, "the store failed: tokens get 503 until it is opened anew");
             }
+            let mut there = wrote.as_ref().map(|there| there.iter()).unwrap_or_default();
             for write in writes {
+                let is_there = there.next().copied().unwrap_or_default();
                 // Who has gone away does not want to know.
-                let _gone = write.done.send(wrote.clone());
+                let _gone = write.done.send(wrote.as_ref().map(|_| is_there).map_err(Clone::clone));
             }
             if wrote.is_err() && !self.reopen() {
                 return;
@@ -273,12 +305,14 @@ fn told(path: &Path, error: &redb::Error) -> String {
     format!("store: `{path}` cannot be opened: {error}; `store.url` names another place: `file:/var/lib/...`")
 }
 
-/// One transaction: all of `writes`, and some entries that are over by `now` leave.
-fn write(database: &Database, writes: &[Write], now: u64) -> Result<(), redb::Error> {
+/// One transaction: all of `writes`, and some entries that are over by `now` leave. Which of the entries are there
+/// after it.
+fn write(database: &Database, writes: &[Write], now: u64) -> Result<Vec<bool>, redb::Error> {
     let mut transaction = database.begin_write()?;
     // A file of any size is ready at once after a crash.
     transaction.set_quick_repair(true);
     let mut is_changed = !writes.is_empty();
+    let mut all_there = Vec::with_capacity(writes.len());
     {
         let mut entries = transaction.open_table(ENTRIES)?;
         let mut ends = transaction.open_table(ENDS)?;
@@ -287,11 +321,17 @@ fn write(database: &Database, writes: &[Write], now: u64) -> Result<(), redb::Er
                 let (value, ends) = found.value();
                 (value.to_owned(), ends)
             });
+            let alive = there.as_ref().filter(|(_, ends)| *ends > now).map(|(value, ends)| (&**value, *ends));
+            all_there.push(alive.is_some() || matches!(write.what, What::Mark(..)));
+            let (value, end) = match (write.what, alive) {
+                (What::Mark(mark, expires_at), _) => strengthened(alive, mark, expires_at),
+                (What::Touch(until), Some((value, _))) => (value.to_owned(), until),
+                // What is over leaves with the others.
+                (What::Touch(_), None) => continue,
+            };
             if let Some((_, old)) = &there {
                 ends.remove((*old, &*write.key))?;
             }
-            let alive = there.as_ref().filter(|(_, ends)| *ends > now).map(|(value, ends)| (&**value, *ends));
-            let (value, end) = strengthened(alive, write.mark, write.expires_at);
             entries.insert(&*write.key, (&*value, end))?;
             ends.insert((end, &*write.key), ())?;
         }
@@ -307,8 +347,10 @@ fn write(database: &Database, writes: &[Write], now: u64) -> Result<(), redb::Er
             entries.remove(&*key)?;
         }
     }
-    if !is_changed {
-        return Ok(transaction.abort()?);
+    if is_changed {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
     }
-    Ok(transaction.commit()?)
+    Ok(all_there)
 }

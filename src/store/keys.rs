@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::record::RecordKey;
+
 /// What a revocation names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -203,11 +205,12 @@ impl KeyPatterns {
             present: self.jti.iter().chain(&self.sid).map(key).collect(),
             times: self.sub.iter().chain(&self.iss).chain(&self.all).map(key).collect(),
             issued_at: i64::MAX,
+            record: None,
         }
     }
 }
 
-/// All that the store has to be asked about one token; made once, when the token is verified.
+/// All that the store has to be asked about one credential; made once, when that is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StandingKeys {
     /// Keys whose presence, with any value of any type, kills the token.
@@ -216,28 +219,36 @@ pub struct StandingKeys {
     pub times: Vec<Arc<str>>,
     /// The token's `iat` in whole seconds, rounded down.
     pub issued_at: i64,
+    /// The record that has to be there, as it was: of a session, not of a token.
+    pub record: Option<RecordKey>,
 }
 
 impl StandingKeys {
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.present.len() + self.times.len()
+        self.present.len() + self.times.len() + usize::from(self.record.is_some())
+    }
+
+    /// The name of every key.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.present.iter().chain(&self.times).chain(self.record.iter().map(|record| &record.name))
     }
 
     /// Each key by itself.
     pub fn each(&self) -> impl Iterator<Item = Self> {
         let issued_at = self.issued_at;
-        let present =
-            self.present.iter().map(move |key| Self { present: vec![Arc::clone(key)], times: Vec::new(), issued_at });
-        let time = move |key| Self { present: Vec::new(), times: vec![Arc::clone(key)], issued_at };
-        present.chain(self.times.iter().map(time))
+        let none = move || Self { issued_at, ..Self::default() };
+        let present = self.present.iter().map(move |key| Self { present: vec![Arc::clone(key)], ..none() });
+        let times = self.times.iter().map(move |key| Self { times: vec![Arc::clone(key)], ..none() });
+        let record = self.record.iter().map(move |record| Self { record: Some(record.clone()), ..none() });
+        present.chain(times).chain(record)
     }
 
     /// Whether there is nothing to ask.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.present.is_empty() && self.times.is_empty()
+        self.present.is_empty() && self.times.is_empty() && self.record.is_none()
     }
 }
 

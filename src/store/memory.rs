@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Entry, KeyPattern, Mark, Page, Standing, StandingKeys, judge_not_before, page, strengthened};
+use super::{
+    Entry, KeyPattern, Mark, Page, Record, RecordForm, Standing, StandingKeys, judge_not_before, judge_text, page,
+    read_record, strengthened,
+};
 use crate::clock;
 
 /// Expired entries are looked for after this many writes.
@@ -40,7 +43,25 @@ impl Memory {
         }
         let times = keys.times.iter().filter_map(|key| entries.live(key, now));
         let judged = times.map(|stored| judge_not_before(&stored.value, keys.issued_at));
-        judged.fold(Standing::Clear, Standing::worse)
+        let record = keys
+            .record
+            .as_ref()
+            .map(|record| judge_text(record, entries.live(&record.name, now).map(|stored| &*stored.value)));
+        judged.chain(record).fold(Standing::Clear, Standing::worse)
+    }
+
+    /// Reads the record of a session.
+    pub(super) fn record(&self, key: &str, form: RecordForm) -> Option<Record> {
+        let Entry { value, remaining } = self.read(key)?;
+        Some(Record { value: read_record(&value, form)?, remaining })
+    }
+
+    /// Has an entry live for so many milliseconds from now on; whether it is there.
+    pub(super) fn touch(&self, key: &str, life: u64) -> bool {
+        let now = clock::unix_millis(clock::wall());
+        let mut entries = self.write_lock();
+        let there = entries.by_key.get_mut(key).filter(|stored| stored.expires_at > now);
+        there.map(|stored| stored.expires_at = now.saturating_add(life)).is_some()
     }
 
     /// Writes one entry, or strengthens the one that is there.

@@ -10,6 +10,7 @@
 mod file;
 pub mod keys;
 mod memory;
+pub mod record;
 mod redis;
 mod slot;
 
@@ -20,6 +21,7 @@ use std::time::Instant;
 pub use self::file::{File, Writer};
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, StandingKeys};
 pub use self::memory::Memory;
+pub use self::record::{Fingerprint, Found, Record, RecordForm, RecordKey, RecordValue};
 pub use self::redis::{Driver, Lease, LeaseKeys, Link, RedisUrl, Tracker, Tracking, TrackingNumbers};
 pub use self::slot::Slot;
 
@@ -108,6 +110,34 @@ impl Asker {
                     None => link.standing(keys).await,
                 }
             }
+        }
+    }
+}
+
+impl Asker {
+    /// Reads the record of a session.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn record(&self, key: &str, form: RecordForm) -> Result<Option<Record>, StoreError> {
+        match self {
+            Self::None => Err(StoreError::Away),
+            Self::Memory(memory) => Ok(memory.record(key, form)),
+            Self::File(file) => file.record(key, form),
+            Self::Redis(link) => link.record(key, form).await,
+        }
+    }
+
+    /// Has a record live for so many milliseconds from now on; whether it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn touch(&self, key: &str, life: u64) -> Result<bool, StoreError> {
+        match self {
+            Self::None => Err(StoreError::Away),
+            Self::Memory(memory) => Ok(memory.touch(key, life)),
+            Self::File(file) => file.touch(key, life).await,
+            Self::Redis(link) => link.touch(key, life).await,
         }
     }
 }
@@ -347,6 +377,24 @@ fn judge_not_before(value: &str, issued_at: i64) -> Standing {
         Ok(t) if issued_at <= t => Standing::Revoked,
         Ok(_) => Standing::Clear,
         Err(_) => Standing::Unknown,
+    }
+}
+
+/// What a record of an embedded store says.
+fn judge_text(key: &RecordKey, there: Option<&str>) -> Standing {
+    let Some(text) = there else { return key.judge(Found::Nothing) };
+    let value = read_record(text, key.form);
+    key.judge(value.as_ref().map_or(Found::Unreadable, Found::Value))
+}
+
+/// A record of an embedded store, whose values are text: a hash is a JSON object of texts there.
+fn read_record(value: &str, form: RecordForm) -> Option<RecordValue> {
+    match form {
+        RecordForm::Text => Some(RecordValue::Text(value.as_bytes().to_vec())),
+        RecordForm::Hash => {
+            let fields: std::collections::BTreeMap<String, String> = serde_json::from_str(value).ok()?;
+            Some(RecordValue::hash(fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect()))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use bearward::forward::{ForwardError, Phase};
 use serde_json::json;
 
 use crate::support::gateway::{ROUTES, customer, get, token, with_store};
+use crate::support::redis::Redis;
 use crate::support::sign::{self, Claims};
 use crate::support::tls::Authority;
 use crate::support::upstream::deaf;
@@ -183,6 +184,8 @@ struct World {
     whole: Gateway,
     without_store: Gateway,
     without_keys: Gateway,
+    redis: Redis,
+    with_sessions: Gateway,
 }
 
 impl World {
@@ -210,7 +213,21 @@ impl World {
             .replace("issuers:", "client_certificates: { mesh: { ca_file: mesh.pem } }\nissuers:");
         std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
         let whole = Gateway::start_in(folder, &[]);
-        Self { whole, without_store: Gateway::start(&away), without_keys: Gateway::start(&keys), upstream }
+        let redis = Redis::start();
+        let sessions = "sessions: { web: { cookie: { name: SID }, key: \"session:{id}\" } }";
+        let cookies =
+            "  - { id: web, match: { path: \"/web\" }, upstream: echo, auth: [web], access: authenticated }\n";
+        let yaml = with_store(upstream.address, &redis.url(), sessions, &format!("{routes}{cookies}"));
+        let with_sessions = Gateway::start(&yaml);
+        until("it is ready", || with_sessions.admin("GET", "/readyz", "").status == 200);
+        Self {
+            whole,
+            redis,
+            with_sessions,
+            without_store: Gateway::start(&away),
+            without_keys: Gateway::start(&keys),
+            upstream,
+        }
     }
 
     /// The request that is refused for this reason, the gateway that refuses it, and how: the table
@@ -219,6 +236,7 @@ impl World {
         let good = customer();
         let with = |claims: serde_json::Value| get("/me/x", Some(&token(&claims)));
         let headed = |header: &str| get("/me/x", Some(&sign::rsa_as(header, &Claims::of("https://rsa.test").json())));
+        let cookie = |id: &str| get("/web", None).replace("\r\n\r\n", &format!("\r\ncookie: SID={id}\r\n\r\n"));
         let whole = &self.whole;
         let now = crate::support::now();
         match denial {
@@ -234,6 +252,10 @@ impl World {
             }
             Denial::Expired => (whole, with(json!({ "exp": now - 60, "iat": now - 600 })), 401, INVALID_TOKEN),
             Denial::LifetimeTooLong => (whole, with(json!({ "exp": now + 200_000 })), 401, INVALID_TOKEN),
+            Denial::MalformedSession => {
+                self.redis.command(&["SET", "session:odd", "rubbish"]);
+                (&self.with_sessions, cookie("odd"), 401, BARE)
+            }
             Denial::MalformedToken => (whole, get("/me/x", Some("a.b.c")), 401, INVALID_TOKEN),
             Denial::MissingClaim(_) => (whole, with(json!({ "exp": null })), 401, INVALID_TOKEN),
             Denial::MissingToken => (whole, get("/me/x", None), 401, BARE),
@@ -243,6 +265,7 @@ impl World {
                 (whole, with(json!({ "jti": "taken-back" })), 401, INVALID_TOKEN)
             }
             Denial::UnknownKey => (whole, headed(r#"{"alg":"RS256","kid":"rsa-2"}"#), 401, INVALID_TOKEN),
+            Denial::UnknownSession => (&self.with_sessions, cookie("nobody"), 401, BARE),
             Denial::UnprovenToken => (whole, with(json!({ "cnf": { "jkt": "x" } })), 401, INVALID_TOKEN),
             Denial::UnsupportedToken => {
                 (whole, headed(r#"{"alg":"RS256","kid":"rsa-1","crit":["x"],"x":1}"#), 401, INVALID_TOKEN)
@@ -250,6 +273,7 @@ impl World {
             Denial::WrongAudience => (whole, with(json!({ "aud": "elsewhere" })), 401, INVALID_TOKEN),
             Denial::WrongIssuer => (whole, with(json!({ "iss": "https://nobody.test" })), 401, INVALID_TOKEN),
             Denial::ClaimMismatch => (whole, get("/members/lee/orders", Some(&good)), 403, None),
+            Denial::CrossSite => (&self.with_sessions, cookie("nobody").replace("GET", "DELETE"), 403, None),
             Denial::Excluded => (whole, get("/guests", Some(&token(&json!({ "roles": ["guest"] })))), 403, None),
             Denial::MissingCertificate => (whole, get("/mesh", None), 403, None),
             Denial::MissingRole => (whole, get("/orders/1", Some(&token(&json!({})))), 403, None),
@@ -287,17 +311,20 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::BadSignature,
         Denial::Expired,
         Denial::LifetimeTooLong,
+        Denial::MalformedSession,
         Denial::MalformedToken,
         Denial::MissingClaim(name.clone()),
         Denial::MissingToken,
         Denial::NotYetValid,
         Denial::Revoked,
         Denial::UnknownKey,
+        Denial::UnknownSession,
         Denial::UnprovenToken,
         Denial::UnsupportedToken,
         Denial::WrongAudience,
         Denial::WrongIssuer,
         Denial::ClaimMismatch,
+        Denial::CrossSite,
         Denial::Excluded,
         Denial::MissingCertificate,
         Denial::MissingRole,

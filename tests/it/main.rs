@@ -45,6 +45,7 @@ mod reload;
 mod rewriting;
 mod secure;
 mod sentinel;
+mod sessions;
 mod store;
 mod tls;
 mod tokens;

@@ -63,6 +63,7 @@ fn keys(present: &[&str], not_before: Option<(&str, i64)>) -> StandingKeys {
         present: present.iter().map(|&key| key.into()).collect(),
         times: not_before.iter().map(|(key, _)| (*key).into()).collect(),
         issued_at: not_before.map_or(0, |(_, issued_at)| issued_at),
+        record: None,
     }
 }
 
@@ -111,7 +112,7 @@ fn a_time_ends_what_was_issued_at_or_before_it() {
         store.mark("iss:i", Mark::NotBefore(50), in_millis(HOUR)).await.expect("written");
         let several = |issued_at| {
             let times = ["sub:nobody", "iss:i", "all"].map(Arc::from).to_vec();
-            Arc::new(StandingKeys { present: Vec::new(), times, issued_at })
+            Arc::new(StandingKeys { present: Vec::new(), times, issued_at, record: None })
         };
         assert_eq!(asker.standing(&several(51)).await, Standing::Clear);
         assert_eq!(asker.standing(&several(50)).await, Standing::Revoked);

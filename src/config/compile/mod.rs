@@ -10,6 +10,7 @@ mod issuers;
 mod listeners;
 mod rewrite;
 mod routes;
+mod sessions;
 mod store;
 mod trust;
 mod upstreams;
@@ -123,10 +124,15 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let listeners = listeners::compile(config, folder, &authorities, mistakes);
     let issuers = issuers::compile(config, folder, before, &mut background, mistakes);
     let upstreams = upstreams::compile(config, folder, before, mistakes);
+    let sessions = sessions::compile(config, folder, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
     let routes = routes::compile(config, &upstreams, mistakes);
-    let asked = |route: &Route| (!matches!(route.rule, Rule::Public)).then_some(route.revocation.mode);
+    // Of sessions the store is asked in any case.
+    let asked = |route: &Route| {
+        let policy = if route.sessions().next().is_some() { route.revocation.strict() } else { route.revocation };
+        (!matches!(route.rule, Rule::Public)).then_some(policy.mode)
+    };
     let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
     conflicts::check(config, mistakes);
@@ -134,24 +140,20 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     store::needs_keys(config, mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);
-    let max_staleness = &config.revocation.max_staleness;
-    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&**max_staleness) {
-        let mistake = Mistake::at(max_staleness, format!("{:?}", max_staleness.value));
-        mistakes.add(mistake.allowed("from `100ms` to `60s`: a revocation may be that late where Redis is silent"));
-    }
-    let limits = &config.defaults.limits;
-    for limit in [&limits.header_timeout, &limits.keep_alive_timeout, &limits.send_timeout] {
-        upstreams::not_zero(limit, mistakes);
-    }
+    check_times(config, mistakes);
     if !mistakes.is_empty() {
         return None;
     }
-    let plan = HeaderPlan::new(headers.iter().map(|header| &header.name), *config.identity.forward_token);
+    let plan = HeaderPlan::new(
+        headers.iter().map(|header| &header.name),
+        *config.identity.forward_token,
+        sessions::kept_cookies(config),
+    );
     let asked = routes.iter().flat_map(|route| route.rule.claims()).cloned().collect();
     let gateway = Gateway {
         routes: Routes::new(routes, head),
         authenticator: Authenticator::new(
-            (issuers, client_certificates::compile(authorities)),
+            (issuers, client_certificates::compile(authorities), sessions),
             headers,
             asked,
             patterns,
@@ -161,16 +163,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         responder: Responder::new(realm),
         trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
     };
-    let limits = &config.defaults.limits;
-    let limits = Limits {
-        connections: limits.connections.0,
-        // Room for a head that is a little over its limits, so that `admit` can say which one.
-        head: (head.target + head.headers) * 2,
-        header_timeout: *limits.header_timeout,
-        keep_alive_timeout: *limits.keep_alive_timeout,
-        send_timeout: *limits.send_timeout,
-        drain_timeout: *limits.drain_timeout,
-    };
+    let limits = limits(config, head);
     let kept = Kept {
         store,
         keys: gateway.authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
@@ -178,6 +171,31 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     };
     let files = files(config, folder);
     Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background, kept, files })
+}
+
+fn check_times(config: &Config, mistakes: &mut Mistakes) {
+    let max_staleness = &config.revocation.max_staleness;
+    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&**max_staleness) {
+        let mistake = Mistake::at(max_staleness, format!("{:?}", max_staleness.value));
+        mistakes.add(mistake.allowed("from `100ms` to `60s`: a revocation may be that late where Redis is silent"));
+    }
+    let limits = &config.defaults.limits;
+    for limit in [&limits.header_timeout, &limits.keep_alive_timeout, &limits.send_timeout] {
+        upstreams::not_zero(limit, mistakes);
+    }
+}
+
+fn limits(config: &Config, head: HeadLimits) -> Limits {
+    let limits = &config.defaults.limits;
+    Limits {
+        connections: limits.connections.0,
+        // Room for a head that is a little over its limits, so that `admit` can say which one.
+        head: (head.target + head.headers) * 2,
+        header_timeout: *limits.header_timeout,
+        keep_alive_timeout: *limits.keep_alive_timeout,
+        send_timeout: *limits.send_timeout,
+        drain_timeout: *limits.drain_timeout,
+    }
 }
 
 /// The files that a configuration names; those of listeners are looked at by the listeners.
@@ -189,7 +207,8 @@ fn files(config: &Config, folder: &Path) -> Vec<PathBuf> {
     let upstreams = upstreams.flat_map(|tls| [&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());
     let authorities = config.client_certificates.entries.iter();
     let authorities = authorities.flat_map(|(_, one)| std::iter::once(&one.ca_file).chain(&one.crl_file));
-    issuers.chain(upstreams).chain(authorities).map(|file| folder.join(&file.value)).collect()
+    let secrets = config.sessions.entries.iter().filter_map(|(_, section)| section.cookie.secret_file.as_ref());
+    issuers.chain(upstreams).chain(authorities).chain(secrets).map(|file| folder.join(&file.value)).collect()
 }
 
 fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHeader> {

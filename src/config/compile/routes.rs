@@ -157,18 +157,24 @@ fn auth(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option<V
 fn proof(config: &Config, name: &At<String>) -> Option<Proof> {
     let place = |declared: &[At<String>]| declared.iter().position(|known| known.value == name.value);
     let issuer = place(&config.issuers.declared).map(Proof::Issuer);
-    issuer.or_else(|| place(&config.client_certificates.declared).map(Proof::Certificate))
+    let certificate = || place(&config.client_certificates.declared).map(Proof::Certificate);
+    issuer.or_else(certificate).or_else(|| place(&config.sessions.declared).map(Proof::Session))
 }
 
 /// A name in `auth` that nothing has.
 fn unknown_proof(config: &Config, name: &At<String>, mistakes: &mut Mistakes) {
     let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
-    let others = &config.client_certificates;
     let mut allowed = format!("declared issuers: {}", config.issuers.names());
-    if !others.declared.is_empty() {
-        allowed = format!("{allowed}; client certificates: {}", others.names());
+    let (certificates, sessions) = (&config.client_certificates, &config.sessions);
+    for (kind, declared, names) in [
+        ("client certificates", &certificates.declared, certificates.names()),
+        ("sessions", &sessions.declared, sessions.names()),
+    ] {
+        if !declared.is_empty() {
+            allowed = format!("{allowed}; {kind}: {names}");
+        }
     }
-    let known = config.issuers.declared.iter().chain(&others.declared);
+    let known = config.issuers.declared.iter().chain(&certificates.declared).chain(&sessions.declared);
     mistakes.add(mistake.allowed(allowed).near(name, known.map(|known| known.as_str())));
 }
 

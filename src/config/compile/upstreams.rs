@@ -90,7 +90,7 @@ fn sticky(section: &At<StickySection>, mistakes: &mut Mistakes) -> Option<Sticky
 }
 
 /// `token = 1*tchar` (RFC 9110 §5.6.2).
-fn is_token(text: &str) -> bool {
+pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 

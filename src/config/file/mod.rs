@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 
 mod listener;
+mod session;
 
 pub use self::listener::{Certificate, ClientAuth, ClientCertificates, Listener, Tls};
+pub use self::session::{CookieSource, Csrf, Sessions};
 use super::access::Access;
 use super::count::{Count, UpTo};
 use super::header::HeaderSource;
@@ -43,6 +45,8 @@ section! {
         default issuers: Named<Issuer> = "{}",
         /// Who signs certificates of clients; a listener asks for them (`tls.client_auth`).
         default client_certificates: Named<ClientCertificates> = "{}",
+        /// Cookies whose sessions the store has. Named in `auth`, such a session proves who is calling.
+        default sessions: Named<Sessions> = "{}",
         /// How a token is taken back.
         default revocation: Revocation = "{}",
         /// What upstreams are told about the caller.

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::cluster::redirect;
 use super::node::{Answer, Ask, Connected, Shared};
-use crate::store::{Standing, StandingKeys, judge_not_before};
+use super::record;
+use crate::store::{Found, Standing, StandingKeys, judge_not_before};
 
 /// Adds the commands that ask for one token's standing; says how many there are.
 pub(super) fn ask(pipeline: &mut Pipeline, keys: &StandingKeys) -> usize {
@@ -20,7 +21,10 @@ pub(super) fn ask(pipeline: &mut Pipeline, keys: &StandingKeys) -> usize {
     for key in &keys.times {
         pipeline.cmd("GET").arg(&**key);
     }
-    usize::from(!keys.present.is_empty()) + keys.times.len()
+    if let Some(key) = &keys.record {
+        pipeline.add_command(record::ask(&key.name, key.form));
+    }
+    usize::from(!keys.present.is_empty()) + keys.times.len() + usize::from(keys.record.is_some())
 }
 
 /// Ends a pipeline with a word of its own; its echo tells that the replies are those to this pipeline.
@@ -69,6 +73,11 @@ pub(super) async fn answer(shared: Arc<Shared>, mut connected: Connected, batch:
         let present = if ask.keys.present.is_empty() { Standing::Clear } else { judge_presence(next().as_ref()) };
         let times = ask.keys.times.iter().map(|_| judge_time(next().as_ref(), ask.keys.issued_at));
         let standing = times.fold(present, Standing::worse);
+        let record = ask.keys.record.as_ref().map(|key| match next().map(|reply| record::read(&reply, key.form)) {
+            Some(Ok(there)) => key.judge(there.as_ref().map_or(Found::Nothing, Found::Value)),
+            Some(Err(())) | None => key.judge(Found::Unreadable),
+        });
+        let standing = record.map_or(standing, |record| record.worse(standing));
         // A caller that has gone away does not want the answer any more.
         let _gone = ask.answer.send(elsewhere.map_or(Answer::Said(standing), Answer::Elsewhere));
     }

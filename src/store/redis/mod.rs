@@ -20,6 +20,7 @@ mod driver;
 mod hello;
 mod lease;
 mod node;
+mod record;
 mod replication;
 mod revoke;
 mod tracking;

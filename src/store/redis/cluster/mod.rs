@@ -147,7 +147,7 @@ impl Fleet {
         }
         // Who was asked may have been replaced; a key that is there kills in any case.
         let now = self.shared.crew.load();
-        let mut names = keys.present.iter().chain(&keys.times);
+        let mut names = keys.names();
         let is_sure =
             self.is_fresh(&now) && names.all(|name| now.seen.map.owner_of(name) == crew.seen.map.owner_of(name));
         if is_sure || standing == Standing::Revoked { standing } else { Standing::Unknown }
@@ -248,7 +248,7 @@ impl Crew {
 
     /// Asks for one key where it is.
     fn ask(&self, key: &Arc<StandingKeys>) -> Option<oneshot::Receiver<Answer>> {
-        let name = key.present.first().or_else(|| key.times.first())?;
+        let name = key.names().next()?;
         self.owner_of(name)?.ask(key, false)
     }
 }

@@ -173,11 +173,12 @@ impl Split {
     fn new(keys: &StandingKeys, routing: &Arc<Routing>) -> Option<Self> {
         let mut parts: SmallVec<[Part; 2]> = SmallVec::new();
         for key in keys.each() {
-            let name = key.present.first().or_else(|| key.times.first())?;
+            let name = key.names().next()?;
             let place = routing.map.place_of(name)?;
             if let Some(part) = parts.iter_mut().find(|part| part.place == place) {
                 part.keys.present.extend(key.present);
                 part.keys.times.extend(key.times);
+                part.keys.record = part.keys.record.take().or(key.record);
             } else {
                 parts.push(Part { place, keys: key, slot: Slot::default() });
             }

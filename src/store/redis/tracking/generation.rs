@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::super::cluster::{Slots, slot_of};
 use super::tracked::Tracked;
 use crate::clock;
-use crate::store::StandingKeys;
+use crate::store::{Fingerprint, RecordForm, StandingKeys};
 
 /// What is known of a key is one number: a time, or one of these.
 pub(super) const UNKNOWN: i64 = i64::MIN;
@@ -37,12 +37,25 @@ pub(super) struct Generation {
     keys: Mutex<Keys>,
 }
 
+/// How a key is read, and so what of it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Whether it is there.
+    Presence,
+    /// The time that it holds.
+    Time,
+    /// All that it holds.
+    Record(RecordForm),
+}
+
 /// Every key that a token needs. A name may stand for a presence and for a time: two keys, of which
 /// each knows only what its own kind of read said.
 #[derive(Default)]
 struct Keys {
     present: HashMap<Arc<str>, Weak<Key>>,
     times: HashMap<Arc<str>, Weak<Key>>,
+    texts: HashMap<Arc<str>, Weak<Key>>,
+    hashes: HashMap<Arc<str>, Weak<Key>>,
     /// Of a cluster, the slots for which this primary can speak.
     settled: Option<Slots>,
     /// All of them, those first that were not read again for the longest time.
@@ -52,8 +65,7 @@ struct Keys {
 /// What is known of one key; shared by every token that it concerns.
 pub(super) struct Key {
     pub(super) name: Arc<str>,
-    /// Whether its time is what counts, and not its presence.
-    pub(super) is_time: bool,
+    pub(super) reading: Reading,
     pub(super) known: AtomicI64,
     /// Counts what Redis said of changes; read and written under the lock of `Generation::keys`.
     version: AtomicU64,
@@ -66,6 +78,7 @@ pub(super) enum Found {
     Absent,
     Present,
     Time(i64),
+    Record(Fingerprint),
     Unreadable,
 }
 
@@ -157,8 +170,7 @@ impl Generation {
 
     /// How many keys are known or asked for.
     pub(super) fn len(&self) -> usize {
-        let keys = lock(&self.keys);
-        keys.present.len() + keys.times.len()
+        lock(&self.keys).len()
     }
 
     /// Up to `count` keys whose turn it is to be read again.
@@ -177,26 +189,28 @@ impl Generation {
 
     /// The keys of one token, shared with other tokens.
     pub(super) fn track(self: &Arc<Self>, keys: &StandingKeys) -> Tracked {
-        let present = keys.present.iter().map(|name| self.key(name, false)).collect();
-        let times = keys.times.iter().map(|name| self.key(name, true)).collect();
-        Tracked::new(Arc::clone(self), present, times, keys.issued_at)
+        let present = keys.present.iter().map(|name| self.key(name, Reading::Presence)).collect();
+        let times = keys.times.iter().map(|name| self.key(name, Reading::Time)).collect();
+        let record = keys.record.as_ref();
+        let record = record.map(|key| (self.key(&key.name, Reading::Record(key.form)), key.fingerprint.number()));
+        Tracked::new(Arc::clone(self), (present, times, record), keys.issued_at)
     }
 
-    fn key(self: &Arc<Self>, name: &Arc<str>, is_time: bool) -> Arc<Key> {
+    fn key(self: &Arc<Self>, name: &Arc<str>, reading: Reading) -> Arc<Key> {
         let mut keys = lock(&self.keys);
-        if let Some(known) = keys.of(is_time).get(name).and_then(Weak::upgrade) {
+        if let Some(known) = keys.of(reading).get(name).and_then(Weak::upgrade) {
             return known;
         }
         let key = Arc::new(Key {
             name: Arc::clone(name),
-            is_time,
+            reading,
             known: AtomicI64::new(UNKNOWN),
             version: AtomicU64::new(0),
             generation: Arc::downgrade(self),
         });
-        keys.of(is_time).insert(Arc::clone(name), Arc::downgrade(&key));
+        keys.of(reading).insert(Arc::clone(name), Arc::downgrade(&key));
         keys.round.push_back(Arc::downgrade(&key));
-        if keys.round.len() > 1024 + 2 * (keys.present.len() + keys.times.len()) {
+        if keys.round.len() > 1024 + 2 * keys.len() {
             keys.round.retain(|key| key.strong_count() > 0);
         }
         key
@@ -205,9 +219,9 @@ impl Generation {
     /// Redis says that a key changed.
     pub(super) fn changed(&self, name: &str) {
         // Why first: a key that is dropped takes the lock.
-        let found: [Option<Arc<Key>>; 2];
+        let found: [Option<Arc<Key>>; 4];
         let keys = lock(&self.keys);
-        found = [keys.present.get(name), keys.times.get(name)].map(|known| known.and_then(Weak::upgrade));
+        found = keys.all().map(|kind| kind.get(name).and_then(Weak::upgrade));
         found.iter().flatten().for_each(|key| key.forget());
         drop(keys);
     }
@@ -216,7 +230,7 @@ impl Generation {
     pub(super) fn all_changed(&self) {
         let found: Vec<Arc<Key>>;
         let keys = lock(&self.keys);
-        found = keys.present.values().chain(keys.times.values()).filter_map(Weak::upgrade).collect();
+        found = keys.all().into_iter().flat_map(HashMap::values).filter_map(Weak::upgrade).collect();
         for key in &found {
             key.forget();
         }
@@ -232,7 +246,8 @@ impl Generation {
             return;
         }
         // By name first: a key that was upgraded in vain would be dropped under the lock.
-        let all = keys.present.iter().chain(&keys.times).filter(|(name, _)| !settled.contains(slot_of(name)));
+        let all = keys.all().into_iter().flatten();
+        let all = all.filter(|(name, _)| !settled.contains(slot_of(name)));
         found = all.filter_map(|(_, key)| key.upgrade()).collect();
         for key in &found {
             key.forget();
@@ -274,8 +289,21 @@ impl Generation {
 }
 
 impl Keys {
-    const fn of(&mut self, is_time: bool) -> &mut HashMap<Arc<str>, Weak<Key>> {
-        if is_time { &mut self.times } else { &mut self.present }
+    const fn of(&mut self, reading: Reading) -> &mut HashMap<Arc<str>, Weak<Key>> {
+        match reading {
+            Reading::Presence => &mut self.present,
+            Reading::Time => &mut self.times,
+            Reading::Record(RecordForm::Text) => &mut self.texts,
+            Reading::Record(RecordForm::Hash) => &mut self.hashes,
+        }
+    }
+
+    const fn all(&self) -> [&HashMap<Arc<str>, Weak<Key>>; 4] {
+        [&self.present, &self.times, &self.texts, &self.hashes]
+    }
+
+    fn len(&self) -> usize {
+        self.all().into_iter().map(HashMap::len).sum()
     }
 
     fn is_settled(&self, name: &str) -> bool {
@@ -301,7 +329,7 @@ impl Drop for Key {
         let Some(generation) = self.generation.upgrade() else { return };
         let mut keys = lock(&generation.keys);
         // Another one of this name may have been made meanwhile.
-        let keys = keys.of(self.is_time);
+        let keys = keys.of(self.reading);
         if keys.get(&self.name).is_some_and(|known| known.strong_count() == 0) {
             keys.remove(&self.name);
         }
@@ -316,6 +344,7 @@ impl Found {
             Self::Unreadable => UNREADABLE,
             Self::Time(time) if time <= UNREADABLE => UNREADABLE + 1,
             Self::Time(time) => time,
+            Self::Record(fingerprint) => fingerprint.number(),
         }
     }
 }
@@ -329,7 +358,12 @@ mod tests {
     const MAX: Duration = Duration::from_secs(1);
 
     fn keys() -> StandingKeys {
-        StandingKeys { present: vec!["blacklist:a".into()], times: vec!["logout:kim".into()], issued_at: 100 }
+        StandingKeys {
+            present: vec!["blacklist:a".into()],
+            times: vec!["logout:kim".into()],
+            issued_at: 100,
+            record: None,
+        }
     }
 
     fn learn(generation: &Generation, key: &Key, found: Found) {

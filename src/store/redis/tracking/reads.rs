@@ -17,8 +17,8 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::super::batch::{ask, end_with_word, is_word};
 use super::super::hello::{self, Hello, Mode};
-use super::super::{RedisUrl, cluster, code, lease, reason};
-use super::generation::{Found, Generation, Key, Learned};
+use super::super::{RedisUrl, cluster, code, lease, reason, record};
+use super::generation::{Found, Generation, Key, Learned, Reading};
 use super::source::{Share, Shared};
 use super::tracked::Tracked;
 use crate::clock;
@@ -170,7 +170,11 @@ impl Connected {
 
     /// Adds the read of a key. Its version is taken now: what is told from now on overtakes the reply.
     fn read(&self, pipeline: &mut Pipeline, key: Arc<Key>) -> Read {
-        pipeline.cmd(if key.is_time { "GET" } else { "EXISTS" }).arg(&*key.name);
+        match key.reading {
+            Reading::Presence => drop(pipeline.cmd("EXISTS").arg(&*key.name)),
+            Reading::Time => drop(pipeline.cmd("GET").arg(&*key.name)),
+            Reading::Record(form) => drop(pipeline.add_command(record::ask(&key.name, form))),
+        }
         Read { version: self.generation.version(&key), key }
     }
 
@@ -180,7 +184,7 @@ impl Connected {
             if let Some(code) = code(&reply).filter(|code| is_of_the_store(code) && !cluster::is_elsewhere(&reply)) {
                 return Err(code);
             }
-            let Some(found) = found(&reply, key.is_time)? else { continue };
+            let Some(found) = found(&reply, key.reading)? else { continue };
             if self.generation.learn(key, *version, found) == Learned::Untold {
                 return Err("a key changed without a word: is there a proxy in between?".to_owned());
             }
@@ -218,17 +222,23 @@ pub(super) fn deadline(timeout: Duration, max_staleness: Duration) -> Duration {
 
 /// What a read said of a key; nothing where it says only that the key may not be read.
 #[allow(clippy::wildcard_enum_match_arm, reason = "an open enum of another crate; what is not listed is no answer")]
-fn found(reply: &Value, is_time: bool) -> Result<Option<Found>, String> {
-    match (reply, is_time) {
-        (Value::Int(0), false) | (Value::Nil, true) => Ok(Some(Found::Absent)),
-        (Value::Int(_), false) => Ok(Some(Found::Present)),
-        (Value::BulkString(bytes), true) => {
+fn found(reply: &Value, reading: Reading) -> Result<Option<Found>, String> {
+    match (reply, reading) {
+        (Value::Int(0), Reading::Presence) | (Value::Nil, Reading::Time) => Ok(Some(Found::Absent)),
+        (Value::Int(_), Reading::Presence) => Ok(Some(Found::Present)),
+        (Value::BulkString(bytes), Reading::Time) => {
             let time = std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok());
             Ok(Some(time.map_or(Found::Unreadable, Found::Time)))
         }
         // A key of another type: Redis tells when that changes, as of any other.
-        (Value::ServerError(error), true) if error.code() == "WRONGTYPE" => Ok(Some(Found::Unreadable)),
+        (Value::ServerError(error), Reading::Time | Reading::Record(_)) if error.code() == "WRONGTYPE" => {
+            Ok(Some(Found::Unreadable))
+        }
         (Value::ServerError(_), _) => Ok(None),
+        (value, Reading::Record(form)) => {
+            let record = record::read(value, form).map_err(|()| "an odd answer".to_owned())?;
+            Ok(Some(record.map_or(Found::Absent, |record| Found::Record(record.fingerprint()))))
+        }
         _ => Err("an odd answer".to_owned()),
     }
 }

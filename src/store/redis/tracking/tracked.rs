@@ -17,10 +17,15 @@ pub struct Tracked {
     pub(super) present: SmallVec<[Arc<Key>; 2]>,
     /// Keys whose time kills it, where its `iat` is at or before that.
     pub(super) times: SmallVec<[Arc<Key>; 1]>,
+    /// The record that has to be there, and what it has to hold.
+    pub(super) record: Option<(Arc<Key>, i64)>,
     issued_at: i64,
     /// Who waits for the look-up that is under way.
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
 }
+
+/// The keys by how they are read.
+pub(super) type TrackedKeys = (SmallVec<[Arc<Key>; 2]>, SmallVec<[Arc<Key>; 1]>, Option<(Arc<Key>, i64)>);
 
 /// What can be said of a token without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +38,8 @@ pub(super) enum Verdict {
 }
 
 impl Tracked {
-    pub(super) fn new(
-        generation: Arc<Generation>,
-        present: SmallVec<[Arc<Key>; 2]>,
-        times: SmallVec<[Arc<Key>; 1]>,
-        issued_at: i64,
-    ) -> Self {
-        Self { generation, present, times, issued_at, waiting: Mutex::default() }
+    pub(super) fn new(generation: Arc<Generation>, (present, times, record): TrackedKeys, issued_at: i64) -> Self {
+        Self { generation, present, times, record, issued_at, waiting: Mutex::default() }
     }
 
     /// What is known of the token at `now`.
@@ -67,6 +67,18 @@ impl Tracked {
                 _ => {}
             }
         }
+        if let Some((key, was)) = &self.record {
+            match key.known.load(Ordering::Acquire) {
+                UNKNOWN => verdict = Verdict::Ask,
+                PRESENT | UNREADABLE if verdict == Verdict::Known(Standing::Clear) => {
+                    verdict = Verdict::Known(Standing::Unknown);
+                }
+                PRESENT | UNREADABLE => {}
+                is if is == *was => {}
+                // It is gone, or another one.
+                _ => return Verdict::Known(Standing::Revoked),
+            }
+        }
         verdict
     }
 
@@ -77,7 +89,7 @@ impl Tracked {
 
     /// Every key of the token.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
-        self.present.iter().chain(&self.times)
+        self.present.iter().chain(&self.times).chain(self.record.iter().map(|(key, _)| key))
     }
 
     /// Waits for the look-up that is under way; `true` where there was none, and it has to be sent.

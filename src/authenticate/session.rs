@@ -1,0 +1,310 @@
+//! A cookie becomes an identity: by the record that the store has of a session.
+//!
+//! 1. The cookie is there once. A request that could change something says which page of ours it comes from
+//!    (`Origin`, or `Sec-Fetch-Site`): a browser sends cookies with what other pages ask, too.
+//! 2. The cookie's value becomes the session's id, in the form that its maker writes.
+//! 3. The record at the id's key becomes claims; it is read once and then watched (`store`): what is changed, ended
+//!    or deleted there counts with the next request.
+//! 4. A session ends when nobody has used it for `idle_timeout`, and `absolute_timeout` after it began.
+//!
+//! Always strict: a store that is silent is 503, whatever the route says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use http::Method;
+use http::header::{HeaderMap, ORIGIN, UPGRADE};
+use http::request::Parts;
+use serde_json::{Map, Value};
+
+use super::cache::IdentityCache;
+use super::claims::{ClaimPath, Claims};
+use super::json;
+use super::proven::{Bound, Proven};
+use crate::clock::{self, Moment};
+use crate::cookie;
+use crate::denial::Denial;
+use crate::percent;
+use crate::route::{Origin, Proof};
+use crate::store::{Record, RecordForm, RecordKey, RecordValue};
+
+/// Longest id, in bytes.
+const MAX_ID: usize = 256;
+/// Longest record, in bytes.
+const MAX_RECORD: usize = 64 * 1024;
+/// How often a session that is used is written at the most, in milliseconds.
+const TOUCH_EVERY: u64 = 60_000;
+/// Times from this on are in milliseconds: as seconds they would be in the year 5138.
+const MILLIS_FROM: i64 = 100_000_000_000;
+
+/// Sessions of one kind.
+#[derive(Debug)]
+pub struct Sessions {
+    /// Their name in the configuration.
+    pub name: Arc<str>,
+    /// The cookie's name.
+    pub cookie: Box<str>,
+    /// How its value holds the id.
+    pub encoding: CookieEncoding,
+    /// Where the record is.
+    pub key: SessionKey,
+    /// How it is kept.
+    pub form: RecordForm,
+    /// Claims that are elsewhere in it, by their names.
+    pub claims: Vec<(Box<str>, ClaimPath)>,
+    /// Where roles are.
+    pub roles: ClaimPath,
+    /// Where scopes are.
+    pub scopes: ClaimPath,
+    /// How long it lives when nobody uses it, in milliseconds; nothing: as long as its maker says.
+    pub idle_timeout: Option<u64>,
+    /// How long it lives at the most, in seconds, from its `iat` on.
+    pub absolute_timeout: Option<i64>,
+    /// Pages that may send what could change something.
+    pub allowed_origins: Vec<Origin>,
+    /// By the cookie's value.
+    pub known: IdentityCache,
+}
+
+/// How a cookie's value holds the session's id.
+#[derive(Debug)]
+pub enum CookieEncoding {
+    /// It is the id.
+    Plain,
+    /// It is the id in base64 (Spring Session).
+    Base64,
+    /// `s:` id `.` signature, percent-encoded (express-session), signed with this secret.
+    Express(Box<hmac::Key>),
+}
+
+/// A key with a hole for an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    before: String,
+    after: String,
+    is_digest: bool,
+}
+
+impl SessionKey {
+    /// Reads `session:{id}`, or `session:{sha256}`: then the store has the id's SHA-256, in base64url, and not the id.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let holes = [("{id}", false), ("{sha256}", true)];
+        let (before, after, is_digest) = holes.into_iter().find_map(|(hole, is_digest)| {
+            let (before, after) = text.split_once(hole)?;
+            Some((before, after, is_digest))
+        })?;
+        let is_plain = |text: &str| !text.contains("{id}") && !text.contains("{sha256}");
+        (is_plain(before) && is_plain(after)).then(|| Self { before: before.into(), after: after.into(), is_digest })
+    }
+
+    fn of(&self, id: &str) -> String {
+        let hidden = self.is_digest.then(|| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())));
+        format!("{}{}{}", self.before, hidden.as_deref().unwrap_or(id), self.after)
+    }
+}
+
+/// How long a session lives, as far as is known here.
+#[derive(Debug)]
+pub(super) struct Life {
+    key: Arc<str>,
+    idle: Option<u64>,
+    /// Until when, by the monotonic clock in milliseconds.
+    until: AtomicU64,
+    /// When it was written last, in the same way.
+    written: AtomicU64,
+}
+
+impl Life {
+    /// Whether it may have ended: somebody else may have let it live on.
+    pub(super) fn is_over(&self, now: Moment) -> bool {
+        clock::millis(now.monotonic) >= self.until.load(Ordering::Relaxed)
+    }
+
+    /// Its key and for how long it is to live on, where it is time to write that; one request at a time is told.
+    pub(super) fn due(&self, now: Moment, expires_at: i64) -> Option<(&str, u64)> {
+        let idle = self.idle?;
+        let (now_millis, written) = (clock::millis(now.monotonic), self.written.load(Ordering::Relaxed));
+        if now_millis.saturating_sub(written) < TOUCH_EVERY.min(idle / 4) {
+            return None;
+        }
+        let told = self.written.compare_exchange(written, now_millis, Ordering::Relaxed, Ordering::Relaxed);
+        let left = u64::try_from(expires_at.saturating_sub(now.unix)).unwrap_or(0).saturating_mul(1000);
+        told.ok().map(|_| (&*self.key, idle.min(left).max(1)))
+    }
+
+    /// It lives so many milliseconds from `now` on.
+    pub(super) fn lives_on(&self, now: Moment, life: u64) {
+        self.until.store(clock::millis(now.monotonic).saturating_add(life), Ordering::Relaxed);
+    }
+}
+
+impl Sessions {
+    /// The cookie's value, if it is there.
+    ///
+    /// # Errors
+    /// `DuplicateCredentials` where it is there twice, `UnknownSession` where it is none.
+    pub(super) fn value<'r>(&self, headers: &'r HeaderMap) -> Result<Option<&'r str>, Denial> {
+        // Why not by the iterator alone: nearly every call of an API has no cookies.
+        if !headers.contains_key(http::header::COOKIE) {
+            return Ok(None);
+        }
+        let mut values = cookie::values(headers, &self.cookie);
+        let value = values.next();
+        if values.next().is_some() {
+            return Err(Denial::DuplicateCredentials);
+        }
+        value.map(|value| std::str::from_utf8(value).map_err(|_| Denial::UnknownSession)).transpose()
+    }
+
+    /// Whether a request may be sent with the cookie from where it comes.
+    ///
+    /// # Errors
+    /// `CrossSite`.
+    pub(super) fn check_origin(&self, request: &Parts) -> Result<(), Denial> {
+        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&request.method);
+        // SECURITY: a WebSocket begins with a GET that any page may send, and reads what it likes from then on.
+        if is_safe && !request.headers.contains_key(UPGRADE) {
+            return Ok(());
+        }
+        let mut origins = request.headers.get_all(ORIGIN).iter();
+        let is_ours = match (origins.next(), origins.next()) {
+            (Some(origin), None) => {
+                origin.to_str().is_ok_and(|origin| self.allowed_origins.iter().any(|allowed| allowed.is(origin)))
+            }
+            (None, _) => request.headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
+            (Some(_), Some(_)) => false,
+        };
+        is_ours.then_some(()).ok_or(Denial::CrossSite)
+    }
+
+    /// The key of the record of the session that a cookie names.
+    ///
+    /// # Errors
+    /// `UnknownSession`.
+    pub(super) fn record_key(&self, value: &str) -> Result<Arc<str>, Denial> {
+        let id = match &self.encoding {
+            CookieEncoding::Plain => Some(value.to_owned()),
+            CookieEncoding::Base64 => {
+                let bytes = STANDARD.decode(value).or_else(|_| STANDARD_NO_PAD.decode(value)).ok();
+                bytes.and_then(|bytes| String::from_utf8(bytes).ok())
+            }
+            CookieEncoding::Express(key) => signed(value, key),
+        };
+        let is_id =
+            |id: &String| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
+        id.filter(is_id).map(|id| self.key.of(&id).into()).ok_or(Denial::UnknownSession)
+    }
+
+    /// What a record proves; `place` is the sessions' among all.
+    ///
+    /// # Errors
+    /// `MalformedSession`, `MissingClaim`, `UnknownSession` where it has ended.
+    pub(super) fn prove(
+        &self,
+        place: usize,
+        (key, record): (Arc<str>, Record),
+        now: Moment,
+    ) -> Result<(Proven<'_>, Life), Denial> {
+        let fingerprint = record.value.fingerprint();
+        let claims = self.read(record.value).ok_or(Denial::MalformedSession)?;
+        let subject = claims.text("sub")?.ok_or_else(|| Denial::MissingClaim("sub".into()))?;
+        let began = claims.date("iat")?.map(|began| if began >= MILLIS_FROM { began / 1000 } else { began });
+        let expires_at = match (self.absolute_timeout, began) {
+            (None, _) => i64::MAX,
+            (Some(_), None) => return Err(Denial::MissingClaim("iat".into())),
+            (Some(longest), Some(began)) => began.saturating_add(longest),
+        };
+        if now.unix >= expires_at {
+            return Err(Denial::UnknownSession);
+        }
+        let now = clock::millis(now.monotonic);
+        let until = record.remaining.map_or(u64::MAX, |left| now.saturating_add(left));
+        let written = self.idle_timeout.map_or(0, |idle| until.saturating_sub(idle).min(now));
+        let life = Life {
+            key: Arc::clone(&key),
+            idle: self.idle_timeout,
+            until: AtomicU64::new(until),
+            written: AtomicU64::new(written),
+        };
+        let proven = Proven {
+            proof: Proof::Session(place),
+            issuer: &self.name,
+            roles: &self.roles,
+            scopes: &self.scopes,
+            key: None,
+            subject: subject.into(),
+            // Of one that does not say when it began any logout is later.
+            issued_at: Some(began.unwrap_or(0)),
+            expires_at,
+            bound: Bound::Free,
+            record: Some(RecordKey { name: key, form: self.form, fingerprint }),
+            claims,
+        };
+        Ok((proven, life))
+    }
+
+    /// The claims of a record; `None` where it cannot be read.
+    fn read(&self, value: RecordValue) -> Option<Claims> {
+        let mut members = match value {
+            RecordValue::Text(text) if text.len() <= MAX_RECORD => json::object(&text)?,
+            RecordValue::Hash(fields) => {
+                let length: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+                if length > MAX_RECORD {
+                    return None;
+                }
+                let fields = fields.into_iter().map(|(name, value)| {
+                    let (name, text) = (String::from_utf8(name).ok()?, String::from_utf8(value).ok()?);
+                    // A field is JSON, or text as it is.
+                    let value = json::value(text.as_bytes()).unwrap_or(Value::String(text));
+                    Some((name, value))
+                });
+                fields.collect::<Option<Map<_, _>>>()?
+            }
+            RecordValue::Text(_) => return None,
+        };
+        members.values_mut().for_each(untyped);
+        let record = Claims::new(members);
+        let moved: Vec<_> =
+            self.claims.iter().filter_map(|(name, path)| Some((name.clone(), record.at(path)?.clone()))).collect();
+        let mut members = record.into_members();
+        for (name, value) in moved {
+            members.insert(name.into(), value);
+        }
+        // Ids of members are numbers in many a table.
+        if let Some(subject) = members.get_mut("sub")
+            && let Some(number) = subject.as_i64()
+        {
+            *subject = Value::String(number.to_string());
+        }
+        members.entry("iss").or_insert_with(|| Value::from(&*self.name));
+        Some(Claims::new(members))
+    }
+}
+
+/// Takes off the names of types that Java's serializer writes: `["java.util.ArrayList", [...]]`.
+fn untyped(value: &mut Value) {
+    if let Value::Array(pair) = value
+        && let [Value::String(kind), inner] = pair.as_mut_slice()
+        && kind.starts_with("java.")
+    {
+        *value = inner.take();
+    }
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(untyped),
+        Value::Object(members) => members.values_mut().for_each(untyped),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The id of a cookie that express-session has signed.
+fn signed(value: &str, key: &hmac::Key) -> Option<String> {
+    let text = percent::decode(value);
+    let (id, signature) = text.strip_prefix("s:")?.rsplit_once('.')?;
+    let signature = STANDARD_NO_PAD.decode(signature).ok()?;
+    hmac::verify(key, id.as_bytes(), &signature).ok()?;
+    Some(id.to_owned())
+}

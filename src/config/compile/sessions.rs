@@ -1,0 +1,145 @@
+//! Sessions: names of cookies and keys, and how long they live.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+
+use super::{issuers, upstreams};
+use crate::authenticate::cache::IdentityCache;
+use crate::authenticate::claims::ClaimPath;
+use crate::authenticate::session::{CookieEncoding, SessionKey, Sessions};
+use crate::config::file::{Config, CookieSource, Sessions as Section};
+use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::origin::CorsOrigin;
+use crate::config::place::At;
+use crate::config::value::Encoding;
+use crate::route::Origin;
+
+/// Where roles and scopes are, unless `claims` says otherwise.
+const ROLES: &str = "roles";
+const SCOPES: &str = "scope";
+
+/// Compiles the sessions, in the order of the file.
+pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Sessions> {
+    let mut all: Vec<Sessions> = Vec::new();
+    for (name, section) in &config.sessions.entries {
+        let others = config.issuers.declared.iter().chain(&config.client_certificates.declared);
+        if let Some(twin) = others.into_iter().find(|other| other.value == name.value) {
+            let mistake = Mistake::at(name, format!("something else is called `{}` too", name.value.escape_debug()));
+            mistakes.add(mistake.allowed("`auth` needs names that differ").also(twin.place, "the other one"));
+        }
+        if let Some(twin) = all.iter().find(|other| *other.cookie == *section.cookie.name.value) {
+            let mistake =
+                Mistake::at(&section.cookie.name, format!("sessions `{}` have this cookie already", twin.name));
+            mistakes.add(mistake.allowed("each kind of sessions needs a cookie of its own"));
+        }
+        if !upstreams::is_token(&section.cookie.name) {
+            let mistake = Mistake::at(&section.cookie.name, "this is no name of a cookie");
+            mistakes.add(mistake.allowed("letters, digits and signs of a header name: `JSESSIONID`"));
+        }
+        times(section, mistakes);
+        let key = SessionKey::parse(&section.key);
+        if key.is_none() {
+            let mistake = Mistake::at(&section.key, format!("`{}` is no key of a session", section.key.escape_debug()));
+            mistakes.add(mistake.allowed("text with `{id}` or `{sha256}`, once: `session:{id}`"));
+        }
+        let encoding = encoding(&section.cookie, folder, mistakes);
+        let allowed_origins = origins(section, mistakes);
+        let paths = (ClaimPath::parse(ROLES), ClaimPath::parse(SCOPES));
+        let (Some(key), Some(encoding), (Some(roles), Some(scopes))) = (key, encoding, paths) else { continue };
+        let claims = section.claims.entries.iter();
+        all.push(Sessions {
+            name: name.as_str().into(),
+            cookie: section.cookie.name.as_str().into(),
+            encoding,
+            key,
+            form: *section.record,
+            claims: claims.map(|(name, path)| (name.as_str().into(), path.value.clone())).collect(),
+            roles,
+            scopes,
+            idle_timeout: section.idle_timeout.as_ref().map(|time| millis(**time)),
+            absolute_timeout: section
+                .absolute_timeout
+                .as_ref()
+                .map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+            allowed_origins,
+            known: IdentityCache::of_tokens(),
+        });
+    }
+    all
+}
+
+/// The cookies that services do not get.
+pub fn kept_cookies(config: &Config) -> Vec<Box<str>> {
+    let kept = config.sessions.entries.iter().filter(|(_, section)| !*section.forward_cookie);
+    kept.map(|(_, section)| section.cookie.name.as_str().into()).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn times(section: &Section, mistakes: &mut Mistakes) {
+    for time in [&section.idle_timeout, &section.absolute_timeout].into_iter().flatten() {
+        if **time < Duration::from_secs(1) || time.subsec_nanos() > 0 {
+            let mistake = Mistake::at(time, format!("{:?}", time.value));
+            mistakes.add(mistake.allowed("whole seconds, at least `1s`"));
+        }
+    }
+    if let (Some(idle), Some(absolute)) = (&section.idle_timeout, &section.absolute_timeout)
+        && **absolute < **idle
+    {
+        let mistake = Mistake::at(absolute, "it ends before it could be idle");
+        mistakes.add(mistake.allowed(format!("not less than `idle_timeout`, which is `{:?}`", idle.value)));
+    }
+}
+
+fn encoding(section: &At<CookieSource>, folder: &Path, mistakes: &mut Mistakes) -> Option<CookieEncoding> {
+    match (*section.encoding, &section.secret_file) {
+        (Encoding::Plain, None) => Some(CookieEncoding::Plain),
+        (Encoding::Base64, None) => Some(CookieEncoding::Base64),
+        (Encoding::Express, Some(file)) => secret(file, folder, mistakes).map(Box::new).map(CookieEncoding::Express),
+        (Encoding::Express, None) => {
+            let mistake = Mistake::at(&section.encoding, "express-session signs its cookies");
+            mistakes.add(mistake.allowed("goes with `secret_file`, the secret that it is given"));
+            None
+        }
+        (Encoding::Plain | Encoding::Base64, Some(file)) => {
+            let mistake = Mistake::at(file, "nothing is signed here");
+            mistakes.add(mistake.allowed("goes with `encoding: express`").remedy("leave `secret_file` out"));
+            None
+        }
+    }
+}
+
+fn secret(file: &At<PathBuf>, folder: &Path, mistakes: &mut Mistakes) -> Option<hmac::Key> {
+    let text = match issuers::content(&folder.join(&file.value)) {
+        Ok(text) if !text.trim_ascii_end().is_empty() => text,
+        Ok(_) => {
+            mistakes.add(Mistake::at(file, format!("`{}`: the file is empty", file.display())).allowed("a secret"));
+            return None;
+        }
+        Err(reason) => {
+            let mistake = Mistake::at(file, format!("`{}`: {reason}", file.display()));
+            mistakes.add(mistake.allowed(format!("files are found from `{}`", folder.display())));
+            return None;
+        }
+    };
+    let line = text.strip_suffix(b"\n").map_or(&*text, |line| line.strip_suffix(b"\r").unwrap_or(line));
+    Some(hmac::Key::new(hmac::HMAC_SHA256, line))
+}
+
+fn origins(section: &Section, mistakes: &mut Mistakes) -> Vec<Origin> {
+    let mut origins = Vec::new();
+    for origin in section.csrf.allowed_origins.iter() {
+        match &origin.value {
+            CorsOrigin::Named(named) => origins.push(named.clone()),
+            CorsOrigin::Any => {
+                let mistake = Mistake::at(origin, "every page of every site could send what changes something");
+                mistakes.add(mistake.allowed("the origins of your own pages: `https://shop.example.com`"));
+            }
+        }
+    }
+    origins
+}

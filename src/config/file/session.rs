@@ -1,0 +1,54 @@
+//! Sessions: cookies, and records of the store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::authenticate::claims::ClaimPath;
+use crate::config::origin::CorsOrigin;
+use crate::config::place::At;
+use crate::config::section::{Named, section};
+use crate::config::value::Encoding;
+use crate::store::RecordForm;
+
+section! {
+    /// Sessions of one kind: a cookie, and where the store has what it stands for.
+    pub struct Sessions {
+        /// The cookie that names the session.
+        required cookie: CookieSource,
+        /// The record's key: `{id}` is the session's id, `{sha256}` its SHA-256 in base64url.
+        required key: String,
+        /// How the record is kept: `json` (an object, in one value) or `hash` (a field for each attribute; JSON or text).
+        default record: RecordForm = "json",
+        /// Claims that have another name in the record: `sub: userId`. Others have their own.
+        default claims: Named<ClaimPath> = "{}",
+        /// How long a session lives that nobody uses; written at most once a minute. Left out: as long as its maker says.
+        optional idle_timeout: Duration,
+        /// How long a session lives at the most, from its `iat` on. Left out: as long as its record is there.
+        optional absolute_timeout: Duration,
+        /// Which pages may send what could change something.
+        default csrf: Csrf = "{}",
+        /// Whether services get the cookie too.
+        default forward_cookie: bool = "false",
+    }
+}
+
+section! {
+    /// The cookie that names a session.
+    pub struct CookieSource {
+        /// Its name.
+        required name: String,
+        /// How its value holds the id: `plain`, `base64` (Spring Session) or `express` (express-session, signed).
+        default encoding: Encoding = "plain",
+        /// File with the secret that `express` signs with; one final line break is not part of it.
+        optional secret_file: PathBuf,
+    }
+}
+
+section! {
+    /// Which pages may send, with the cookie, what could change something: any method but GET, HEAD and OPTIONS, and
+    /// the beginning of a WebSocket. Without an `Origin`, `Sec-Fetch-Site` has to be `same-origin`.
+    pub struct Csrf {
+        /// Their origins: `https://shop.example.com`, or `https://*.example.com`.
+        default allowed_origins: Vec<At<CorsOrigin>> = "[]",
+    }
+}
