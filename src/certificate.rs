@@ -3,10 +3,13 @@
 //! Whose signature it bears has been checked by then; who it makes its owner is for `authenticate` to say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
@@ -38,12 +41,18 @@ impl Authority {
 pub struct ClientCertificate {
     /// Who signed it.
     pub authority: Authority,
+    /// It, and those that it was signed by, as they were shown.
+    pub chain: Vec<CertificateDer<'static>>,
     /// SHA-256 of the whole certificate, in base64url: `x5t#S256` (RFC 8705 §3.1).
     pub thumbprint: String,
+    /// SHA-256 of what is signed of it, in base64url: what it is called where it is taken back.
+    ///
+    /// SECURITY: an ECDSA signature has a second spelling, and with it a certificate a second thumbprint.
+    pub id: String,
     /// Its subject as text, the most specific part first (RFC 4514); empty where it names none.
     pub subject: String,
-    /// The common name of its subject.
-    pub common_name: Option<String>,
+    /// The common names of its subject.
+    pub common_names: Vec<String>,
     /// Its DNS names.
     pub dns: Vec<String>,
     /// Its URIs, of SPIFFE for example.
@@ -57,9 +66,10 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Reads a certificate in DER that `authority` has signed; `None` where it cannot be read.
+    /// Reads the first certificate of a chain that `authority` has signed; `None` where it cannot be read.
     #[must_use]
-    pub fn read(der: &[u8], authority: Authority) -> Option<Self> {
+    pub fn read(chain: &[CertificateDer<'_>], authority: Authority) -> Option<Self> {
+        let der = chain.first()?;
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let (mut dns, mut uris, mut emails) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(names) = parsed.subject_alternative_name().ok()? {
@@ -73,13 +83,14 @@ impl ClientCertificate {
                 }
             }
         }
-        let common_name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let thumbprint = digest::digest(&digest::SHA256, der);
+        let common_names = parsed.subject().iter_common_name().map(|name| name.as_str().map(str::to_owned));
         Some(Self {
             authority,
-            thumbprint: URL_SAFE_NO_PAD.encode(thumbprint),
+            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+            thumbprint: sha256(der),
+            id: id_of(der)?,
             subject: written(parsed.subject()),
-            common_name: common_name.map(str::to_owned),
+            common_names: common_names.collect::<Result<_, _>>().ok()?,
             dns,
             uris,
             emails,
@@ -87,6 +98,27 @@ impl ClientCertificate {
             not_after: parsed.validity().not_after.timestamp(),
         })
     }
+}
+
+/// Whether a chain is good at `now` (unix seconds) by what a verifier believes.
+///
+/// # Errors
+/// Why not.
+pub fn verify(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>], now: i64) -> Result<(), rustls::Error> {
+    let (first, others) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
+    verifier.verify_client_cert(first, others, now).map(drop)
+}
+
+/// What a certificate in DER is called where it is taken back; `None` where it cannot be read.
+#[must_use]
+pub fn id_of(der: &[u8]) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    Some(sha256(parsed.tbs_certificate.as_ref()))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
 }
 
 /// Names of attributes that have a short one (RFC 4514 §3, and `SERIALNUMBER` of RFC 4519).
@@ -166,7 +198,7 @@ mod tests {
         }
         let key = rcgen::KeyPair::generate().expect("a key");
         let der = params.self_signed(&key).expect("a certificate");
-        ClientCertificate::read(der.der(), Authority::new("mesh", &[])).expect("a certificate")
+        ClientCertificate::read(&[der.der().clone()], Authority::new("mesh", &[])).expect("a certificate")
     }
 
     // A value that spells another attribute stays a value.
@@ -175,7 +207,8 @@ mod tests {
         use rcgen::DnType::{CommonName, CountryName, OrganizationName};
         let plain = read(&[(CountryName, "KR"), (OrganizationName, "Shop"), (CommonName, "orders")], &[]);
         assert_eq!(plain.subject, "CN=orders,O=Shop,C=KR");
-        assert_eq!(plain.common_name.as_deref(), Some("orders"));
+        assert_eq!(plain.common_names, ["orders"]);
+        assert_ne!(plain.id, plain.thumbprint);
         for (value, expected) in [
             ("x,OU=admin", "CN=x\\,OU=admin"),
             ("x+OU=admin", "CN=x\\+OU=admin"),
@@ -196,7 +229,7 @@ mod tests {
         assert_eq!(read.uris, ["spiffe://shop/orders"]);
         assert_eq!(read.dns, ["orders.example.com"]);
         assert_eq!(read.emails, ["kim@example.com"]);
-        assert_eq!((read.common_name, read.thumbprint.len()), (None, 43));
+        assert_eq!((read.common_names.len(), read.thumbprint.len(), read.id.len()), (0, 43, 43));
     }
 
     #[test]

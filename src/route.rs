@@ -25,7 +25,7 @@ pub struct Route {
     /// Paths that it must not come to there: other routes come to them, and demand something else.
     pub guarded: Vec<Pattern>,
     /// Which ways of proving identity are taken here; empty on a public route.
-    pub auth: Vec<Proof>,
+    pub auth: Auth,
     /// What is demanded of the caller.
     pub rule: Rule,
     /// Whether, and how, the store is asked for the token's standing.
@@ -40,19 +40,45 @@ pub struct Route {
     pub encoded_slash: bool,
 }
 
-impl Route {
-    /// The issuers that may vouch for a caller here, by their place.
+/// The ways of proving identity that a route takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Auth {
+    all: Vec<Proof>,
+    /// Whether sessions are among them: told at once, since most requests have no cookie to look for.
+    pub takes_sessions: bool,
+}
+
+impl Auth {
+    /// These.
+    #[must_use]
+    pub fn new(all: Vec<Proof>) -> Self {
+        let takes_sessions = all.iter().any(|proof| matches!(proof, Proof::Session(_)));
+        Self { all, takes_sessions }
+    }
+
+    /// Whether one is among them.
+    #[must_use]
+    pub fn takes(&self, proof: Proof) -> bool {
+        self.all.contains(&proof)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Proof> {
+        self.all.iter().copied()
+    }
+
+    /// The issuers, by their place.
     pub fn issuers(&self) -> impl Iterator<Item = usize> {
-        self.auth.iter().filter_map(|proof| match proof {
-            Proof::Issuer(place) => Some(*place),
+        self.iter().filter_map(|proof| match proof {
+            Proof::Issuer(place) => Some(place),
             Proof::Certificate(_) | Proof::Session(_) => None,
         })
     }
 
-    /// The kinds of sessions that are taken here, by their place.
+    /// The kinds of sessions, by their place.
     pub fn sessions(&self) -> impl Iterator<Item = usize> {
-        self.auth.iter().filter_map(|proof| match proof {
-            Proof::Session(place) => Some(*place),
+        self.iter().filter_map(|proof| match proof {
+            Proof::Session(place) => Some(place),
             Proof::Issuer(_) | Proof::Certificate(_) => None,
         })
     }

@@ -74,7 +74,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             ],
         ),
         ("admit", vec!["denial", "percent", "route"]),
-        ("authenticate", vec!["admit::Admitted", "certificate", "clock", "cookie", "denial", "percent", "route", "store"]),
+        (
+            "authenticate",
+            vec!["admit::Admitted", "certificate", "clock", "cookie", "denial", "percent", "route", "store"],
+        ),
         ("authorize", vec!["admit::Admitted", "authenticate::Caller", "authenticate::Identity", "denial", "route"]),
         (
             "forward",
@@ -99,6 +102,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec![
                 "accept::tls::Tls",
                 "authenticate",
+                "certificate",
                 "clock",
                 "denial",
                 "forward",

@@ -232,7 +232,11 @@ impl Shared {
         doors.retain(|number, door| {
             let stays = listeners.get(number);
             if let Some(listener) = stays {
-                door.listener.replace(listener.clone());
+                let before = door.listener.replace(listener.clone());
+                if asks_otherwise(&before, listener) {
+                    // Who came in as they were asked before would not get in now, or as somebody else.
+                    self.watch.finish_at(*number);
+                }
             } else {
                 door.accepting.iter().for_each(JoinHandle::abort);
                 self.watch.finish_at(*number);
@@ -248,6 +252,14 @@ impl Shared {
         }
         // Nobody waits for the first ones.
         let _nobody = done.send(());
+    }
+}
+
+/// Whether clients are asked for certificates in another way than before.
+fn asks_otherwise(before: &Listener, now: &Listener) -> bool {
+    match (&before.tls, &now.tls) {
+        (Some(before), Some(now)) => !Arc::ptr_eq(before, now) && (before.asks_clients() || now.asks_clients()),
+        (Some(_) | None, None) | (None, Some(_)) => false,
     }
 }
 

@@ -13,6 +13,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use http::Method;
 use smallvec::SmallVec;
 
@@ -39,7 +40,7 @@ struct Tree {
 
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<String, usize>,
+    literals: HashMap<String, usize, RandomState>,
     parameter: Option<usize>,
     end: Option<Leaf>,
     rest: Option<Leaf>,

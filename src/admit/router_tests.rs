@@ -18,7 +18,7 @@ fn route(pattern: &str, methods: &[&str], hosts: &[&str]) -> Route {
         upstreams: crate::route::Shares::all_to(0),
         rewrite: None,
         guarded: Vec::new(),
-        auth: Vec::new(),
+        auth: crate::route::Auth::default(),
         rule: Rule::Authenticated,
         revocation: RevocationPolicy { mode: RevocationMode::Off, when_unavailable: WhenUnavailable::Deny },
         limits: RouteLimits {

@@ -20,7 +20,7 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 
 /// The text of the one bearer credential. `Debug` prints its length only.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Bearer<'r>(&'r str);
+pub struct Bearer<'r>(&'r [u8]);
 
 impl<'r> Bearer<'r> {
     /// The credential of a request.
@@ -40,18 +40,26 @@ impl<'r> Bearer<'r> {
             return Err(Denial::MissingToken);
         }
         let token = rest.trim_ascii_start();
-        // Why: whether each letter is one of a token is seen when it is taken apart, and a text that
-        // is remembered has been; looking here again would read the whole text once more.
+        // Why: whether each byte is one of a token is seen when it is taken apart, and what is
+        // remembered has been; looking here again would read all of it once more.
         if token.is_empty() || token.len() > MAX_TOKEN {
             return Err(Denial::MalformedToken);
         }
-        std::str::from_utf8(token).map(Self).map_err(|_| Denial::MalformedToken)
+        Ok(Self(token))
     }
 
-    /// The token, as it was sent.
+    /// The token, as it was sent: it may be no text yet.
     #[must_use]
-    pub const fn as_str(&self) -> &'r str {
+    pub const fn as_bytes(&self) -> &'r [u8] {
         self.0
+    }
+
+    /// The token's text.
+    ///
+    /// # Errors
+    /// `MalformedToken`.
+    pub fn text(&self) -> Result<&'r str, Denial> {
+        std::str::from_utf8(self.0).map_err(|_| Denial::MalformedToken)
     }
 
     /// A token that did not come in a request (`bearward token inspect`, revocation by token).
@@ -60,7 +68,7 @@ impl<'r> Bearer<'r> {
     /// `MalformedToken` for a text that is no token or is longer than [`MAX_TOKEN`].
     pub fn from_text(text: &'r str) -> Result<Self, Denial> {
         let fits = !text.is_empty() && text.len() <= MAX_TOKEN && is_b64token(text.as_bytes());
-        fits.then_some(Self(text)).ok_or(Denial::MalformedToken)
+        fits.then_some(Self(text.as_bytes())).ok_or(Denial::MalformedToken)
     }
 }
 
@@ -104,7 +112,7 @@ mod tests {
             request = request.header(AUTHORIZATION, *field);
         }
         let (parts, ()) = request.body(()).expect("a request").into_parts();
-        Bearer::of(&parts).map(|bearer| bearer.as_str().to_owned())
+        Bearer::of(&parts).and_then(|bearer| bearer.text().map(str::to_owned))
     }
 
     #[test]

@@ -20,13 +20,13 @@ const CAPACITY: u64 = 64 * 1024 * 1024;
 const TOKENS: usize = 65_536;
 
 /// Identities by the text of what proved them, shared by all workers.
-pub struct IdentityCache(Cache<Box<str>, Arc<Identity>, Bytes>);
+pub struct IdentityCache(Cache<Box<[u8]>, Arc<Identity>, Bytes>);
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Box<str>, Arc<Identity>> for Bytes {
-    fn weight(&self, token: &Box<str>, identity: &Arc<Identity>) -> u64 {
+impl Weighter<Box<[u8]>, Arc<Identity>> for Bytes {
+    fn weight(&self, token: &Box<[u8]>, identity: &Arc<Identity>) -> u64 {
         token.len() as u64 + identity.vouch.weight
     }
 }
@@ -44,16 +44,16 @@ impl IdentityCache {
         Self(Cache::with_weighter(TOKENS / 16, CAPACITY / 16, Bytes))
     }
 
-    pub(super) fn find(&self, token: &str) -> Option<Arc<Identity>> {
+    pub(super) fn find(&self, token: &[u8]) -> Option<Arc<Identity>> {
         self.0.get(token).filter(|known| !known.vouch.is_withdrawn())
     }
 
-    pub(super) fn keep(&self, token: &str, caller: Arc<Identity>) {
+    pub(super) fn keep(&self, token: &[u8], caller: Arc<Identity>) {
         self.0.insert(token.into(), caller);
     }
 
     /// Takes one out.
-    pub(super) fn forget(&self, text: &str) {
+    pub(super) fn forget(&self, text: &[u8]) {
         let _before = self.0.remove(text);
     }
 

@@ -1,17 +1,26 @@
 //! A client's certificate becomes an identity.
 //!
-//! 1. Its authorities are believed by this configuration too: the handshake may have been under another one.
+//! 1. Its authorities are believed by this configuration too: the handshake may have been under another one. Where
+//!    their certificates or lists are others by now, the chain is verified anew.
 //! 2. It holds now, and its life is not longer than `max_lifetime`: a revocation must outlive it.
-//! 3. It names its owner in the way that the configuration asks for.
+//! 3. It names its owner once, in the way that the configuration asks for.
+//! 4. A page of another site has not sent the request: browsers show certificates unasked, as they send cookies.
 //!
 //! Its claims are `sub`, `subject`, `cn`, `dns`, `uri`, `email`, `iss` (the authorities' name in the configuration),
-//! `jti` (`x5t#S256`, RFC 8705 §3.1), `iat` and `exp`. Rules and identity headers see them as those of a token.
+//! `x5t#S256` (RFC 8705 §3.1), `jti` (its id), `iat` and `exp`. Rules and identity headers see them as those of a token.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use http::header::ORIGIN;
+use http::request::Parts;
+use rustls::server::danger::ClientCertVerifier;
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims};
 use super::proven::{Bound, Proven};
-use crate::certificate::{Authority, ClientCertificate};
+use super::session::is_safe;
+use crate::certificate::{self, Authority, ClientCertificate};
 use crate::denial::Denial;
 use crate::route::Proof;
 
@@ -24,13 +33,19 @@ pub struct ClientCertificates {
     pub subject: Subject,
     /// Longest life in seconds.
     pub max_lifetime: i64,
+    /// What checks chains.
+    pub verifier: Arc<dyn ClientCertVerifier>,
+    /// What identities hold of them: set when they are not believed any more.
+    pub retired: Arc<AtomicBool>,
+    /// What keys of the store have in the place of an issuer: one word for all, since the id alone names a certificate.
+    pub issuer: Arc<str>,
     /// Where roles are: nowhere, since no claim of a certificate has this name.
     pub roles: ClaimPath,
     /// Where scopes are: as roles.
     pub scopes: ClaimPath,
 }
 
-/// What of a certificate names its owner; of several names of a kind the first.
+/// What of a certificate names its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Its subject, written as RFC 4514 says: `CN=orders,O=Shop`.
@@ -46,6 +61,13 @@ pub enum Subject {
 }
 
 impl ClientCertificates {
+    /// Whether they have signed a certificate, by what is believed now.
+    pub(super) fn have_signed(&self, certificate: &ClientCertificate, now: i64) -> bool {
+        self.authority == certificate.authority
+            || (self.authority.name == certificate.authority.name
+                && certificate::verify(&*self.verifier, &certificate.chain, now).is_ok())
+    }
+
     /// What a certificate of theirs proves; `place` is theirs among all.
     ///
     /// # Errors
@@ -57,20 +79,25 @@ impl ClientCertificates {
         if certificate.not_after.saturating_sub(certificate.not_before) > self.max_lifetime {
             return Err(Denial::LifetimeTooLong);
         }
-        let owner = match self.subject {
-            Subject::Dn => Some(&certificate.subject),
-            Subject::CommonName => certificate.common_name.as_ref(),
-            Subject::Dns => certificate.dns.first(),
-            Subject::Uri => certificate.uris.first(),
-            Subject::Email => certificate.emails.first(),
+        let names = match self.subject {
+            Subject::Dn => std::slice::from_ref(&certificate.subject),
+            Subject::CommonName => &certificate.common_names,
+            Subject::Dns => &certificate.dns,
+            Subject::Uri => &certificate.uris,
+            Subject::Email => &certificate.emails,
         };
-        let owner = owner.filter(|owner| !owner.is_empty()).ok_or_else(|| Denial::MissingClaim("sub".into()))?;
+        // Of several nobody knows which one its authorities meant.
+        let [owner] = names else { return Err(Denial::MissingClaim("sub".into())) };
+        if owner.is_empty() {
+            return Err(Denial::MissingClaim("sub".into()));
+        }
         Ok(Proven {
             proof: Proof::Certificate(place),
-            issuer: &self.authority.name,
+            issuer: &self.issuer,
             roles: &self.roles,
             scopes: &self.scopes,
             key: None,
+            retired: Some(Arc::clone(&self.retired)),
             subject: owner.as_str().into(),
             issued_at: Some(certificate.not_before),
             // Its last second counts (RFC 5280 §4.1.2.5).
@@ -82,18 +109,32 @@ impl ClientCertificates {
     }
 }
 
+/// Whether a request with a certificate comes from where it may.
+///
+/// # Errors
+/// `CrossSite`.
+pub(super) fn check_origin(request: &Parts) -> Result<(), Denial> {
+    let is_ours = match request.headers.get("sec-fetch-site") {
+        Some(site) => site == "same-origin" || site == "none",
+        // No browser of this age: a service, or one that says where it comes from.
+        None => !request.headers.contains_key(ORIGIN),
+    };
+    (is_ours || is_safe(request)).then_some(()).ok_or(Denial::CrossSite)
+}
+
 fn claims(certificate: &ClientCertificate, owner: &str) -> Claims {
     let text = |text: &str| (!text.is_empty()).then(|| Value::from(text));
     let list = |list: &[String]| (!list.is_empty()).then(|| Value::from(list));
     let members = [
         ("sub", text(owner)),
         ("subject", text(&certificate.subject)),
-        ("cn", certificate.common_name.as_deref().and_then(text)),
+        ("cn", list(&certificate.common_names)),
         ("dns", list(&certificate.dns)),
         ("uri", list(&certificate.uris)),
         ("email", list(&certificate.emails)),
         ("iss", text(&certificate.authority.name)),
-        ("jti", text(&certificate.thumbprint)),
+        ("x5t#S256", text(&certificate.thumbprint)),
+        ("jti", text(&certificate.id)),
         ("iat", Some(certificate.not_before.into())),
         ("exp", Some(certificate.not_after.into())),
     ];

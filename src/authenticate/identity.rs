@@ -46,6 +46,12 @@ impl Identity {
         Self::new(subject.into(), roles, scopes, claims, Vec::new(), Vouch::for_tests())
     }
 
+    /// Whether a token has proved it.
+    #[must_use]
+    pub const fn is_by_token(&self) -> bool {
+        matches!(self.vouch.proof, crate::route::Proof::Issuer(_))
+    }
+
     /// The `sub` claim.
     #[must_use]
     pub const fn subject(&self) -> &Arc<str> {

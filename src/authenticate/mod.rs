@@ -28,7 +28,9 @@ pub mod token;
 mod vouch;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use self::bearer::Bearer;
@@ -94,22 +96,38 @@ impl Authenticator {
         if matches!(route.rule, Rule::Public) {
             return Ok(Caller::Anonymous);
         }
-        let identity = match (Bearer::of(request), self.cookie(route, request)?) {
+        let cookie = if route.auth.takes_sessions { self.cookie(route, request)? } else { None };
+        let identity = match (Bearer::of(request), cookie) {
             (Ok(_), Some(_)) => return Err(Denial::DuplicateCredentials),
             (Ok(bearer), None) => self.of_token(bearer, route, now.unix)?,
+            // Of another scheme: who sends it means to be whom it says.
+            (Err(Denial::MissingToken), Some(_)) if request.headers.contains_key(AUTHORIZATION) => {
+                return Err(Denial::DuplicateCredentials);
+            }
             (Err(Denial::MissingToken), Some(cookie)) => {
                 cookie.sessions.check_origin(request)?;
                 return self.of_session(&cookie, route.revocation, now, store).await.map(Caller::Known);
             }
-            (Err(Denial::MissingToken), None) => self.of_certificate(certificate, route, now.unix)?,
+            (Err(Denial::MissingToken), None) => self.of_certificate(
+                certificate.filter(|_| !request.headers.contains_key(AUTHORIZATION)),
+                route,
+                now.unix,
+            )?,
             (Err(denial), _) => return Err(denial),
         };
-        if !route.auth.contains(&identity.vouch.proof) {
+        if !route.auth.takes(identity.vouch.proof) {
             // Where no token is taken it makes no difference which one it is (RFC 6750 §3.1).
-            let takes_tokens = route.issuers().next().is_some();
+            let takes_tokens = route.auth.issuers().next().is_some();
             return Err(if takes_tokens { Denial::WrongIssuer } else { Denial::DuplicateCredentials });
         }
-        identity.vouch.bound.check(certificate)?;
+        if identity.vouch.proof.is_certificate() {
+            certificate::check_origin(request)?;
+        }
+        if let Some(holder) = identity.vouch.bound.holder(certificate)? {
+            // What is taken back of its certificate is taken back of the token.
+            let holder = self.known_certificate(holder, |_| true, now.unix)?.ok_or(Denial::UnprovenToken)?;
+            holder.vouch.check(route.revocation, now, store).await?;
+        }
         identity.vouch.check(route.revocation, now, store).await?;
         Ok(Caller::Known(identity))
     }
@@ -130,12 +148,17 @@ impl Authenticator {
         }
     }
 
-    /// Retires the keys that `next`, which takes this one's place, does not trust any more: answers that
+    /// Retires the keys and authorities that `next`, which takes this one's place, does not trust any more: answers that
     /// last and were permitted by them end.
     pub fn succeeded_by(&self, next: &Self) {
         for issuer in &self.issuers {
             let same = next.issuers.iter().find(|other| other.issuer == issuer.issuer);
             issuer.keys.succeeded_by(same.map(|same| &same.keys));
+        }
+        for trusted in &self.certificates {
+            if !next.certificates.iter().any(|other| other.authority == trusted.authority) {
+                trusted.retired.store(true, Ordering::Release);
+            }
         }
     }
 
@@ -186,10 +209,10 @@ impl Authenticator {
 
     /// Who a bearer token is of.
     fn of_token(&self, bearer: Bearer<'_>, route: &Route, now: i64) -> Result<Arc<Identity>, Denial> {
-        if let Some(known) = self.tokens.find(bearer.as_str()) {
+        if let Some(known) = self.tokens.find(bearer.as_bytes()) {
             return Ok(known);
         }
-        if route.issuers().next().is_none() {
+        if route.auth.issuers().next().is_none() {
             // A token where none is configured (RFC 6750 §3.1).
             return Err(Denial::DuplicateCredentials);
         }
@@ -197,6 +220,7 @@ impl Authenticator {
         let iss = token.claims.text("iss")?.ok_or_else(|| Denial::MissingClaim("iss".into()))?;
         // Only issuers of this route are tried: a stranger's token costs no signature check.
         let (place, issuer) = route
+            .auth
             .issuers()
             .filter_map(|place| self.issuers.get(place).map(|issuer| (place, issuer)))
             .find(|(_, issuer)| *issuer.issuer == *iss)
@@ -209,6 +233,7 @@ impl Authenticator {
             roles: &issuer.roles,
             scopes: &issuer.scopes,
             key: Some(verified.key),
+            retired: None,
             subject: verified.subject,
             issued_at: verified.issued_at,
             expires_at: verified.expires_at,
@@ -217,7 +242,7 @@ impl Authenticator {
             record: None,
         };
         let identity = Arc::new(self.memory.identity(proven, None)?);
-        self.tokens.keep(bearer.as_str(), Arc::clone(&identity));
+        self.tokens.keep(bearer.as_bytes(), Arc::clone(&identity));
         Ok(identity)
     }
 
@@ -228,31 +253,41 @@ impl Authenticator {
         route: &Route,
         now: i64,
     ) -> Result<Arc<Identity>, Denial> {
-        let taken = route.auth.iter().filter_map(|proof| match proof {
-            Proof::Certificate(place) => self.certificates.get(*place).map(|trusted| (*place, trusted)),
-            Proof::Issuer(_) | Proof::Session(_) => None,
-        });
-        let is_alone = route.auth.iter().all(|proof| proof.is_certificate());
-        let nothing = || if is_alone { Denial::MissingCertificate } else { Denial::MissingToken };
-        let shown = certificate.and_then(|shown| {
-            let (place, trusted) = taken.into_iter().find(|(_, trusted)| trusted.authority == shown.authority)?;
-            Some((place, trusted, shown))
-        });
-        let (place, trusted, shown) = shown.ok_or_else(nothing)?;
-        // Why by the authorities as well: several may sign one.
+        let is_taken = |place: usize| route.auth.takes(Proof::Certificate(place));
+        let known = certificate.map(|shown| self.known_certificate(shown, is_taken, now)).transpose()?.flatten();
+        let is_alone = route.auth.iter().all(Proof::is_certificate);
+        known.ok_or(if is_alone { Denial::MissingCertificate } else { Denial::MissingToken })
+    }
+
+    /// Whose a certificate is, if authorities that may be asked have signed it.
+    fn known_certificate(
+        &self,
+        shown: &ClientCertificate,
+        may_be: impl Fn(usize) -> bool,
+        now: i64,
+    ) -> Result<Option<Arc<Identity>>, Denial> {
+        let named = |trusted: &ClientCertificates| trusted.authority.name == shown.authority.name;
+        let Some(place) = self.certificates.iter().position(named).filter(|place| may_be(*place)) else {
+            return Ok(None);
+        };
+        let Some(trusted) = self.certificates.get(place) else { return Ok(None) };
+        // Why by the authorities as well: several may have signed one.
         let name = format!("{} {place}", shown.thumbprint);
-        if let Some(known) = self.known_certificates.find(&name) {
-            return Ok(known);
+        if let Some(known) = self.known_certificates.find(name.as_bytes()) {
+            return Ok(Some(known));
+        }
+        if !trusted.have_signed(shown, now) {
+            return Ok(None);
         }
         let identity = Arc::new(self.memory.identity(trusted.prove(place, shown, now)?, None)?);
-        self.known_certificates.keep(&name, Arc::clone(&identity));
-        Ok(identity)
+        self.known_certificates.keep(name.as_bytes(), Arc::clone(&identity));
+        Ok(Some(identity))
     }
 
     /// The cookie of a session that the route takes, if one is sent.
     fn cookie<'r>(&'r self, route: &Route, request: &'r Parts) -> Result<Option<Cookie<'r>>, Denial> {
         let mut found = None;
-        for place in route.sessions() {
+        for place in route.auth.sessions() {
             let Some(sessions) = self.sessions.get(place) else { continue };
             if let Some(value) = sessions.value(&request.headers)? {
                 if found.is_some() {
@@ -273,12 +308,12 @@ impl Authenticator {
         store: &Asker,
     ) -> Result<Arc<Identity>, Denial> {
         let known = &cookie.sessions.known;
-        if let Some(identity) = known.find(cookie.value) {
+        if let Some(identity) = known.find(cookie.value.as_bytes()) {
             let is_over = identity.vouch.life.as_ref().is_some_and(|life| life.is_over(now));
             match identity.vouch.check(policy, now, store).await {
                 Ok(()) if !is_over => return Self::used(identity, now, store).await,
                 // Its record is gone, or another one, or lives on: it is read again.
-                Ok(()) | Err(Denial::Revoked) => known.forget(cookie.value),
+                Ok(()) | Err(Denial::Revoked) => known.forget(cookie.value.as_bytes()),
                 Err(denial) => return Err(denial),
             }
         }
@@ -295,7 +330,7 @@ impl Authenticator {
             let identity = Arc::new(self.memory.identity(proven, Some(life))?);
             match identity.vouch.check(policy, now, store).await {
                 Ok(()) => {
-                    known.keep(cookie.value, Arc::clone(&identity));
+                    known.keep(cookie.value.as_bytes(), Arc::clone(&identity));
                     return Self::used(identity, now, store).await;
                 }
                 // Either it was taken back, or it changed while it was read.

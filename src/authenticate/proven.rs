@@ -1,6 +1,7 @@
 //! What a credential has proved, whatever kind it is, and the identity that is made of it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
@@ -28,6 +29,8 @@ pub(super) struct Proven<'i> {
     pub(super) scopes: &'i ClaimPath,
     /// The key that its signature was checked with, where that can be withdrawn.
     pub(super) key: Option<Arc<Key>>,
+    /// The same of authorities.
+    pub(super) retired: Option<Arc<AtomicBool>>,
     /// `sub`.
     pub(super) subject: Arc<str>,
     /// When it was issued, in unix seconds.
@@ -67,17 +70,22 @@ impl Bound {
         }
     }
 
-    /// Whether it comes from the hands that it has to come from.
+    /// The certificate that has to be good as well, where there is one; it is the one that is shown.
     ///
     /// # Errors
     /// `UnprovenToken`.
-    pub(super) fn check(&self, certificate: Option<&ClientCertificate>) -> Result<(), Denial> {
-        let holds = match self {
-            Self::Free => true,
-            Self::Certificate(thumbprint) => certificate.is_some_and(|shown| shown.thumbprint == **thumbprint),
-            Self::Unknown => false,
-        };
-        holds.then_some(()).ok_or(Denial::UnprovenToken)
+    pub(super) fn holder<'c>(
+        &self,
+        certificate: Option<&'c ClientCertificate>,
+    ) -> Result<Option<&'c ClientCertificate>, Denial> {
+        match self {
+            Self::Free => Ok(None),
+            Self::Certificate(thumbprint) => {
+                let shown = certificate.filter(|shown| shown.thumbprint == **thumbprint);
+                shown.map(Some).ok_or(Denial::UnprovenToken)
+            }
+            Self::Unknown => Err(Denial::UnprovenToken),
+        }
     }
 }
 
@@ -110,6 +118,7 @@ impl Memory {
         let vouch = Vouch {
             proof: proven.proof,
             key: proven.key,
+            retired: proven.retired,
             bound: proven.bound,
             expires_at: proven.expires_at,
             has_jti,
@@ -161,9 +170,9 @@ mod tests {
             r#"{"cnf":{"x5t#S256":"abc","jkt":"abc"}}"#,
         ] {
             assert_eq!(bound(odd), Bound::Unknown, "{odd}");
-            assert_eq!(bound(odd).check(None), Err(Denial::UnprovenToken));
+            assert_eq!(bound(odd).holder(None), Err(Denial::UnprovenToken));
         }
-        assert_eq!(bound("{}").check(None), Ok(()));
-        assert_eq!(bound(r#"{"cnf":{"x5t#S256":"abc"}}"#).check(None), Err(Denial::UnprovenToken));
+        assert_eq!(bound("{}").holder(None), Ok(None));
+        assert_eq!(bound(r#"{"cnf":{"x5t#S256":"abc"}}"#).holder(None), Err(Denial::UnprovenToken));
     }
 }

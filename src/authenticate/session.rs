@@ -165,9 +165,7 @@ impl Sessions {
     /// # Errors
     /// `CrossSite`.
     pub(super) fn check_origin(&self, request: &Parts) -> Result<(), Denial> {
-        let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&request.method);
-        // SECURITY: a WebSocket begins with a GET that any page may send, and reads what it likes from then on.
-        if is_safe && !request.headers.contains_key(UPGRADE) {
+        if is_safe(request) {
             return Ok(());
         }
         let mut origins = request.headers.get_all(ORIGIN).iter();
@@ -236,6 +234,7 @@ impl Sessions {
             roles: &self.roles,
             scopes: &self.scopes,
             key: None,
+            retired: None,
             subject: subject.into(),
             // Of one that does not say when it began any logout is later.
             issued_at: Some(began.unwrap_or(0)),
@@ -283,6 +282,12 @@ impl Sessions {
         members.entry("iss").or_insert_with(|| Value::from(&*self.name));
         Some(Claims::new(members))
     }
+}
+
+/// Whether a request changes nothing, whoever sends it.
+pub(super) fn is_safe(request: &Parts) -> bool {
+    // SECURITY: a WebSocket begins with a GET that any page may send, and reads what it likes from then on.
+    [Method::GET, Method::HEAD, Method::OPTIONS].contains(&request.method) && !request.headers.contains_key(UPGRADE)
 }
 
 /// Takes off the names of types that Java's serializer writes: `["java.util.ArrayList", [...]]`.

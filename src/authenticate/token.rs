@@ -44,7 +44,7 @@ impl<'t> UnverifiedToken<'t> {
     /// # Errors
     /// `MalformedToken`, `UnsupportedToken`, or `AlgorithmNotAllowed` for an `alg` that is not known.
     pub fn parse(bearer: Bearer<'t>) -> Result<Self, Denial> {
-        let text = bearer.as_str();
+        let text = bearer.text()?;
         let (signed, signature) = text.rsplit_once('.').ok_or(Denial::MalformedToken)?;
         let (header, payload) = signed.split_once('.').ok_or(Denial::MalformedToken)?;
         if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {

@@ -1,6 +1,7 @@
 //! Why an identity may be believed, and what takes that back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::keys::Key;
 use super::proven::Bound;
@@ -17,6 +18,8 @@ pub struct Vouch {
     pub(super) proof: Proof,
     /// The key that its signature was checked with, where that can be withdrawn.
     pub(super) key: Option<Arc<Key>>,
+    /// The same of the authorities of a certificate.
+    pub(super) retired: Option<Arc<AtomicBool>>,
     /// Whose hands it has to come from.
     pub(super) bound: Bound,
     /// Unix seconds, with leeway.
@@ -35,9 +38,10 @@ pub struct Vouch {
 }
 
 impl Vouch {
-    /// Whether its key has left its issuer's set.
+    /// Whether its key has left its issuer's set, or its authorities are not believed any more.
     pub(super) fn is_withdrawn(&self) -> bool {
         self.key.as_ref().is_some_and(|key| key.is_retired())
+            || self.retired.as_ref().is_some_and(|retired| retired.load(Ordering::Acquire))
     }
 
     /// Whether it holds at `now`: its key is in use, its time is not over, nobody took it back.
@@ -92,6 +96,7 @@ impl Vouch {
         Self {
             proof: Proof::Issuer(0),
             key: None,
+            retired: None,
             bound: Bound::Free,
             expires_at: i64::MAX,
             has_jti: true,

@@ -22,7 +22,7 @@ fn routes(rule: Rule) -> Routes {
         upstreams: crate::route::Shares::all_to(0),
         rewrite: None,
         guarded: Vec::new(),
-        auth: Vec::new(),
+        auth: crate::route::Auth::default(),
         rule,
         revocation: RevocationPolicy { mode: RevocationMode::Off, when_unavailable: WhenUnavailable::Deny },
         limits: RouteLimits {

@@ -29,9 +29,9 @@ pub struct Revoke {
     /// Every token of one subject that was issued up to now.
     #[arg(long, conflicts_with = "all")]
     sub: Option<String>,
-    /// A client's certificate, by its SHA-256: as `openssl x509 -fingerprint -sha256` writes it, or as `x5t#S256`.
-    #[arg(long, value_name = "SHA256", conflicts_with_all = ["jti", "sid", "sub", "all"])]
-    certificate: Option<String>,
+    /// A client's certificate, from its file (PEM).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["jti", "sid", "sub", "issuer", "all"])]
+    certificate: Option<std::path::PathBuf>,
     /// Every token of one issuer that was issued up to now, by its name in the configuration. Beside
     /// `--jti`, `--sid` or `--sub`: whose it is, where the keys hold the issuer.
     #[arg(long)]
@@ -131,9 +131,12 @@ impl Revoke {
 
     fn order(&self) -> Result<Map<String, Value>, Failure> {
         let mut order = Map::new();
-        let certificate = ("certificate", &self.certificate);
-        let given = [("jti", &self.jti), ("sid", &self.sid), ("sub", &self.sub), ("issuer", &self.issuer), certificate];
-        for (name, value) in given {
+        if let Some(path) = &self.certificate {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+            order.insert("certificate".to_owned(), text.into());
+        }
+        for (name, value) in [("jti", &self.jti), ("sid", &self.sid), ("sub", &self.sub), ("issuer", &self.issuer)] {
             if let Some(value) = value {
                 order.insert(name.to_owned(), value.as_str().into());
             }

@@ -21,7 +21,7 @@ impl Routes {
         for route in gateway.routes.all() {
             let upstreams = route.upstreams.places().filter_map(|place| gateway.forwarder.upstreams().get(place));
             let upstreams: Vec<&str> = upstreams.map(|upstream| &*upstream.name).collect();
-            let auth = route.auth.iter().filter_map(|proof| gateway.authenticator.name(*proof));
+            let auth = route.auth.iter().filter_map(|proof| gateway.authenticator.name(proof));
             let auth = auth.map(ToString::to_string).collect::<Vec<_>>().join(",");
             rows.push([
                 route.id.to_string(),

@@ -121,6 +121,10 @@ impl HeaderPlan {
             if !self.goes_on(name.as_str(), peer.is_trusted) || named.contains(name) {
                 continue;
             }
+            // What nobody has looked at is no token.
+            if name == AUTHORIZATION && matches!(caller, Caller::Known(identity) if !identity.is_by_token()) {
+                continue;
+            }
             if name == COOKIE && !self.cookies.is_empty() {
                 match cookie::without(value.as_bytes(), &self.cookies) {
                     Kept::All => field(&mut out, name.as_str(), value.as_bytes()),

@@ -13,6 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+
 use super::connection::Connection;
 use super::error::ForwardError;
 use super::http2::session::Sessions;
@@ -29,7 +31,7 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// A worker's idle connections by target.
 #[derive(Clone, Default)]
 pub struct Pool {
-    idle: Rc<RefCell<HashMap<Arc<str>, Vec<Idle>>>>,
+    idle: Rc<RefCell<HashMap<Arc<str>, Vec<Idle>, RandomState>>>,
     sessions: Sessions,
     alarms: Alarms,
 }

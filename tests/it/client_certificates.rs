@@ -1,5 +1,6 @@
 //! Clients that prove who they are in the handshake, and tokens that are good in their hands alone.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -32,7 +33,11 @@ struct Mesh {
 
 impl Mesh {
     fn start(auth: &str, keys: &str) -> Self {
-        let (upstream, servers, clients) = (Upstream::echo(), Authority::new(), Authority::new());
+        Self::start_on(Upstream::echo(), auth, keys)
+    }
+
+    fn start_on(upstream: Upstream, auth: &str, keys: &str) -> Self {
+        let (servers, clients) = (Authority::new(), Authority::new());
         let folder = tempfile::tempdir().expect("a folder");
         sign::write_keys(folder.path());
         servers.write(folder.path(), "gw", &["gw.test"]);
@@ -78,6 +83,13 @@ fn yaml(upstream: &Upstream, auth: &str, keys: &str) -> String {
         .replace("X-User-Id: sub", "X-User-Id: sub\n    X-Cert: jti\n    X-Dns: dns\n    X-Uri: uri")
 }
 
+/// What a certificate is called where it is taken back: the digest of what is signed of it.
+fn id(der: &CertificateDer<'_>) -> String {
+    let (_, read) = x509_parser::parse_x509_certificate(der).expect("a certificate");
+    let signed = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, read.tbs_certificate.as_ref());
+    URL_SAFE_NO_PAD.encode(signed)
+}
+
 fn thumbprint(der: &CertificateDer<'_>) -> String {
     URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der))
 }
@@ -92,7 +104,7 @@ fn a_certificate_proves_who_is_calling_where_the_route_takes_it() {
         told.contains("x-user-id: CN=orders%2CO=Shop\r\n") || told.contains("x-user-id: CN=orders,O=Shop\r\n"),
         "{told}"
     );
-    assert!(told.contains(&format!("x-cert: {}\r\n", thumbprint(&der))), "{told}");
+    assert!(told.contains(&format!("x-cert: {}\r\n", id(&der))), "{told}");
     assert!(told.contains("x-uri: spiffe://shop.test/orders\r\n") && !told.contains("x-dns:"), "{told}");
     let is_named = |line: &serde_json::Value| line["subject"] == "CN=orders,O=Shop";
     until("it is logged", || mesh.gateway.access_lines().iter().any(is_named));
@@ -118,6 +130,18 @@ fn a_certificate_proves_who_is_calling_where_the_route_takes_it() {
         (&none, "/open/x", None, 200),
     ] {
         assert_eq!(mesh.status(client, path, token.as_deref()), Some(status), "{path}");
+    }
+    // Who sends another scheme means to be whom it names; who comes from a page of another site is not its owner.
+    let post = "POST /mesh/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 0\r\n";
+    for (request, status) in [
+        (get("/either", None).replace("\r\n\r\n", "\r\nauthorization: Basic eDp5\r\n\r\n"), 401),
+        (format!("{post}\r\n"), 200),
+        (format!("{post}origin: https://evil.test\r\n\r\n"), 403),
+        (format!("{post}origin: https://evil.test\r\nsec-fetch-site: cross-site\r\n\r\n"), 403),
+        (format!("{post}origin: https://gw.test\r\nsec-fetch-site: same-origin\r\n\r\n"), 200),
+    ] {
+        let mut client = mesh.connect(&orders).expect("a connection");
+        assert_eq!(client.send(&request).0, status, "{request}");
     }
     // Of HTTP/2 in the same way, and what clients say of certificates goes nowhere.
     let mut config = (*orders).clone();
@@ -148,9 +172,18 @@ fn certificates_that_are_not_the_authorities_get_no_connection() {
     // Another list is read when it changes: for connections that come, and those that are there.
     let mut kept = mesh.connect(&good).expect("a connection");
     assert_eq!(kept.send(&get("/mesh/x", None)).0, 200);
+    let mut other_kept = mesh.connect(&mesh.client("payments").0).expect("a connection");
+    assert_eq!(other_kept.send(&get("/mesh/x", None)).0, 200);
     mesh.clients.write_list(&mesh.gateway.folder().join("mesh.crl"), &[&good_der]);
     until("the list is read", || mesh.status(&good, "/mesh/x", None).is_none());
-    assert_eq!(kept.send(&get("/mesh/x", None)).0, 403);
+    let after = kept.try_send(&get("/mesh/x", None));
+    assert!(after.as_ref().is_none_or(|(status, ..)| *status == 403), "{after:?}");
+    // Who is not on it notices nothing but the end of a connection, with an answer that says so.
+    let after = other_kept.try_send(&get("/mesh/x", None));
+    assert!(
+        after.as_ref().is_none_or(|(status, head, _)| *status == 200 && head.contains("connection: close")),
+        "{after:?}"
+    );
     assert_eq!(mesh.status(&mesh.client("payments").0, "/mesh/x", None), Some(200));
 }
 
@@ -161,20 +194,24 @@ fn a_certificate_is_taken_back_like_a_token() {
     let mut client = mesh.connect(&orders).expect("a connection");
     assert_eq!(client.send(&get("/mesh/x", None)).0, 200);
     let admin = |body: &str| Client::connect(mesh.gateway.admin).send(order("POST", "/revocations", body));
-    for wrong in [r#"{"certificate":"abc"}"#, r#"{"certificate":7}"#, r#"{"certificate":"abc","sub":"x"}"#] {
+    let pem = sign::pem("CERTIFICATE", &der);
+    let beside = json!({ "certificate": &pem, "sub": "x" }).to_string();
+    for wrong in [r#"{"certificate":"abc"}"#, r#"{"certificate":7}"#, &beside] {
         assert_eq!(admin(wrong).status, 400, "{wrong}");
     }
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
-    let hex: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-    let answer = admin(&json!({ "certificate": hex.join(":") }).to_string());
-    assert_eq!(
-        (answer.status, answer.json()["key"].as_str()),
-        (200, Some(&*format!("blacklist:{}", thumbprint(&der))))
-    );
+    // An ECDSA signature has a second spelling, and so has a certificate: both are one.
+    let respelled = mesh.clients.respelled(&orders, &der);
+    assert_eq!(mesh.status(&respelled, "/mesh/x", None), Some(200));
+    let answer = admin(&json!({ "certificate": pem }).to_string());
+    assert_eq!((answer.status, answer.json()["key"].as_str()), (200, Some(&*format!("blacklist:{}", id(&der)))));
     // For as long as a certificate may live.
     let ends = answer.json()["expires_at"].as_i64().expect("a time");
     assert!(ends > crate::support::now() + 398 * 86_400, "{ends}");
     until("it is refused", || client.send(&get("/mesh/x", None)).0 == 401);
+    assert_eq!(mesh.status(&respelled, "/mesh/x", None), Some(401));
+    // By its id it is taken back for as long.
+    let by_id = admin(&json!({ "jti": id(&mesh.client("x").1) }).to_string());
+    assert!(by_id.json()["expires_at"].as_i64().expect("a time") > crate::support::now() + 398 * 86_400);
     assert_eq!(mesh.status(&mesh.client("payments").0, "/mesh/x", None), Some(200));
     let revoked = |line: &serde_json::Value| line["outcome"] == "revoked";
     until("it is logged", || mesh.gateway.access_lines().iter().any(revoked));
@@ -192,8 +229,36 @@ fn a_token_that_is_bound_to_a_certificate_is_good_in_its_hands_alone() {
         assert_eq!(mesh.status(&payments, "/me/x", Some(&bound)), Some(401));
         assert_eq!(mesh.status(&mesh.without(), "/me/x", Some(&bound)), Some(401));
     }
+    // What is taken back of the certificate is taken back of the token.
+    let taken_back = json!({ "certificate": sign::pem("CERTIFICATE", &der) }).to_string();
+    let answer = Client::connect(mesh.gateway.admin).send(order("POST", "/revocations", &taken_back));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("it is refused", || mesh.status(&orders, "/me/x", Some(&bound)) == Some(401));
     let dpop = token(&json!({ "cnf": { "jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I" } }));
     assert_eq!(mesh.status(&orders, "/me/x", Some(&dpop)), Some(401));
     let unproven = |line: &serde_json::Value| line["outcome"] == "unproven_token";
     until("it is logged", || mesh.gateway.access_lines().iter().any(unproven));
+}
+
+/// An answer that lasts is over when its authorities are not believed any more.
+#[test]
+fn an_answer_that_lasts_ends_with_the_authorities_that_it_was_permitted_by() {
+    let upstream = Upstream::scripted(|_, stream| {
+        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").is_ok();
+        while goes_on {
+            goes_on = stream.write_all(b"x").is_ok();
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+        }
+        false
+    });
+    let mesh = Mesh::start_on(upstream, ", mode: optional", "");
+    let (orders, _) = mesh.client("orders");
+    let mut client = mesh.connect(&orders).expect("a connection");
+    client.0.write_all(get("/mesh/x", None).as_bytes()).expect("it is sent");
+    let mut piece = [0; 512];
+    assert!(client.0.read(&mut piece).expect("a piece") > 0);
+    Authority::new().write_own(&mesh.gateway.folder().join("mesh.pem"));
+    until("it is cut", || matches!(client.0.read(&mut piece), Ok(0) | Err(_)));
+    let cut = |line: &serde_json::Value| line["outcome"] == "taken_back";
+    until("it is logged", || mesh.gateway.access_lines().iter().any(cut));
 }

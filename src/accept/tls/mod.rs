@@ -11,23 +11,24 @@
 //!
 //! What it does not do: look at requests. HTTP begins where the handshake ends.
 
-mod certificate;
+mod files;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-pub use self::certificate::{Certificate, Fault, Files};
-use crate::certificate::{Authority, ClientCertificate};
+pub use self::files::{Certificate, Fault, Files};
+use crate::certificate::{self, Authority, ClientCertificate};
 use crate::clock;
 use crate::stream::Stream;
 
@@ -69,6 +70,19 @@ pub struct Clients {
     pub authority: Authority,
     /// What checks them.
     pub verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Clients {
+    /// The certificate that a client has shown, now or in the handshake that it resumes.
+    fn read(&self, chain: &[CertificateDer<'_>], is_resumed: bool) -> Result<ClientCertificate, String> {
+        if is_resumed {
+            // SECURITY: who resumes is not asked again; a list may have ended since, or the certificate.
+            certificate::verify(&*self.verifier, chain, clock::unix_seconds(clock::wall()))
+                .map_err(|error| error.to_string())?;
+        }
+        let read = ClientCertificate::read(chain, self.authority.clone());
+        read.ok_or_else(|| "the client's certificate cannot be read".to_owned())
+    }
 }
 
 /// TLS on one listener; shared by the workers.
@@ -149,6 +163,12 @@ impl Tls {
             && asked(self) == asked(other)
     }
 
+    /// Whether clients are asked for certificates.
+    #[must_use]
+    pub const fn asks_clients(&self) -> bool {
+        self.clients.is_some()
+    }
+
     /// Does the handshake; what the client has proved in it.
     pub(super) async fn open(&self, socket: TcpStream) -> Result<(Stream, Option<Arc<ClientCertificate>>), Refused> {
         let mut first = [0];
@@ -163,13 +183,12 @@ impl Tls {
         }
         match TlsAcceptor::from(Arc::clone(&self.config)).accept(socket).await {
             Ok(stream) => {
-                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let shown = stream.get_ref().1.peer_certificates();
                 let certificate = match (&self.clients, shown) {
                     (None, _) | (_, None) => None,
-                    (Some(clients), Some(der)) => {
-                        let read = ClientCertificate::read(der, clients.authority.clone());
-                        let unread = || Refused::Handshake("the client's certificate cannot be read".to_owned());
-                        Some(Arc::new(read.ok_or_else(unread)?))
+                    (Some(clients), Some(chain)) => {
+                        let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                        Some(Arc::new(clients.read(chain, is_resumed).map_err(Refused::Handshake)?))
                     }
                 };
                 Ok((Stream::Tls(Box::new(stream.into())), certificate))

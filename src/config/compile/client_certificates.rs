@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
-use super::{issuers, trust};
+use super::{Kept, issuers, trust};
 use crate::accept::tls::{ClientAuth, Clients};
 use crate::authenticate::certificate::ClientCertificates;
 use crate::authenticate::claims::ClaimPath;
@@ -17,7 +17,10 @@ use crate::certificate::Authority;
 use crate::config::file::{ClientAuth as Asked, ClientCertificates as Section, Config};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
+use crate::route::{Proof, RevocationMode, Route};
 
+/// Largest file of revocation lists, in bytes.
+const MAX_LISTS: u64 = 64 * 1024 * 1024;
 /// A claim that no certificate has.
 const NOWHERE: &str = "none";
 
@@ -36,6 +39,12 @@ pub fn read(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Read
         if let Some(twin) = config.issuers.declared.iter().find(|other| other.value == name.value) {
             let mistake = Mistake::at(name, format!("an issuer is called `{}` too", name.value.escape_debug()));
             mistakes.add(mistake.allowed("`auth` needs names that differ").also(twin.place, "the other one"));
+        }
+        let issuers = &config.issuers.entries;
+        if let Some((_, twin)) = issuers.iter().find(|(_, issuer)| issuer.issuer.value == name.value) {
+            let mistake = Mistake::at(name, format!("`{}` is the `iss` of tokens", name.value.escape_debug()));
+            let mistake = mistake.allowed("a name of its own: it is the `iss` of certificates");
+            mistakes.add(mistake.also(twin.issuer.place, "their issuer"));
         }
         if section.max_lifetime.is_zero() || section.max_lifetime.subsec_nanos() > 0 {
             let mistake = Mistake::at(&section.max_lifetime, "no certificate lives so long");
@@ -97,11 +106,17 @@ pub fn asked(section: &At<Asked>, config: &Config, all: &[Read], mistakes: &mut 
 }
 
 /// What makes identities of certificates.
-pub fn compile(all: Vec<Read>) -> Vec<ClientCertificates> {
+pub fn compile(all: Vec<Read>, before: &Kept) -> Vec<ClientCertificates> {
     let nowhere = || ClaimPath::parse(NOWHERE);
-    let made = all.into_iter().filter_map(|Read { authority, section, .. }| {
+    let made = all.into_iter().filter_map(|read| {
+        // Whether one has to be shown was asked of the listeners.
+        let verifier = verifier(&read, ClientAuth::Required).ok()?;
+        let Read { authority, section, .. } = read;
         Some(ClientCertificates {
+            retired: before.authority(&authority),
             authority,
+            verifier,
+            issuer: "certificate".into(),
             subject: *section.subject,
             max_lifetime: i64::try_from(section.max_lifetime.as_secs()).unwrap_or(i64::MAX),
             roles: nowhere()?,
@@ -109,6 +124,23 @@ pub fn compile(all: Vec<Read>) -> Vec<ClientCertificates> {
         })
     });
     made.collect()
+}
+
+/// A certificate that a route takes has to be one that can be taken back.
+pub fn can_be_taken_back(config: &Config, routes: &[Route], mistakes: &mut Mistakes) {
+    if config.revocation.keys.jti.is_some() {
+        return;
+    }
+    let asks = |route: &&Route| route.revocation.mode != RevocationMode::Off;
+    for (place, (name, section)) in config.client_certificates.entries.iter().enumerate() {
+        let taken = routes.iter().filter(asks).find(|route| route.auth.takes(Proof::Certificate(place)));
+        if let Some(route) = taken.filter(|_| section.crl_file.is_none()) {
+            let mistake =
+                Mistake::at(name, format!("route `{}` takes certificates that could never be taken back", route.id));
+            let allowed = "`crl_file`, `revocation.keys.jti`, or `revocation: { mode: off }` on the route, in words";
+            mistakes.add(mistake.allowed(allowed).remedy("revocation: { keys: { jti: \"blacklist:{jti}\" } }"));
+        }
+    }
 }
 
 fn is_asked_for(config: &Config, name: &At<String>) -> bool {
@@ -130,7 +162,7 @@ fn verifier(read: &Read, mode: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>
 }
 
 fn lists(path: &Path) -> Result<(Vec<u8>, Vec<CertificateRevocationListDer<'static>>), String> {
-    let bytes = issuers::content(path)?;
+    let bytes = issuers::content_within(path, MAX_LISTS)?;
     let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
     let lists = lists.map_err(|error| format!("this is no PEM: {error}"))?;
     if lists.is_empty() {

@@ -163,9 +163,14 @@ fn keys(
 type Reader = fn(&[u8], &[Algorithm]) -> Result<KeySet, String>;
 
 pub fn content(path: &Path) -> Result<Vec<u8>, String> {
+    content_within(path, MAX_KEY_FILE)
+}
+
+/// Reads a file of at most so many bytes.
+pub fn content_within(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let length = std::fs::metadata(path).map_err(|error| error_text(&error))?.len();
-    if length > MAX_KEY_FILE {
-        return Err(format!("the file is longer than {MAX_KEY_FILE} bytes"));
+    if length > most {
+        return Err(format!("the file is longer than {most} bytes"));
     }
     std::fs::read(path).map_err(|error| error_text(&error))
 }

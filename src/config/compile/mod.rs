@@ -18,6 +18,7 @@ mod upstreams;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -30,6 +31,7 @@ use crate::admit::{HeadLimits, Routes};
 use crate::authenticate::Authenticator;
 use crate::authenticate::headers::IdentityHeader;
 use crate::authenticate::keys::remote::{Refresher, RemoteKeys};
+use crate::certificate::Authority;
 use crate::forward::headers::HeaderPlan;
 use crate::forward::health::Health;
 use crate::forward::{Forwarder, Upstream};
@@ -64,9 +66,16 @@ pub struct Kept {
     store: Option<store::Shaped>,
     keys: Vec<Arc<RemoteKeys>>,
     upstreams: Vec<Arc<Upstream>>,
+    authorities: Vec<(Authority, Arc<AtomicBool>)>,
 }
 
 impl Kept {
+    /// What identities hold of authorities, if there were some like these.
+    fn authority(&self, authority: &Authority) -> Arc<AtomicBool> {
+        let known = self.authorities.iter().find(|(known, _)| known == authority);
+        known.map_or_else(Arc::default, |(_, retired)| Arc::clone(retired))
+    }
+
     /// How a target is doing, if there was one like this; a new one is taken to be well.
     fn health(&self, upstream: &str, address: &str, is_tls: bool) -> Arc<Health> {
         let named = self.upstreams.iter().filter(|known| &*known.name == upstream);
@@ -130,12 +139,13 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let routes = routes::compile(config, &upstreams, mistakes);
     // Of sessions the store is asked in any case.
     let asked = |route: &Route| {
-        let policy = if route.sessions().next().is_some() { route.revocation.strict() } else { route.revocation };
+        let policy = if route.auth.takes_sessions { route.revocation.strict() } else { route.revocation };
         (!matches!(route.rule, Rule::Public)).then_some(policy.mode)
     };
     let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
     conflicts::check(config, mistakes);
+    client_certificates::can_be_taken_back(config, &routes, mistakes);
     cors::check(config, mistakes);
     store::needs_keys(config, mistakes);
     let realm = realm(config, mistakes);
@@ -153,7 +163,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let gateway = Gateway {
         routes: Routes::new(routes, head),
         authenticator: Authenticator::new(
-            (issuers, client_certificates::compile(authorities), sessions),
+            (issuers, client_certificates::compile(authorities, before), sessions),
             headers,
             asked,
             patterns,
@@ -168,6 +178,12 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         store,
         keys: gateway.authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
         upstreams: gateway.forwarder.upstreams().to_vec(),
+        authorities: gateway
+            .authenticator
+            .certificates()
+            .iter()
+            .map(|trusted| (trusted.authority.clone(), Arc::clone(&trusted.retired)))
+            .collect(),
     };
     let files = files(config, folder);
     Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background, kept, files })

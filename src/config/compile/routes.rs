@@ -12,7 +12,7 @@ use crate::config::place::At;
 use crate::config::value::EncodedSlash;
 use crate::forward::Upstream;
 use crate::route::{
-    Expected, Match, Proof, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares,
+    Auth, Expected, Match, Proof, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares,
 };
 
 /// Compiles the routes, in the order of the file.
@@ -47,7 +47,7 @@ pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes)
             upstreams: shares,
             rewrite: rewrite.flatten(),
             guarded: Vec::new(),
-            auth,
+            auth: Auth::new(auth),
             rule,
             revocation: revocation(config, section, mistakes),
             limits: limits(config, section, mistakes),

@@ -6,7 +6,7 @@
 //! {"jti": "a1", "issuer": "shop"}            until the longest-lived token would have ended
 //! {"sid": "s1"}                              every token of this login
 //! {"sub": "kim"} {"sub": "kim", "before": 1795417786}   every token issued at or before that second
-//! {"certificate": "9f:86:..."}               a client's certificate, by its SHA-256, until it would have ended
+//! {"certificate": "-----BEGIN CERT..."}      a client's certificate (PEM), until it would have ended
 //! {"issuer": "shop"}                         every token of this issuer, in the same way
 //! {"all": true}                              every token, in the same way
 //! {"jti": "a1", "ack": "all"}                answers once the `primary` (unless said), every `replica`
@@ -16,11 +16,11 @@
 //! `issuer` is the issuer's name in the configuration; beside a claim it is needed only where the key
 //! patterns hold `{iss}` and there are several issuers.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 
 use super::{answer, problem};
@@ -29,6 +29,7 @@ use crate::authenticate::issuer::Issuer;
 use crate::authenticate::json;
 use crate::authenticate::keys::KeySource;
 use crate::authenticate::token::UnverifiedToken;
+use crate::certificate;
 use crate::clock;
 use crate::denial::Denial;
 use crate::gateway::Gateway;
@@ -166,8 +167,8 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
             token.as_str().filter(|_| members.len() == 1).ok_or_else(|| fault("`token` stands alone and is text"))?;
         return by_token(gateway, token, now).map(|order| Order { ack, ..order });
     }
-    if let Some(thumbprint) = members.get("certificate") {
-        return by_certificate(gateway, thumbprint, &members, now).map(|order| Order { ack, ..order });
+    if let Some(pem) = members.get("certificate") {
+        return by_certificate(gateway, pem, &members, now).map(|order| Order { ack, ..order });
     }
     let (kind, key) = named(gateway, &members)?;
     let issuers = gateway.authenticator.issuers();
@@ -177,9 +178,13 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
         Some(_) if !kind.is_time() => return Err(fault("`before` goes with `sub`, `issuer` or `all`")),
         Some(before) => before_of(before, now.saturating_add(leeway))?,
     };
+    // An id may be that of a certificate, and those live longer.
+    let certificates = gateway.authenticator.certificates().iter().filter(|_| kind == Kind::Jti);
+    let certificates = certificates.map(|trusted| trusted.max_lifetime).max().unwrap_or(0);
     let mark = if kind.is_time() { Mark::NotBefore(before) } else { Mark::Presence };
     let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)));
-    let expires_at = now.max(before).saturating_add(longest.max().unwrap_or(0)).saturating_add(MARGIN);
+    let longest = longest.max().unwrap_or(0).max(certificates);
+    let expires_at = now.max(before).saturating_add(longest).saturating_add(MARGIN);
     Ok(Order { kind, key, mark, expires_at, ack })
 }
 
@@ -231,49 +236,22 @@ fn by_token(gateway: &Gateway, text: &str, now: i64) -> Result<Order, Fault> {
     Ok(Order { kind: Kind::Jti, key, mark: Mark::Presence, expires_at: ends.saturating_add(MARGIN), ack: Ack::Primary })
 }
 
-/// A client's certificate, of the authorities that `issuer` names where there are several.
-fn by_certificate(
-    gateway: &Gateway,
-    thumbprint: &Value,
-    members: &Map<String, Value>,
-    now: i64,
-) -> Result<Order, Fault> {
+/// A client's certificate, as PEM.
+fn by_certificate(gateway: &Gateway, pem: &Value, members: &Map<String, Value>, now: i64) -> Result<Order, Fault> {
     let all = gateway.authenticator.certificates();
-    let named = members.get("issuer").map(|name| name.as_str().unwrap_or_default());
-    let authorities = match (all, named) {
-        ([], _) => return Err(fault("no `client_certificates` are configured")),
-        ([only], None) => only,
-        (_, None) => return Err(fault("`issuer` is needed: the name of the `client_certificates` that it is of")),
-        (_, Some(name)) => {
-            let found = all.iter().find(|known| *known.authority.name == *name);
-            found.ok_or_else(|| fault("unknown issuer: no `client_certificates` have this name"))?
-        }
-    };
-    let others = ["token", "jti", "sid", "sub", "all", "before"];
-    if others.iter().any(|name| members.contains_key(*name)) {
-        return Err(fault("`certificate` stands alone, or beside `issuer`"));
+    let longest = all.iter().map(|trusted| trusted.max_lifetime).max();
+    let longest = longest.ok_or_else(|| fault("no `client_certificates` are configured"))?;
+    if members.keys().any(|name| name != "certificate") {
+        return Err(fault("`certificate` stands alone"));
     }
-    let unread =
-        || fault("`certificate` is its SHA-256: 64 hex digits with or without `:`, or base64url as `x5t#S256`");
-    let thumbprint = thumbprint.as_str().and_then(thumbprint_of).ok_or_else(unread)?;
-    let key = pattern(gateway, Kind::Jti)?.key(&thumbprint, &authorities.authority.name);
-    let expires_at = now.saturating_add(authorities.max_lifetime).saturating_add(MARGIN);
+    let unread = || fault("`certificate` is no certificate in PEM");
+    let der = CertificateDer::from_pem_slice(pem.as_str().unwrap_or_default().as_bytes()).map_err(|_| unread())?;
+    let id = certificate::id_of(&der).ok_or_else(unread)?;
+    // One word in the place of an issuer for all of them.
+    let word = all.first().map_or("", |trusted| &*trusted.issuer);
+    let key = pattern(gateway, Kind::Jti)?.key(&id, word);
+    let expires_at = now.saturating_add(longest).saturating_add(MARGIN);
     Ok(Order { kind: Kind::Jti, key, mark: Mark::Presence, expires_at, ack: Ack::Primary })
-}
-
-/// A SHA-256 as `x5t#S256`, from that or from hex as `openssl x509 -fingerprint -sha256` writes it.
-fn thumbprint_of(text: &str) -> Option<String> {
-    if URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32) {
-        return Some(text.to_owned());
-    }
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = digits.chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? * 16 + digit(*low)?),
-        _ => None,
-    });
-    let bytes = pairs.collect::<Option<Vec<u8>>>()?;
-    (bytes.len() == 32).then(|| URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// What is named, and its key: the one of `jti`, `sid`, `sub`; or the issuer alone; or all.

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -11,7 +11,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
 /// Signs certificates.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Those of clients, the last one last.
+    keys: Mutex<Vec<Vec<u8>>>,
+}
 
 impl Authority {
     pub fn new() -> Self {
@@ -22,7 +26,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("an authority"))
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an authority"), keys: Mutex::default() }
     }
 
     /// Writes `NAME.crt` and `NAME.key` for these names; returns the certificate.
@@ -30,7 +34,7 @@ impl Authority {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
         let certificate =
-            CertificateParams::new(names).expect("names").signed_by(&key, &self.0).expect("a certificate");
+            CertificateParams::new(names).expect("names").signed_by(&key, &self.issuer).expect("a certificate");
         std::fs::write(folder.join(format!("{name}.crt")), certificate.pem()).expect("a file");
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
         certificate.der().clone()
@@ -43,7 +47,7 @@ impl Authority {
         let mut params = CertificateParams::new(names).expect("names");
         params.not_after =
             rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(super::now() as u64 - 86_400);
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         std::fs::write(folder.join(format!("{name}.crt")), certificate.pem()).expect("a file");
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
     }
@@ -69,8 +73,9 @@ impl Authority {
         };
         (params.not_before, params.not_after) = (day(-1), day(days - 1));
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let der = certificate.der().clone();
+        self.keys.lock().expect("the keys").push(key.serialize_der());
         let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let config = config.with_safe_default_protocol_versions().expect("versions");
@@ -78,9 +83,57 @@ impl Authority {
         (Arc::new(config.with_client_auth_cert(vec![der.clone()], key).expect("a certificate")), der)
     }
 
+    /// The same client with its certificate's signature in its second spelling: `(r, n - s)` for `(r, s)`.
+    pub fn respelled(&self, client: &Arc<ClientConfig>, der: &CertificateDer<'static>) -> Arc<ClientConfig> {
+        let (_, read) = x509_parser::parse_x509_certificate(der).expect("a certificate");
+        let signature = read.signature_value.data.as_ref();
+        let r_length = usize::from(signature[3]);
+        let (r, s) = (&signature[4..4 + r_length], &signature[6 + r_length..]);
+        let n: [u8; 32] = [
+            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
+            0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        ];
+        let mut wide = [0_u8; 32];
+        let s = if s.len() > 32 { &s[s.len() - 32..] } else { s };
+        wide[32 - s.len()..].copy_from_slice(s);
+        let (mut other, mut borrow) = ([0_u8; 32], 0_i32);
+        for place in (0..32).rev() {
+            let digit = i32::from(n[place]) - i32::from(wide[place]) - borrow;
+            borrow = i32::from(digit < 0);
+            other[place] = digit.rem_euclid(256) as u8;
+        }
+        let tagged = |tag: u8, content: &[u8]| -> Vec<u8> {
+            let length = content.len();
+            let head = match length {
+                0..128 => vec![tag, length as u8],
+                128..256 => vec![tag, 0x81, length as u8],
+                _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+            };
+            [head, content.to_vec()].concat()
+        };
+        let number = |bytes: &[u8]| {
+            let digits: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
+            let sign = if digits.first().is_some_and(|byte| *byte >= 128) { vec![0] } else { Vec::new() };
+            tagged(2, &[sign, digits].concat())
+        };
+        let signature = tagged(0x30, &[number(r), number(&other)].concat());
+        // ecdsa-with-SHA256 (RFC 5758 §3.2).
+        let algorithm = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+        let bits = tagged(3, &[vec![0], signature].concat());
+        let der = tagged(0x30, &[read.tbs_certificate.as_ref(), &algorithm, &bits].concat());
+        let mut config = (**client).clone();
+        let known = self.keys.lock().expect("the keys").last().expect("a key").clone();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(known).expect("a key");
+        let signing = default_provider().key_provider.load_private_key(key).expect("a key");
+        let certified = rustls::sign::CertifiedKey::new(vec![der.into()], signing);
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        config.resumption = rustls::client::Resumption::disabled();
+        Arc::new(config)
+    }
+
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).expect("a root");
+        roots.add(self.issuer.der().clone()).expect("a root");
         roots
     }
 
@@ -107,13 +160,13 @@ impl Authority {
             revoked_certs: taken_back.iter().map(entry).collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };
-        let list = params.signed_by(&self.0).expect("a list");
+        let list = params.signed_by(&self.issuer).expect("a list");
         std::fs::write(path, list.pem().expect("PEM")).expect("a file");
     }
 
     /// Writes its own certificate.
     pub fn write_own(&self, path: &Path) {
-        std::fs::write(path, self.0.pem()).expect("a file");
+        std::fs::write(path, self.issuer.pem()).expect("a file");
     }
 
     /// Settings of a client that trusts it, and speaks these versions.
