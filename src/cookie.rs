@@ -7,20 +7,15 @@ use http::{HeaderMap, HeaderValue};
 /// Every value of the cookie with this name, in all `Cookie` fields (HTTP/2 may have several).
 pub fn values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let pairs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).flat_map(pairs);
-    pairs.filter_map(|pair| {
-        let (own, value) = split(pair)?;
-        (own == name.as_bytes()).then_some(value)
-    })
+    pairs.filter_map(|pair| named(pair, name.as_bytes()))
 }
 
 /// A `Cookie` field without the cookies that have one of these names; `None` where nothing is left of it, or nothing
 /// has to go.
 #[must_use]
 pub fn without(field: &[u8], names: &[Box<str>]) -> Kept {
-    let is_named = |pair: &[u8]| {
-        let own = split(pair).map_or(pair, |(own, _)| own);
-        names.iter().any(|name| name.as_bytes() == own)
-    };
+    let is_named =
+        |pair: &[u8]| names.iter().any(|name| name.as_bytes() == pair || named(pair, name.as_bytes()).is_some());
     if !pairs(field).any(is_named) {
         return Kept::All;
     }
@@ -39,8 +34,34 @@ pub enum Kept {
     Nothing,
 }
 
+/// The value of a pair that has this name.
+///
+/// SECURITY: some servers part pairs at a comma as well, or take more for a space than we do. So the name counts wherever
+/// it stands before a `=` and after what is no letter of a name: what they would read as the cookie is one here too.
+fn named<'p>(pair: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
+    if let Some((own, value)) = split(pair)
+        && own == name
+    {
+        return Some(value);
+    }
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(pair.get(from..)?, name).map(|at| from + at) {
+        let is_first = at == 0 || pair.get(at - 1).is_some_and(|before| !is_letter(*before));
+        let rest = pair.get(at + name.len()..)?.trim_ascii_start();
+        if let Some(value) = rest.strip_prefix(b"=").filter(|_| is_first) {
+            return Some(value.trim_ascii_start());
+        }
+        from = at + 1;
+    }
+    None
+}
+
+/// `tchar` (RFC 9110 §5.6.2).
+fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    // Some servers part at a comma too: there is none in a value that a browser sends back as it was set.
     field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
@@ -65,7 +86,11 @@ mod tests {
         assert_eq!(found(&["x=1; SID=a;y=2", "SID=b"]), ["a", "b"]);
         assert_eq!(found(&["SID = a ; SID=b=c"]), ["a", "b=c"]);
         assert_eq!(found(&["SID="]), [""]);
-        for nothing in ["sid=a", "SIDX=a", "xSID=a", "SID", "", ";;", "x=SID=a", "x=\"; SIDX=a\""] {
+        // What a server might read as the cookie.
+        for odd in ["x=1,SID=a", "\u{a0}SID=a", "x=\"SID=a", "x= SID =a", "x=SID=a"] {
+            assert_eq!(found(&[odd]), ["a"], "{odd}");
+        }
+        for nothing in ["sid=a", "SIDX=a", "xSID=a", "SID", "", ";;", "xSID=a", "x=y&SID=a", "x=\"; SIDX=a\""] {
             assert!(found(&[nothing]).is_empty(), "{nothing}");
         }
     }
@@ -82,6 +107,8 @@ mod tests {
             ("RID=b; SID=a", Kept::Nothing),
             ("a=1; SID=x;b=2;RID=y; c", Kept::Some(b"a=1; b=2; c".to_vec())),
             ("SIDX=1; SID=x", Kept::Some(b"SIDX=1".to_vec())),
+            ("a=1,SID=x; b=2", Kept::Some(b"b=2".to_vec())),
+            ("a=1&SID=x", Kept::All),
         ] {
             assert_eq!(without(field.as_bytes(), &names), kept, "{field}");
         }

@@ -48,10 +48,7 @@ use crate::certificate::ClientCertificate;
 use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::route::{Proof, RevocationPolicy, Route, Rule};
-use crate::store::{Asker, KeyPatterns, Store, StoreError};
-
-/// How often the record of a session is read for one request that finds it changing.
-const READINGS: usize = 3;
+use crate::store::{Asker, KeyPatterns, Store};
 
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
@@ -144,7 +141,10 @@ impl Authenticator {
     ) -> Result<(), Denial> {
         match caller {
             Caller::Anonymous => Ok(()),
-            Caller::Known(identity) => identity.vouch.check(policy, now, store).await,
+            Caller::Known(identity) => {
+                identity.vouch.check(policy, now, store).await?;
+                Self::goes_on(identity, now, store).await
+            }
         }
     }
 
@@ -154,6 +154,11 @@ impl Authenticator {
         for issuer in &self.issuers {
             let same = next.issuers.iter().find(|other| other.issuer == issuer.issuer);
             issuer.keys.succeeded_by(same.map(|same| &same.keys));
+        }
+        for sessions in &self.sessions {
+            if !next.sessions.iter().any(|other| other.shape == sessions.shape) {
+                sessions.retired.store(true, Ordering::Release);
+            }
         }
         for trusted in &self.certificates {
             if !next.certificates.iter().any(|other| other.authority == trusted.authority) {
@@ -174,9 +179,10 @@ impl Authenticator {
         &self.certificates
     }
 
-    /// The names of the cookies that are credentials.
-    pub fn cookies(&self) -> impl Iterator<Item = &str> {
-        self.sessions.iter().map(|sessions| &*sessions.cookie)
+    /// The kinds of sessions, by their place.
+    #[must_use]
+    pub fn sessions(&self) -> &[Sessions] {
+        &self.sessions
     }
 
     /// What the configuration calls a way of proving identity.
@@ -283,83 +289,4 @@ impl Authenticator {
         self.known_certificates.keep(name.as_bytes(), Arc::clone(&identity));
         Ok(Some(identity))
     }
-
-    /// The cookie of a session that the route takes, if one is sent.
-    fn cookie<'r>(&'r self, route: &Route, request: &'r Parts) -> Result<Option<Cookie<'r>>, Denial> {
-        let mut found = None;
-        for place in route.auth.sessions() {
-            let Some(sessions) = self.sessions.get(place) else { continue };
-            if let Some(value) = sessions.value(&request.headers)? {
-                if found.is_some() {
-                    return Err(Denial::DuplicateCredentials);
-                }
-                found = Some(Cookie { place, sessions, value });
-            }
-        }
-        Ok(found)
-    }
-
-    /// Who a cookie is of, by what the store says now.
-    async fn of_session(
-        &self,
-        cookie: &Cookie<'_>,
-        policy: RevocationPolicy,
-        now: Moment,
-        store: &Asker,
-    ) -> Result<Arc<Identity>, Denial> {
-        let known = &cookie.sessions.known;
-        if let Some(identity) = known.find(cookie.value.as_bytes()) {
-            let is_over = identity.vouch.life.as_ref().is_some_and(|life| life.is_over(now));
-            match identity.vouch.check(policy, now, store).await {
-                Ok(()) if !is_over => return Self::used(identity, now, store).await,
-                // Its record is gone, or another one, or lives on: it is read again.
-                Ok(()) | Err(Denial::Revoked) => known.forget(cookie.value.as_bytes()),
-                Err(denial) => return Err(denial),
-            }
-        }
-        let key = cookie.sessions.record_key(cookie.value)?;
-        let mut seen = None;
-        for _ in 0..READINGS {
-            let record = match store.record(&key, cookie.sessions.form).await {
-                Ok(record) => record.ok_or(Denial::UnknownSession)?,
-                Err(StoreError::Refused(code)) if code == "WRONGTYPE" => return Err(Denial::MalformedSession),
-                Err(_) => return Err(Denial::StandingUnknown),
-            };
-            let fingerprint = record.value.fingerprint();
-            let (proven, life) = cookie.sessions.prove(cookie.place, (Arc::clone(&key), record), now)?;
-            let identity = Arc::new(self.memory.identity(proven, Some(life))?);
-            match identity.vouch.check(policy, now, store).await {
-                Ok(()) => {
-                    known.keep(cookie.value.as_bytes(), Arc::clone(&identity));
-                    return Self::used(identity, now, store).await;
-                }
-                // Either it was taken back, or it changed while it was read.
-                Err(Denial::Revoked) if seen != Some(fingerprint) => seen = Some(fingerprint),
-                Err(denial) => return Err(denial),
-            }
-        }
-        // It changes faster than it can be read.
-        Err(Denial::StandingUnknown)
-    }
-
-    /// Has a session that is used live on, now and then.
-    async fn used(identity: Arc<Identity>, now: Moment, store: &Asker) -> Result<Arc<Identity>, Denial> {
-        let Some(life) = &identity.vouch.life else { return Ok(identity) };
-        if let Some((key, time)) = life.due(now, identity.vouch.expires_at) {
-            match store.touch(key, time).await {
-                Ok(true) => life.lives_on(now, time),
-                Ok(false) => return Err(Denial::UnknownSession),
-                // It lives for a while yet; the next request tries again in a moment.
-                Err(error) => tracing::debug!(%error, "a session is used and cannot be told to live on"),
-            }
-        }
-        Ok(identity)
-    }
-}
-
-/// The cookie of a session.
-struct Cookie<'r> {
-    place: usize,
-    sessions: &'r Sessions,
-    value: &'r str,
 }

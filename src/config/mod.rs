@@ -16,6 +16,7 @@ pub mod section;
 pub mod target;
 pub mod unit;
 pub mod value;
+pub mod words;
 
 use std::path::{Path, PathBuf};
 

@@ -31,10 +31,12 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// A worker's idle connections by target.
 #[derive(Clone, Default)]
 pub struct Pool {
-    idle: Rc<RefCell<HashMap<Arc<str>, Vec<Idle>, RandomState>>>,
+    idle: Rc<RefCell<IdleByTarget>>,
     sessions: Sessions,
     alarms: Alarms,
 }
+
+type IdleByTarget = HashMap<Arc<str>, Vec<Idle>, RandomState>;
 
 struct Idle {
     connection: Connection,

@@ -2,10 +2,12 @@
 //!
 //! A record is text (JSON, in one value) or a hash (a field for each attribute). Who made an identity of a record
 //! keeps its fingerprint: the identity holds as long as that of the record is the same, and is over with the record.
+//! Fingerprints have a key that is drawn anew by each process, so that nobody can look for two records with the same.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use aws_lc_rs::digest;
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use super::Standing;
 
@@ -105,13 +107,20 @@ impl std::fmt::Debug for RecordValue {
 
 impl Fingerprint {
     fn of<'p>(parts: impl Iterator<Item = &'p [u8]>) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
+        static KEY: OnceLock<hmac::Key> = OnceLock::new();
+        let key = KEY.get_or_init(|| {
+            let mut secret = [0; 32];
+            // Without randomness there is no TLS either.
+            let _filled = SystemRandom::new().fill(&mut secret);
+            hmac::Key::new(hmac::HMAC_SHA256, &secret)
+        });
+        let mut context = hmac::Context::with_key(key);
         for part in parts {
             context.update(&part.len().to_be_bytes());
             context.update(part);
         }
-        let digest = context.finish();
-        let bits = digest.as_ref().iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
+        let tag = context.sign();
+        let bits = tag.as_ref().iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
         Self(i64::try_from(bits >> 2).unwrap_or(0))
     }
 

@@ -41,7 +41,7 @@ sessions:
   spring:
     cookie: { name: SESSION, encoding: base64 }
     key: "spring:session:sessions:{id}"
-    record: hash
+    record: spring
     claims: { sub: "sessionAttr:userId", roles: "sessionAttr:roles", iat: creationTime }
     absolute_timeout: 12h
   express:
@@ -92,6 +92,10 @@ fn a_session_is_an_identity_like_a_tokens_under_the_same_rules() {
     let mut tiered = login("lee", &[]);
     tiered["plan"] = json!({ "tier": "gold" });
     put(&redis, "s-2", &tiered);
+    put(&redis, "pending:s-1", &login("kim", &[]));
+    put(&redis, "{s-1}", &login("kim", &[]));
+    put(&redis, "future", &json!({ "sub": "kim", "iat": now() + 600 }));
+    put(&redis, "micros", &json!({ "sub": "kim", "iat": now() * 1_000_000 }));
     for (path, id, status) in [
         ("/me/x", "s-1", 200),
         ("/only/x", "s-1", 200),
@@ -106,6 +110,11 @@ fn a_session_is_an_identity_like_a_tokens_under_the_same_rules() {
         ("/me/x", "s-3", 401),
         ("/me/x", "", 401),
         ("/me/x", "s 1", 401),
+        // What would name another kind of record.
+        ("/me/x", "pending:s-1", 401),
+        ("/me/x", "{s-1}", 401),
+        ("/me/x", "future", 401),
+        ("/me/x", "micros", 401),
         ("/me/x", &"x".repeat(300), 401),
         // Where sessions are not taken the cookie is nothing.
         ("/bearer/x", "s-1", 401),
@@ -130,6 +139,12 @@ fn a_session_is_an_identity_like_a_tokens_under_the_same_rules() {
         assert_eq!(upstream.last().values("cookie"), ["a=1; b=2"], "{path}");
         assert_eq!(ask(&gateway, "GET", path, &format!("{token}cookie: SID=s-1\r\n")).status, 200);
         assert!(upstream.last().values("cookie").is_empty(), "{path}");
+        // Nor in a form that only some servers read.
+        let odd = format!("{token}cookie: a=1,SID=s-1; b=2\r\n");
+        if path != "/me/x" {
+            assert_eq!(ask(&gateway, "GET", path, &odd).status, 200);
+            assert_eq!(upstream.last().values("cookie"), ["b=2"], "{path}");
+        }
     }
     let mut h2 = H2::connect(gateway.address);
     let fields = [("cookie", "a=1"), ("cookie", "SID=s-1")];
@@ -311,7 +326,7 @@ fn a_session_of_spring_is_taken() {
         "sessionAttr:roles",
         r#"["java.util.ArrayList",["customer","vip"]]"#,
         "sessionAttr:note",
-        "plain text",
+        r#"["java.suspended",["x"]]"#,
     ]);
     let ask = |value: &str| ask(&gateway, "GET", "/spring", &format!("cookie: SESSION={value}\r\n"));
     for value in [STANDARD.encode(id), STANDARD_NO_PAD.encode(id)] {
@@ -328,7 +343,24 @@ fn a_session_of_spring_is_taken() {
         r#"["java.util.ArrayList",[]]"#,
     ]);
     until("the roles are gone", || ask(&STANDARD.encode(id)).status == 403);
-    redis.command(&["DEL", &format!("spring:session:sessions:{id}")]);
+    // The indexed repository ends a session by its times, and keeps it for a while.
+    let key = format!("spring:session:sessions:{id}");
+    let roles = r#"["java.util.ArrayList",["customer"]]"#;
+    redis.command(&["HSET", &key, "sessionAttr:roles", roles]);
+    until("they are back", || ask(&STANDARD.encode(id)).status == 200);
+    redis.command(&["HSET", &key, "maxInactiveInterval", "0"]);
+    until("it has ended", || ask(&STANDARD.encode(id)).status == 401);
+    redis.command(&["HSET", &key, "maxInactiveInterval", "60"]);
+    redis.command(&["HSET", &key, "lastAccessedTime", &((now() - 61) * 1000).to_string()]);
+    assert_eq!(ask(&STANDARD.encode(id)).status, 401);
+    redis.command(&["HSET", &key, "lastAccessedTime", &((now() - 30) * 1000).to_string()]);
+    until("it goes on", || ask(&STANDARD.encode(id)).status == 200);
+    // What is no JSON was written by something else.
+    redis.command(&["HSET", &key, "sessionAttr:note", "plain"]);
+    until("it cannot be read", || ask(&STANDARD.encode(id)).status == 401);
+    redis.command(&["HDEL", &key, "sessionAttr:note"]);
+    until("it can", || ask(&STANDARD.encode(id)).status == 200);
+    redis.command(&["DEL", &key]);
     until("it is gone", || ask(&STANDARD.encode(id)).status == 401);
 }
 
@@ -386,4 +418,57 @@ fn a_session_of_the_real_express_session_is_taken_and_ends_with_it() {
     until("it is logged out", || ask().status == 401);
     drop(input);
     assert!(service.wait().expect("a child").success());
+}
+
+/// A field of a hash is text, whatever it looks like: a name that somebody chose is nobody else's.
+#[test]
+fn a_hash_is_read_as_text_and_what_is_mapped_is_found_there_alone() {
+    let redis = Redis::start();
+    let sessions = SESSIONS
+        .replace("key: \"session:{id}\"", "key: \"session:{id}\"\n    record: hash")
+        .replace("claims: { name: profile.name }", "claims: { sub: userId }");
+    let (_upstream, gateway) = start_with(&redis, &sessions);
+    let began = now().to_string();
+    let put = |id: &str, fields: &[&str]| {
+        let key = format!("session:{id}");
+        redis.command(&[&["HSET", &key, "iat", &began], fields].concat());
+    };
+    put("plain", &["userId", "kim", "roles", "customer, admin"]);
+    put("quoted", &["userId", "\"admin\"", "roles", r#"["admin"]"#]);
+    put("number", &["userId", "42"]);
+    put("other", &["sub", "kim", "roles", "admin"]);
+    let told = get(&gateway, "/admin", "plain").text();
+    assert!(told.contains("x-user-id: kim\r\n") && told.contains("x-user-roles: customer,admin\r\n"), "{told}");
+    let answer = get(&gateway, "/me/x", "quoted");
+    assert_eq!(gateway.line_of(&answer)["subject"], "\"admin\"");
+    assert_eq!(get(&gateway, "/admin", "quoted").status, 403);
+    assert!(get(&gateway, "/me/x", "number").text().contains("x-user-id: 42\r\n"));
+    let answer = get(&gateway, "/me/x", "other");
+    assert_eq!((answer.status, gateway.line_of(&answer)["missing_claim"].as_str()), (401, Some("sub")));
+}
+
+/// A kind of sessions that is not taken any more takes what it permitted with it, and one without a limit gets one.
+#[test]
+fn an_answer_that_lasts_ends_with_its_kind_of_sessions_and_a_record_without_an_end_gets_one() {
+    let redis = Redis::start();
+    let upstream = Upstream::scripted(|_, stream| {
+        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").is_ok();
+        while goes_on {
+            goes_on = stream.write_all(b"x").is_ok();
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        false
+    });
+    let yaml = with_store(upstream.address, &redis.url(), SESSIONS, ROUTES);
+    let gateway = Gateway::start(&yaml);
+    until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);
+    redis.command(&["SET", "session:s-1", &login("kim", &[]).to_string()]);
+    let mut client = gateway.client();
+    client.write("GET /me/x HTTP/1.1\r\nhost: gw.test\r\ncookie: SID=s-1\r\n\r\n");
+    assert_eq!(client.read_to_head().status, 200);
+    let left: i64 = redis.command(&["PTTL", "session:s-1"]).trim().parse().expect("a number");
+    assert!((1_700_000..=1_800_000).contains(&left), "{left}");
+    assert!(gateway.reload(&yaml.replace("absolute_timeout: 12h", "absolute_timeout: 11h")));
+    let cut = |line: &serde_json::Value| line["outcome"] == "taken_back";
+    until("it is cut", || gateway.access_lines().iter().any(cut));
 }

@@ -67,9 +67,16 @@ pub struct Kept {
     keys: Vec<Arc<RemoteKeys>>,
     upstreams: Vec<Arc<Upstream>>,
     authorities: Vec<(Authority, Arc<AtomicBool>)>,
+    sessions: Vec<([u8; 32], Arc<AtomicBool>)>,
 }
 
 impl Kept {
+    /// What identities hold of a kind of sessions, if there was one like this.
+    fn sessions(&self, shape: &[u8; 32]) -> Arc<AtomicBool> {
+        let known = self.sessions.iter().find(|(known, _)| known == shape);
+        known.map_or_else(Arc::default, |(_, retired)| Arc::clone(retired))
+    }
+
     /// What identities hold of authorities, if there were some like these.
     fn authority(&self, authority: &Authority) -> Arc<AtomicBool> {
         let known = self.authorities.iter().find(|(known, _)| known == authority);
@@ -133,7 +140,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let listeners = listeners::compile(config, folder, &authorities, mistakes);
     let issuers = issuers::compile(config, folder, before, &mut background, mistakes);
     let upstreams = upstreams::compile(config, folder, before, mistakes);
-    let sessions = sessions::compile(config, folder, mistakes);
+    let sessions = sessions::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
     let routes = routes::compile(config, &upstreams, mistakes);
@@ -174,19 +181,23 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
     };
     let limits = limits(config, head);
-    let kept = Kept {
-        store,
-        keys: gateway.authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
-        upstreams: gateway.forwarder.upstreams().to_vec(),
-        authorities: gateway
-            .authenticator
-            .certificates()
-            .iter()
-            .map(|trusted| (trusted.authority.clone(), Arc::clone(&trusted.retired)))
-            .collect(),
-    };
+    let kept = kept(&gateway, store);
     let files = files(config, folder);
     Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background, kept, files })
+}
+
+/// What the next configuration takes over.
+fn kept(gateway: &Gateway, store: Option<store::Shaped>) -> Kept {
+    let authenticator = &gateway.authenticator;
+    let authorities = authenticator.certificates().iter();
+    let sessions = authenticator.sessions().iter();
+    Kept {
+        store,
+        keys: authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
+        upstreams: gateway.forwarder.upstreams().to_vec(),
+        authorities: authorities.map(|known| (known.authority.clone(), Arc::clone(&known.retired))).collect(),
+        sessions: sessions.map(|known| (known.shape, Arc::clone(&known.retired))).collect(),
+    }
 }
 
 fn check_times(config: &Config, mistakes: &mut Mistakes) {

@@ -9,7 +9,7 @@ use crate::config::access::{Access, ClaimValue, Demand};
 use crate::config::file::{Config, Route as Section};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
-use crate::config::value::EncodedSlash;
+use crate::config::words::EncodedSlash;
 use crate::forward::Upstream;
 use crate::route::{
     Auth, Expected, Match, Proof, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares,

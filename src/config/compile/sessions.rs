@@ -3,25 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 
-use super::{issuers, upstreams};
+use super::{Kept, issuers, upstreams};
 use crate::authenticate::cache::IdentityCache;
 use crate::authenticate::claims::ClaimPath;
-use crate::authenticate::session::{CookieEncoding, SessionKey, Sessions};
+use crate::authenticate::session::{CookieEncoding, SessionKey, Sessions, Writing};
 use crate::config::file::{Config, CookieSource, Sessions as Section};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::origin::CorsOrigin;
 use crate::config::place::At;
-use crate::config::value::Encoding;
+use crate::config::words::{Encoding, RecordSource};
 use crate::route::Origin;
+use crate::store::RecordForm;
 
 /// Where roles and scopes are, unless `claims` says otherwise.
 const ROLES: &str = "roles";
 const SCOPES: &str = "scope";
 
 /// Compiles the sessions, in the order of the file.
-pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Sessions> {
+pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Vec<Sessions> {
     let mut all: Vec<Sessions> = Vec::new();
     for (name, section) in &config.sessions.entries {
         let others = config.issuers.declared.iter().chain(&config.client_certificates.declared);
@@ -42,19 +43,30 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<S
         let key = SessionKey::parse(&section.key);
         if key.is_none() {
             let mistake = Mistake::at(&section.key, format!("`{}` is no key of a session", section.key.escape_debug()));
-            mistakes.add(mistake.allowed("text with `{id}` or `{sha256}`, once: `session:{id}`"));
+            mistakes.add(mistake.allowed("a word, then `{id}` or `{sha256}`, once: `session:{id}`"));
         }
+        names_issuer(name, section, config, mistakes);
         let encoding = encoding(&section.cookie, folder, mistakes);
         let allowed_origins = origins(section, mistakes);
         let paths = (ClaimPath::parse(ROLES), ClaimPath::parse(SCOPES));
         let (Some(key), Some(encoding), (Some(roles), Some(scopes))) = (key, encoding, paths) else { continue };
         let claims = section.claims.entries.iter();
+        let shape = shape(name, section, folder);
+        let (form, writing) = match *section.record {
+            RecordSource::Json => (RecordForm::Text, Writing::Json),
+            RecordSource::Hash => (RecordForm::Hash, Writing::Text),
+            RecordSource::Spring => (RecordForm::Hash, Writing::Spring),
+        };
         all.push(Sessions {
             name: name.as_str().into(),
             cookie: section.cookie.name.as_str().into(),
             encoding,
             key,
-            form: *section.record,
+            form,
+            writing,
+            issuer: section.issuer.as_ref().map_or_else(|| name.as_str().into(), |issuer| issuer.as_str().into()),
+            shape,
+            retired: before.sessions(&shape),
             claims: claims.map(|(name, path)| (name.as_str().into(), path.value.clone())).collect(),
             roles,
             scopes,
@@ -76,6 +88,47 @@ pub fn kept_cookies(config: &Config) -> Vec<Box<str>> {
     kept.map(|(_, section)| section.cookie.name.as_str().into()).collect()
 }
 
+/// What tells one kind of sessions from another: all that is written of it, and the secret of its cookie.
+fn shape(name: &At<String>, section: &Section, folder: &Path) -> [u8; 32] {
+    let secret = section.cookie.secret_file.as_ref().and_then(|file| issuers::content(&folder.join(&file.value)).ok());
+    let claims: Vec<_> = section.claims.entries.iter().map(|(name, path)| (&name.value, path.value.as_str())).collect();
+    let times = (
+        section.idle_timeout.as_ref().map(|time| time.value),
+        section.absolute_timeout.as_ref().map(|time| time.value),
+    );
+    let written = format!(
+        "{:?}",
+        (
+            &name.value,
+            &section.cookie.name.value,
+            *section.cookie.encoding,
+            &section.key.value,
+            *section.record,
+            section.issuer.as_ref().map(|issuer| &issuer.value),
+            claims,
+            times,
+        )
+    );
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&written.len().to_be_bytes());
+    context.update(written.as_bytes());
+    context.update(&secret.unwrap_or_default());
+    let mut shape = [0; 32];
+    shape.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    shape
+}
+
+/// Where keys hold an issuer, whose sessions are meant has to be said: logging a subject out would pass them by.
+fn names_issuer(name: &At<String>, section: &Section, config: &Config, mistakes: &mut Mistakes) {
+    let keys = &config.revocation.keys;
+    let named = [&keys.sub, &keys.sid].into_iter().flatten().find(|key| key.contains("{iss}"));
+    if let Some(key) = named.filter(|_| section.issuer.is_none()) {
+        let mistake = Mistake::at(name, format!("sessions `{}` have no `issuer`", name.value.escape_debug()));
+        let mistake = mistake.allowed("the issuer whose logouts end them, since keys hold it");
+        mistakes.add(mistake.also(key.place, "this key").remedy("issuer: https://auth.example.com"));
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -86,6 +139,10 @@ fn times(section: &Section, mistakes: &mut Mistakes) {
             let mistake = Mistake::at(time, format!("{:?}", time.value));
             mistakes.add(mistake.allowed("whole seconds, at least `1s`"));
         }
+    }
+    if let Some(idle) = section.idle_timeout.as_ref().filter(|_| *section.record == RecordSource::Spring) {
+        let mistake = Mistake::at(idle, "Spring Session keeps the times of its sessions itself");
+        mistakes.add(mistake.allowed("goes with `record: json` or `hash`").remedy("leave `idle_timeout` out"));
     }
     if let (Some(idle), Some(absolute)) = (&section.idle_timeout, &section.absolute_timeout)
         && **absolute < **idle

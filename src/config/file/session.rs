@@ -7,8 +7,7 @@ use crate::authenticate::claims::ClaimPath;
 use crate::config::origin::CorsOrigin;
 use crate::config::place::At;
 use crate::config::section::{Named, section};
-use crate::config::value::Encoding;
-use crate::store::RecordForm;
+use crate::config::words::{Encoding, RecordSource};
 
 section! {
     /// Sessions of one kind: a cookie, and where the store has what it stands for.
@@ -17,8 +16,11 @@ section! {
         required cookie: CookieSource,
         /// The record's key: `{id}` is the session's id, `{sha256}` its SHA-256 in base64url.
         required key: String,
-        /// How the record is kept: `json` (an object, in one value) or `hash` (a field for each attribute; JSON or text).
-        default record: RecordForm = "json",
+        /// How the record is kept: `json` (an object, in one value), `hash` (a field for each attribute, text as it is;
+        /// `roles` with commas) or `spring` (as Spring Session does, with its JSON serializer).
+        default record: RecordSource = "json",
+        /// What `{iss}` in `revocation.keys` stands for; the `iss` claim. Left out: the name of these sessions.
+        optional issuer: String,
         /// Claims that have another name in the record: `sub: userId`. Others have their own.
         default claims: Named<ClaimPath> = "{}",
         /// How long a session lives that nobody uses; written at most once a minute. Left out: as long as its maker says.

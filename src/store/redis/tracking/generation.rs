@@ -209,7 +209,10 @@ impl Generation {
             generation: Arc::downgrade(self),
         });
         keys.of(reading).insert(Arc::clone(name), Arc::downgrade(&key));
-        keys.round.push_back(Arc::downgrade(&key));
+        // Why not a record: all of it would be read, with a proof that must not be late.
+        if !matches!(reading, Reading::Record(_)) {
+            keys.round.push_back(Arc::downgrade(&key));
+        }
         if keys.round.len() > 1024 + 2 * keys.len() {
             keys.round.retain(|key| key.strong_count() > 0);
         }
@@ -276,6 +279,10 @@ impl Generation {
         let before = key.known.swap(found.word(), Ordering::AcqRel);
         // A key that is over leaves with the read that finds it so, and that reply comes before the message.
         if before == UNKNOWN || before == found.word() || found == Found::Absent {
+            return Learned::Kept;
+        }
+        // Fields of a hash may end by themselves, and are not there any more before Redis says so.
+        if matches!(key.reading, Reading::Record(_)) {
             return Learned::Kept;
         }
         Learned::Untold

@@ -9,8 +9,12 @@
 //!
 //! Always strict: a store that is silent is 503, whatever the route says.
 
+mod caller;
+mod life;
+mod record;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
@@ -18,27 +22,24 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use http::Method;
 use http::header::{HeaderMap, ORIGIN, UPGRADE};
 use http::request::Parts;
-use serde_json::{Map, Value};
 
+pub use self::life::Life;
+pub use self::record::Writing;
+use self::record::{seconds, springs_end};
 use super::cache::IdentityCache;
-use super::claims::{ClaimPath, Claims};
-use super::json;
+use super::claims::ClaimPath;
 use super::proven::{Bound, Proven};
-use crate::clock::{self, Moment};
+use crate::clock::Moment;
 use crate::cookie;
 use crate::denial::Denial;
 use crate::percent;
 use crate::route::{Origin, Proof};
-use crate::store::{Record, RecordForm, RecordKey, RecordValue};
+use crate::store::{Record, RecordForm, RecordKey};
 
 /// Longest id, in bytes.
 const MAX_ID: usize = 256;
-/// Longest record, in bytes.
-const MAX_RECORD: usize = 64 * 1024;
-/// How often a session that is used is written at the most, in milliseconds.
-const TOUCH_EVERY: u64 = 60_000;
-/// Times from this on are in milliseconds: as seconds they would be in the year 5138.
-const MILLIS_FROM: i64 = 100_000_000_000;
+/// How far clocks may differ, in seconds.
+const FUTURE: i64 = 60;
 
 /// Sessions of one kind.
 #[derive(Debug)]
@@ -53,6 +54,14 @@ pub struct Sessions {
     pub key: SessionKey,
     /// How it is kept.
     pub form: RecordForm,
+    /// How its members are written.
+    pub writing: Writing,
+    /// What keys of the store have in the place of an issuer.
+    pub issuer: Arc<str>,
+    /// What tells it from others: a digest of all that it is made of.
+    pub shape: [u8; 32],
+    /// What identities hold of it: set when it is not taken any more.
+    pub retired: Arc<AtomicBool>,
     /// Claims that are elsewhere in it, by their names.
     pub claims: Vec<(Box<str>, ClaimPath)>,
     /// Where roles are.
@@ -98,47 +107,17 @@ impl SessionKey {
             Some((before, after, is_digest))
         })?;
         let is_plain = |text: &str| !text.contains("{id}") && !text.contains("{sha256}");
-        (is_plain(before) && is_plain(after)).then(|| Self { before: before.into(), after: after.into(), is_digest })
+        // Without a word before it a cookie would name any key.
+        (!before.is_empty() && is_plain(before) && is_plain(after)).then(|| Self {
+            before: before.into(),
+            after: after.into(),
+            is_digest,
+        })
     }
 
     fn of(&self, id: &str) -> String {
         let hidden = self.is_digest.then(|| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())));
         format!("{}{}{}", self.before, hidden.as_deref().unwrap_or(id), self.after)
-    }
-}
-
-/// How long a session lives, as far as is known here.
-#[derive(Debug)]
-pub(super) struct Life {
-    key: Arc<str>,
-    idle: Option<u64>,
-    /// Until when, by the monotonic clock in milliseconds.
-    until: AtomicU64,
-    /// When it was written last, in the same way.
-    written: AtomicU64,
-}
-
-impl Life {
-    /// Whether it may have ended: somebody else may have let it live on.
-    pub(super) fn is_over(&self, now: Moment) -> bool {
-        clock::millis(now.monotonic) >= self.until.load(Ordering::Relaxed)
-    }
-
-    /// Its key and for how long it is to live on, where it is time to write that; one request at a time is told.
-    pub(super) fn due(&self, now: Moment, expires_at: i64) -> Option<(&str, u64)> {
-        let idle = self.idle?;
-        let (now_millis, written) = (clock::millis(now.monotonic), self.written.load(Ordering::Relaxed));
-        if now_millis.saturating_sub(written) < TOUCH_EVERY.min(idle / 4) {
-            return None;
-        }
-        let told = self.written.compare_exchange(written, now_millis, Ordering::Relaxed, Ordering::Relaxed);
-        let left = u64::try_from(expires_at.saturating_sub(now.unix)).unwrap_or(0).saturating_mul(1000);
-        told.ok().map(|_| (&*self.key, idle.min(left).max(1)))
-    }
-
-    /// It lives so many milliseconds from `now` on.
-    pub(super) fn lives_on(&self, now: Moment, life: u64) {
-        self.until.store(clock::millis(now.monotonic).saturating_add(life), Ordering::Relaxed);
     }
 }
 
@@ -192,8 +171,9 @@ impl Sessions {
             }
             CookieEncoding::Express(key) => signed(value, key),
         };
-        let is_id =
-            |id: &String| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic());
+        // SECURITY: what parts the names of keys is in no id: `SID=pending:7` would name another kind of record.
+        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+/=".contains(&byte);
+        let is_id = |id: &String| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(is_fit);
         id.filter(is_id).map(|id| self.key.of(&id).into()).ok_or(Denial::UnknownSession)
     }
 
@@ -210,31 +190,31 @@ impl Sessions {
         let fingerprint = record.value.fingerprint();
         let claims = self.read(record.value).ok_or(Denial::MalformedSession)?;
         let subject = claims.text("sub")?.ok_or_else(|| Denial::MissingClaim("sub".into()))?;
-        let began = claims.date("iat")?.map(|began| if began >= MILLIS_FROM { began / 1000 } else { began });
+        let began = claims.date("iat")?.map(seconds);
+        // One that begins in the future, or in another unit, would never end.
+        if began.is_some_and(|began| began > now.unix.saturating_add(FUTURE)) {
+            return Err(Denial::MalformedSession);
+        }
         let expires_at = match (self.absolute_timeout, began) {
             (None, _) => i64::MAX,
             (Some(_), None) => return Err(Denial::MissingClaim("iat".into())),
             (Some(longest), Some(began)) => began.saturating_add(longest),
         };
+        let expires_at = match self.writing {
+            Writing::Spring => expires_at.min(springs_end(&claims)?),
+            Writing::Json | Writing::Text => expires_at,
+        };
         if now.unix >= expires_at {
             return Err(Denial::UnknownSession);
         }
-        let now = clock::millis(now.monotonic);
-        let until = record.remaining.map_or(u64::MAX, |left| now.saturating_add(left));
-        let written = self.idle_timeout.map_or(0, |idle| until.saturating_sub(idle).min(now));
-        let life = Life {
-            key: Arc::clone(&key),
-            idle: self.idle_timeout,
-            until: AtomicU64::new(until),
-            written: AtomicU64::new(written),
-        };
+        let life = Life::new(Arc::clone(&key), record.remaining, self.idle_timeout, now);
         let proven = Proven {
             proof: Proof::Session(place),
-            issuer: &self.name,
+            issuer: &self.issuer,
             roles: &self.roles,
             scopes: &self.scopes,
             key: None,
-            retired: None,
+            retired: Some(Arc::clone(&self.retired)),
             subject: subject.into(),
             // Of one that does not say when it began any logout is later.
             issued_at: Some(began.unwrap_or(0)),
@@ -245,43 +225,6 @@ impl Sessions {
         };
         Ok((proven, life))
     }
-
-    /// The claims of a record; `None` where it cannot be read.
-    fn read(&self, value: RecordValue) -> Option<Claims> {
-        let mut members = match value {
-            RecordValue::Text(text) if text.len() <= MAX_RECORD => json::object(&text)?,
-            RecordValue::Hash(fields) => {
-                let length: usize = fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-                if length > MAX_RECORD {
-                    return None;
-                }
-                let fields = fields.into_iter().map(|(name, value)| {
-                    let (name, text) = (String::from_utf8(name).ok()?, String::from_utf8(value).ok()?);
-                    // A field is JSON, or text as it is.
-                    let value = json::value(text.as_bytes()).unwrap_or(Value::String(text));
-                    Some((name, value))
-                });
-                fields.collect::<Option<Map<_, _>>>()?
-            }
-            RecordValue::Text(_) => return None,
-        };
-        members.values_mut().for_each(untyped);
-        let record = Claims::new(members);
-        let moved: Vec<_> =
-            self.claims.iter().filter_map(|(name, path)| Some((name.clone(), record.at(path)?.clone()))).collect();
-        let mut members = record.into_members();
-        for (name, value) in moved {
-            members.insert(name.into(), value);
-        }
-        // Ids of members are numbers in many a table.
-        if let Some(subject) = members.get_mut("sub")
-            && let Some(number) = subject.as_i64()
-        {
-            *subject = Value::String(number.to_string());
-        }
-        members.entry("iss").or_insert_with(|| Value::from(&*self.name));
-        Some(Claims::new(members))
-    }
 }
 
 /// Whether a request changes nothing, whoever sends it.
@@ -290,24 +233,13 @@ pub(super) fn is_safe(request: &Parts) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS].contains(&request.method) && !request.headers.contains_key(UPGRADE)
 }
 
-/// Takes off the names of types that Java's serializer writes: `["java.util.ArrayList", [...]]`.
-fn untyped(value: &mut Value) {
-    if let Value::Array(pair) = value
-        && let [Value::String(kind), inner] = pair.as_mut_slice()
-        && kind.starts_with("java.")
-    {
-        *value = inner.take();
-    }
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(untyped),
-        Value::Object(members) => members.values_mut().for_each(untyped),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
 /// The id of a cookie that express-session has signed.
 fn signed(value: &str, key: &hmac::Key) -> Option<String> {
     let text = percent::decode(value);
+    // In the one spelling that its maker writes.
+    if percent::encode(&text) != value {
+        return None;
+    }
     let (id, signature) = text.strip_prefix("s:")?.rsplit_once('.')?;
     let signature = STANDARD_NO_PAD.decode(signature).ok()?;
     hmac::verify(key, id.as_bytes(), &signature).ok()?;
