@@ -156,7 +156,7 @@ fn a_body_over_the_limit_is_413_announced_or_not() {
 
 // Row 67: what is left of a refused request's body is never taken for the next request.
 #[test]
-fn an_unread_body_never_becomes_a_request() {
+fn threat_67_an_unread_body_never_becomes_a_request() {
     let (upstream, gateway) = start();
     let smuggled = "GET /open/smuggled HTTP/1.1\r\nhost: gw.test\r\n\r\n";
     for (path, status) in [("/me/x", 401), ("/nowhere", 404), ("/orders/1", 405), ("/open/../x", 400)] {
@@ -186,7 +186,7 @@ fn an_unread_body_never_becomes_a_request() {
 }
 
 #[test]
-fn a_body_that_comes_too_slowly_is_408() {
+fn threat_86_a_body_that_comes_too_slowly_is_408() {
     let upstream = Upstream::echo();
     let routes =
         "  - { id: slow, match: { path: \"/slow\" }, upstream: echo, access: public, limits: { body_timeout: 200ms } }";

@@ -188,7 +188,7 @@ fn certificates_that_are_not_the_authorities_get_no_connection() {
 }
 
 #[test]
-fn a_certificate_is_taken_back_like_a_token() {
+fn threat_36_a_certificate_is_taken_back_like_a_token_in_both_its_spellings() {
     let mesh = Mesh::start("", "");
     let (orders, der) = mesh.client("orders");
     let mut client = mesh.connect(&orders).expect("a connection");
@@ -261,4 +261,34 @@ fn an_answer_that_lasts_ends_with_the_authorities_that_it_was_permitted_by() {
     until("it is cut", || matches!(client.0.read(&mut piece), Ok(0) | Err(_)));
     let cut = |line: &serde_json::Value| line["outcome"] == "taken_back";
     until("it is logged", || mesh.gateway.access_lines().iter().any(cut));
+}
+
+/// What was proved to one listener is nothing to another one, whatever is resumed.
+#[test]
+fn threat_89_a_session_of_one_listener_is_resumed_at_no_other() {
+    let (upstream, servers, mesh, partners) = (Upstream::echo(), Authority::new(), Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    sign::write_keys(folder.path());
+    servers.write(folder.path(), "gw", &["gw.test"]);
+    mesh.write_own(&folder.path().join("mesh.pem"));
+    partners.write_own(&folder.path().join("partners.pem"));
+    let listener = |by: &str| {
+        let tls = format!("certificates: [{{ cert_file: gw.crt, key_file: gw.key }}], client_auth: {{ by: {by} }}");
+        format!(r#"{{ address: "127.0.0.1:0", tls: {{ {tls} }} }}"#)
+    };
+    let both = format!("{}, {}]", listener("mesh"), listener("partners"));
+    let yaml = config(upstream.address, ROUTES).replacen(r#"{ address: "127.0.0.1:0" }]"#, &both, 1).replace(
+        "issuers:",
+        "client_certificates: { mesh: { ca_file: mesh.pem }, partners: { ca_file: partners.pem } }\nissuers:",
+    );
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+    let gateway = Gateway::start_in(folder, &[]);
+    let addresses = gateway.listening();
+    let (orders, _) = mesh.showing("orders", &[], 30, &servers);
+    for _ in 0..3 {
+        let mut client = TlsClient::connect(addresses[0], &orders, "gw.test").expect("a connection");
+        assert_eq!(client.send(&get("/mesh/x", None)).0, 200);
+        let elsewhere = TlsClient::connect(addresses[1], &orders, "gw.test").ok();
+        assert!(elsewhere.and_then(|mut client| client.try_send(&get("/open/x", None))).is_none());
+    }
 }

@@ -87,7 +87,7 @@ fn check(gateway: &Gateway, section: &str, frames: &[Vec<u8>], right: &Right) {
 }
 
 #[test]
-fn wrong_frames_end_what_they_belong_to_by_every_chapter_of_rfc_9113() {
+fn threat_75_wrong_frames_end_what_they_belong_to_by_every_chapter_of_rfc_9113() {
     let upstream = Upstream::echo();
     let gateway = Gateway::start(&config(upstream.address, ""));
     let update = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
@@ -325,7 +325,7 @@ fn flood(
 
 /// Rows 79, 80, 81, 84, 85.
 #[test]
-fn floods_of_frames_end_their_connection_and_nobody_elses() {
+fn threats_79_to_81_and_84_to_85_floods_of_frames_end_their_connection_and_nobody_elses() {
     let upstream = Upstream::scripted(|seen, stream| {
         if seen.line().contains("/slow") {
             std::thread::sleep(Duration::from_secs(5));
@@ -400,7 +400,7 @@ fn a_client_that_cancels_now_and_then_and_pings_all_the_time_is_no_flood() {
 
 /// Rows 82, 83: a few bytes on the wire that are many in memory.
 #[test]
-fn a_head_that_grows_in_the_parser_is_refused_before_it_takes_memory() {
+fn threats_82_to_83_a_head_that_grows_in_the_parser_is_refused_before_it_takes_memory() {
     let upstream = Upstream::echo();
     let gateway = Gateway::start(&config(upstream.address, ""));
     let before = gateway.resident();
@@ -448,7 +448,7 @@ fn a_head_that_grows_in_the_parser_is_refused_before_it_takes_memory() {
 
 /// Row 82: windows that stay shut.
 #[test]
-fn an_answer_that_is_not_taken_is_reset_and_others_on_the_connection_go_on() {
+fn threat_82_an_answer_that_is_not_taken_is_reset_and_others_on_the_connection_go_on() {
     let upstream = Upstream::scripted(|seen, stream| {
         let large = seen.line().contains("/large");
         let body = vec![b'x'; if large { 10_000_000 } else { 10 }];

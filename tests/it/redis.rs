@@ -227,7 +227,7 @@ fn a_redis_that_answers_errors_is_503() {
 
 // Row 78: a client that leaves in the middle leaves no answer behind for another one.
 #[test]
-fn requests_that_are_abandoned_never_cross_answers() {
+fn threat_78_requests_that_are_abandoned_never_cross_answers() {
     let redis = Redis::start();
     let (_upstream, gateway) = start(&redis);
     let (good, dead) = (token(&json!({ "jti": "g" })), token(&json!({ "jti": "d" })));

@@ -17,7 +17,7 @@ const ROUTES: &str = r#"
 
 /// Rows 52 to 58, with rewrites, over both protocols.
 #[test]
-fn a_path_is_rewritten_by_whole_segments_and_judged_again() {
+fn threat_57_a_path_is_rewritten_by_whole_segments_and_judged_again() {
     let upstream = Upstream::echo();
     let gateway = Gateway::start(&config(upstream.address, ROUTES));
     let token = customer();

@@ -420,6 +420,28 @@ fn a_session_of_the_real_express_session_is_taken_and_ends_with_it() {
     assert!(service.wait().expect("a child").success());
 }
 
+/// Who reads logs or metrics has nobody's cookie, whatever becomes of it.
+#[test]
+fn no_cookie_is_in_a_log_or_on_a_page() {
+    let redis = Redis::start();
+    let (_upstream, gateway) = start(&redis);
+    let (good, bad) = ("Zm9yZ290dGVuLXNlY3JldA", "bm9ib2R5LWtub3dzLWl0");
+    put(&redis, good, &login("kim", &[]));
+    for id in [good, bad] {
+        for path in ["/me/x", "/admin", "/open/x", "/nowhere", "/money"] {
+            let _any = get(&gateway, path, id);
+            let _any = ask(&gateway, "POST", path, &format!("cookie: SID={id}; SID={id}\r\n"));
+        }
+    }
+    redis.freeze();
+    until("it is noticed", || get(&gateway, "/me/x", good).status == 503);
+    redis.thaw();
+    let pages = ["/metrics", "/readyz"].map(|page| gateway.admin("GET", page, "").text());
+    for text in gateway.lines().iter().chain(&pages) {
+        assert!(!text.contains(good) && !text.contains(bad), "{text}");
+    }
+}
+
 /// A field of a hash is text, whatever it looks like: a name that somebody chose is nobody else's.
 #[test]
 fn a_hash_is_read_as_text_and_what_is_mapped_is_found_there_alone() {

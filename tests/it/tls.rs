@@ -107,7 +107,7 @@ fn a_new_certificate_is_shown_within_a_second_and_half_of_one_never() {
 }
 
 #[test]
-fn what_is_not_tls_is_answered_in_words_or_closed() {
+fn threat_87_what_is_not_tls_is_answered_in_words_or_closed() {
     let (upstream, authority) = (Upstream::echo(), Authority::new());
     let gateway = start(&upstream, &authority, CERTIFICATES, "header_timeout: 400ms");
     let mut plain = Client::connect(gateway.address);

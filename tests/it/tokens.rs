@@ -630,3 +630,23 @@ fn a_foreign_key_and_a_changed_byte_are_refused() {
     gateway.takes(&good);
     gateway.refuses(&upstream, &format!("{}.{}.{}", parts[0], base64url(changed), parts[2]), &["bad_signature"]);
 }
+
+/// `(r, n - s)` is a second spelling of a signature, and so of a token: whoever takes one back takes both back.
+#[test]
+fn threat_36_the_second_spelling_of_a_revoked_token_is_revoked_as_well() {
+    let (_upstream, gateway) = start();
+    let first = sign::ec(&Claims::of("https://ec.test").with(&json!({ "jti": "spelled-twice" })).json());
+    let (signed, signature) = first.rsplit_once('.').expect("three parts");
+    let mut bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    let other = sign::other_s(&bytes[32..]);
+    bytes[32..].copy_from_slice(&other);
+    let second = format!("{signed}.{}", base64url(&bytes));
+    assert_ne!(first, second);
+    for token in [&first, &second] {
+        gateway.takes(token);
+    }
+    assert_eq!(gateway.admin("POST", "/revocations", &json!({ "token": first }).to_string()).status, 200);
+    for token in [&first, &second] {
+        assert_eq!(gateway.get("/me/x", Some(token)).status, 401);
+    }
+}

@@ -24,6 +24,7 @@ const SCOPES: &str = "scope";
 /// Compiles the sessions, in the order of the file.
 pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Vec<Sessions> {
     let mut all: Vec<Sessions> = Vec::new();
+    is_shared(config, mistakes);
     for (name, section) in &config.sessions.entries {
         let others = config.issuers.declared.iter().chain(&config.client_certificates.declared);
         if let Some(twin) = others.into_iter().find(|other| other.value == name.value) {
@@ -80,6 +81,20 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         });
     }
     all
+}
+
+/// Services write the records, so the store has to be one that they can write to.
+fn is_shared(config: &Config, mistakes: &mut Mistakes) {
+    let Some((first, _)) = config.sessions.entries.first() else { return };
+    if config.store.as_ref().is_some_and(|store| store.url.starts_with("redis")) {
+        return;
+    }
+    let mistake = Mistake::at(first, "no service could write a session into this store");
+    let mistake = mistake.allowed("sessions go with Redis: `store: { url: \"redis://host:6379\" }`");
+    mistakes.add(match &config.store {
+        Some(store) => mistake.also(store.url.place, "this one is the gateway's alone"),
+        None => mistake,
+    });
 }
 
 /// The cookies that services do not get.

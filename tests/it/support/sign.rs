@@ -180,3 +180,21 @@ pub fn hmac_as(secret: &[u8], header: &str, payload: &str) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), signed.as_bytes());
     format!("{signed}.{}", base64url(tag))
 }
+
+/// `n - s` on P-256: with it a signature `(r, s)` has a second spelling.
+pub fn other_s(s: &[u8]) -> [u8; 32] {
+    let n: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
+        0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let mut wide = [0_u8; 32];
+    let s = if s.len() > 32 { &s[s.len() - 32..] } else { s };
+    wide[32 - s.len()..].copy_from_slice(s);
+    let (mut other, mut borrow) = ([0_u8; 32], 0_i32);
+    for place in (0..32).rev() {
+        let digit = i32::from(n[place]) - i32::from(wide[place]) - borrow;
+        borrow = i32::from(digit < 0);
+        other[place] = digit.rem_euclid(256) as u8;
+    }
+    other
+}

@@ -89,19 +89,7 @@ impl Authority {
         let signature = read.signature_value.data.as_ref();
         let r_length = usize::from(signature[3]);
         let (r, s) = (&signature[4..4 + r_length], &signature[6 + r_length..]);
-        let n: [u8; 32] = [
-            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
-            0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
-        ];
-        let mut wide = [0_u8; 32];
-        let s = if s.len() > 32 { &s[s.len() - 32..] } else { s };
-        wide[32 - s.len()..].copy_from_slice(s);
-        let (mut other, mut borrow) = ([0_u8; 32], 0_i32);
-        for place in (0..32).rev() {
-            let digit = i32::from(n[place]) - i32::from(wide[place]) - borrow;
-            borrow = i32::from(digit < 0);
-            other[place] = digit.rem_euclid(256) as u8;
-        }
+        let other = super::sign::other_s(s);
         let tagged = |tag: u8, content: &[u8]| -> Vec<u8> {
             let length = content.len();
             let head = match length {
