@@ -102,13 +102,13 @@ impl Gateway {
     /// 3. May they?                                   -> 403
     /// 4. What does the upstream say?                 -> 502, 504
     async fn serve<'g>(&'g self, arrived: Arrived<'_>, seen: &mut Exchange, cors: &mut Option<&'g Cors>) -> Served {
-        let admitted = self.routes.admit(&arrived.request.head)?;
+        let admitted = self.routes.admit(arrived.request.head)?;
         seen.routed(admitted.route);
         if admitted.is_preflight {
             return Ok(cors::preflight(admitted.route, &arrived.request.head.headers)?);
         }
         *cors = admitted.route.cors.as_deref();
-        let shown = (&arrived.request.head, arrived.request.peer.certificate.as_deref());
+        let shown = (arrived.request.head, arrived.request.peer.certificate.as_deref());
         let caller = self.authenticator.identify(&admitted, shown, arrived.now, arrived.store).await?;
         seen.identified(&caller);
         let permit = authorize::decide(admitted, caller)?;
@@ -129,10 +129,9 @@ impl Gateway {
         let request_id = Self::request_id(peer, &request);
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
         let mut seen = Exchange::begin(&request, client, &request_id, started, &live.counters);
-        let origin = cors::origin(request.headers());
         let is_grpc = grpc::is_spoken(request.version(), request.headers());
         let (head, body) = request.into_parts();
-        let request = Exchanged { head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
+        let request = Exchanged { head: &head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
         let arrived = Arrived { request, now, store: &live.store, connections };
         let mut cors = None;
         let outcome = gateway.serve(arrived, &mut seen, &mut cors).await;
@@ -144,7 +143,7 @@ impl Gateway {
             told.dress(&mut answer);
         }
         if let Some(cors) = cors {
-            cors::dress(cors, origin.as_ref(), answer.headers_mut());
+            cors::dress(cors, cors::origin(&head.headers).as_ref(), answer.headers_mut());
         }
         seen.answered(answer, status)
     }

@@ -113,8 +113,8 @@ pub struct Connections {
 
 /// One request with what the gateway adds to it.
 pub struct Exchanged<'r> {
-    /// The request's head.
-    pub head: Parts,
+    /// The request's head; borrowed, since it is large and goes through many hands.
+    pub head: &'r Parts,
     /// Its body.
     pub body: Incoming,
     /// Who sent it.
@@ -199,9 +199,9 @@ impl Forwarder {
         let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout, is_http2 };
         let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
         let framing = upload.framing();
-        let upgrade = upgrade::asked(&head, &route.upgrade, framing != BodyFraming::Empty);
+        let upgrade = upgrade::asked(head, &route.upgrade, framing != BodyFraming::Empty);
         let sources = Sources {
-            head: &head,
+            head,
             target: permit.admitted().onward().target().as_str(),
             caller: permit.caller(),
             peer,
