@@ -90,7 +90,7 @@ impl Drop for Retrying<'_> {
 /// What a request goes out on.
 enum Way {
     /// A connection of its own.
-    Http1(Connection),
+    Http1(Box<Connection>),
     /// A stream beside others.
     Http2(Seat, Option<InFlight>),
 }

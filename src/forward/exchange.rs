@@ -27,7 +27,7 @@ const MAX_HEAD: usize = 64 * 1024;
 /// One exchange on one connection.
 pub struct Exchange {
     /// The connection; nobody else uses it before the answer's end.
-    pub connection: Connection,
+    pub connection: Box<Connection>,
     /// The client's body, as far as it has not been sent.
     pub upload: Upload,
     outgoing: Outgoing,
@@ -80,7 +80,7 @@ impl From<Malformed> for Fault {
 impl Exchange {
     /// An exchange that is about to begin.
     #[must_use]
-    pub fn new(connection: Connection, head: Bytes, upload: Upload, way: (BodyFraming, Option<Protocol>)) -> Self {
+    pub fn new(connection: Box<Connection>, head: Bytes, upload: Upload, way: (BodyFraming, Option<Protocol>)) -> Self {
         let (framing, upgrade) = way;
         let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
         let is_chunked = framing == BodyFraming::Chunked;

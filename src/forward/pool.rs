@@ -39,14 +39,15 @@ pub struct Pool {
 type IdleByTarget = HashMap<Arc<str>, Vec<Idle>, RandomState>;
 
 struct Idle {
-    connection: Connection,
+    /// Boxed for as long as it lives: it goes through many hands, and is too large to be copied into each.
+    connection: Box<Connection>,
     since: Instant,
 }
 
 impl Pool {
     /// An idle connection to the target, if there is a usable one.
     #[must_use]
-    pub fn take(&self, target: &Target, keep_alive: Duration, now: Instant) -> Option<Connection> {
+    pub fn take(&self, target: &Target, keep_alive: Duration, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&target.key)?;
         while let Some(Idle { mut connection, since }) = stack.pop() {
@@ -66,12 +67,12 @@ impl Pool {
     ///
     /// # Errors
     /// `Unreachable`, `Insecure`, or `TimedOut(Connect)`.
-    pub async fn connect(&self, target: &Target, limit: Duration) -> Result<Connection, ForwardError> {
-        Connection::open(target, limit, &self.alarms).await
+    pub async fn connect(&self, target: &Target, limit: Duration) -> Result<Box<Connection>, ForwardError> {
+        Connection::open(target, limit, &self.alarms).await.map(Box::new)
     }
 
     /// Puts a connection back for the next exchange.
-    pub fn give_back(&self, mut connection: Connection, now: Instant) {
+    pub fn give_back(&self, mut connection: Box<Connection>, now: Instant) {
         // What came after the answer belongs to nobody.
         if !connection.buffer.is_empty() || now.saturating_duration_since(connection.opened) > MAX_AGE {
             return;

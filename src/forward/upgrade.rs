@@ -57,7 +57,7 @@ fn named(headers: &HeaderMap) -> Option<Protocol> {
 
 /// Two connections that speak another protocol to each other from now on.
 pub struct Tunnel {
-    service: Connection,
+    service: Box<Connection>,
     leash: Option<Leash>,
     silence: Duration,
 }
@@ -123,7 +123,7 @@ impl Way {
 impl Tunnel {
     /// A tunnel to a service that has answered 101.
     #[must_use]
-    pub const fn new(service: Connection, leash: Option<Leash>, silence: Duration) -> Self {
+    pub const fn new(service: Box<Connection>, leash: Option<Leash>, silence: Duration) -> Self {
         Self { service, leash, silence }
     }
 
