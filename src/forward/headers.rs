@@ -116,7 +116,10 @@ impl HeaderPlan {
         let Sources { head, target, caller, peer, request_id, framing, upgrade } = sources;
         let mut out = Vec::with_capacity(1024);
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-        let named: SmallVec<[HeaderName; 4]> = head.headers.get_all(CONNECTION).iter().flat_map(named_by).collect();
+        let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
+        if head.headers.contains_key(CONNECTION) {
+            named.extend(head.headers.get_all(CONNECTION).iter().flat_map(named_by));
+        }
         for (name, value) in &head.headers {
             if !self.goes_on(name.as_str(), peer.is_trusted) || named.contains(name) {
                 continue;

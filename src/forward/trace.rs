@@ -19,7 +19,7 @@ const MAX_ID: usize = 128;
 #[must_use]
 pub fn new_id() -> HeaderValue {
     let mut text = [0; 32];
-    write_hex(fastrand::u128(1..), &mut text);
+    write_hex(&drawn(), &mut text);
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
@@ -43,20 +43,30 @@ pub fn traceparent(headers: &HeaderMap) -> SmallVec<[u8; 64]> {
     }
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     if let Some(trace) = text.get_mut(3..35) {
-        write_hex(fastrand::u128(1..), trace);
+        write_hex(&drawn(), trace);
     }
     if let Some(span) = text.get_mut(36..52) {
-        write_hex(u128::from(fastrand::u64(1..)), span);
+        write_hex(&fastrand::u64(1..).to_be_bytes(), span);
     }
     SmallVec::from_slice(&text)
 }
 
-fn write_hex(mut number: u128, text: &mut [u8]) {
-    for digit in text.iter_mut().rev() {
-        let low = usize::try_from(number & 15).unwrap_or(0);
-        *digit = b"0123456789abcdef".get(low).copied().unwrap_or(b'0');
-        number >>= 4;
+/// 128 random bits, never all zero.
+fn drawn() -> [u8; 16] {
+    ((u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(1..))).to_be_bytes()
+}
+
+fn write_hex(bytes: &[u8], text: &mut [u8]) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        if let [high, low] = pair {
+            *high = digit(byte >> 4);
+            *low = digit(byte & 15);
+        }
     }
+}
+
+const fn digit(number: u8) -> u8 {
+    number + if number < 10 { b'0' } else { b'a' - 10 }
 }
 
 /// `version "-" trace-id "-" parent-id "-" flags`, version 00 to fe, ids not all zero.
