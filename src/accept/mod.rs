@@ -159,11 +159,13 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Waits until every worker accepts connections, or has ended.
-    pub async fn started(&mut self) {
+    /// Waits until every worker accepts connections; whether all do.
+    pub async fn started(&mut self) -> bool {
+        let mut do_all = true;
         for starting in self.starting.drain(..) {
-            drop(starting.await);
+            do_all &= starting.await.is_ok();
         }
+        do_all
     }
 
     /// The operators' socket, if one that listens on this address was given open and not taken.

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::connection::{self, Client};
 use super::phase::Watch;
+use super::tls::Tls;
 use super::{Limits, Listener, Open};
 use crate::clock;
 use crate::forward::leash::Leashes;
@@ -257,10 +258,13 @@ impl Shared {
 
 /// Whether clients are asked for certificates in another way than before.
 fn asks_otherwise(before: &Listener, now: &Listener) -> bool {
-    match (&before.tls, &now.tls) {
-        (Some(before), Some(now)) => !Arc::ptr_eq(before, now) && (before.asks_clients() || now.asks_clients()),
-        (Some(_) | None, None) | (None, Some(_)) => false,
-    }
+    let asks = |tls: &Option<Arc<Tls>>| tls.as_ref().is_some_and(|tls| tls.asks_clients());
+    let is_same = match (&before.tls, &now.tls) {
+        (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    !is_same && (asks(&before.tls) || asks(&now.tls))
 }
 
 /// Accepts connections until draining begins.

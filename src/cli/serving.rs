@@ -85,7 +85,8 @@ impl Serving {
     /// that one has it.
     ///
     /// # Errors
-    /// When a socket cannot be opened; in the place of another process also where an issuer has no keys.
+    /// When a socket cannot be opened; in the place of another process also where an issuer has no keys, or the store
+    /// is not reached.
     pub async fn start(compiled: Compiled, workers: usize, mut inherited: Inherited) -> Result<Self, Failure> {
         let Compiled { gateway, listeners, admin, limits, background, kept, files: _ } = compiled;
         let gateway = Arc::new(gateway);
@@ -99,14 +100,17 @@ impl Serving {
             if let Some(issuer) = keyless {
                 return Err(Failure::Runtime(format!("issuer `{}` has no keys: nobody's place is taken", issuer.name)));
             }
+            if let Some(trouble) = gateway.authenticator.store().and_then(|store| store.trouble()) {
+                return Err(Failure::Runtime(format!("{trouble}: nobody's place is taken")));
+            }
         }
         let mut workers = Workers::start(&gateway, (&listeners, inherited), limits, workers).map_err(|error| {
             let listeners =
                 listeners.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ");
             Failure::Runtime(format!("cannot listen on {listeners}: {error}"))
         })?;
-        if is_successor {
-            workers.started().await;
+        if is_successor && !workers.started().await {
+            return Err(Failure::Runtime("a worker does not accept connections: nobody's place is taken".to_owned()));
         }
         let keepers = keep(&listeners, Vec::new());
         let checks = check::start(gateway.forwarder.upstreams());

@@ -75,7 +75,16 @@ struct Tries<'a> {
     here: usize,
     has_body: bool,
     /// Where the target that was ejected is tried.
-    trial: Option<Trial>,
+    trial: Option<(usize, Trial)>,
+}
+
+impl Tries<'_> {
+    /// A target was answered by, or failed: if it was the one that was tried, that is settled.
+    fn settle(&mut self, place: usize) {
+        if let Some((_, trial)) = self.trial.take_if(|(tried, _)| *tried == place) {
+            trial.settle();
+        }
+    }
 }
 
 /// Counts a request that is on its second try.
@@ -295,7 +304,7 @@ impl<'a> Attempt<'a> {
                 continue;
             };
             if target.health.standing(now) == Standing::Trial {
-                tries.trial = target.health.try_again(self.upstream.ejection, now);
+                tries.trial = target.health.try_again(self.upstream.ejection, now).map(|trial| (place, trial));
                 // Where somebody else tries it, it is passed over when it is looked at again.
                 if tries.trial.is_none() {
                     continue;
@@ -306,7 +315,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn answered(&self, place: usize, tries: &mut Tries<'_>) {
-        tries.trial.take().into_iter().for_each(Trial::settle);
+        tries.settle(place);
         if let Some(target) = self.target(place).filter(|target| target.health.answered()) {
             tracing::info!(
                 upstream = &*self.upstream.name,
@@ -327,7 +336,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn failed(&self, place: usize, tries: &mut Tries<'_>) {
-        tries.trial.take().into_iter().for_each(Trial::settle);
+        tries.settle(place);
         let Some(target) = self.target(place) else { return };
         if let Some(time) = target.health.failed(self.upstream.ejection, clock::monotonic()) {
             tracing::warn!(

@@ -209,7 +209,8 @@ impl Forwarder {
             framing,
             upgrade,
         };
-        let first = route.limits.request_timeout;
+        let (first, whole) = (route.limits.request_timeout, route.limits.answer_timeout);
+        let first = whole.map_or(first, |whole| whole.min(first));
         let attempt = Attempt {
             upstream,
             connections,
@@ -218,20 +219,20 @@ impl Forwarder {
             method: &head.method,
             bytes: self.plan.write(sources).into(),
             way: (framing, upgrade),
-            limit: upstream.timeout.min(route.limits.request_timeout),
-            until: started + route.limits.answer_timeout.map_or(first, |whole| whole.min(first)),
-            is_upstreams_limit: upstream.timeout <= route.limits.request_timeout,
+            limit: upstream.timeout.min(first),
+            until: started + first,
+            is_upstreams_limit: upstream.timeout <= first,
         };
         let hold = || {
             let leash = leashes.hold(permit.caller(), route.revocation, started);
-            Hold { leash, end: route.limits.answer_timeout.map(|whole| connections.alarm_at(started + whole)) }
+            Hold { leash, end: whole.map(|whole| connections.alarm_at(started + whole)) }
         };
         let (head, exchange) = match attempt.send(upload, started).await? {
             Reply::Http1(head, exchange) => (head, exchange),
             Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = Tunnel::new(exchange.connection, hold().leash, route.limits.tunnel_timeout);
+            let tunnel = Tunnel::new(exchange.connection, hold(), route.limits.tunnel_timeout);
             return Ok(answered(head.status, head.headers, Answer::Tunnel(Box::new(tunnel))));
         }
         let pool = head.is_persistent.then(|| connections.pool.clone());

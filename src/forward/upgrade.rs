@@ -23,11 +23,10 @@ use http::request::Parts;
 use http::{Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::body::AnswerCut;
+use super::body::{AnswerCut, Hold};
 use super::connection::Connection;
 use super::frames::Frames;
 use super::headers::says;
-use super::leash::Leash;
 use crate::clock;
 use crate::route::Protocol;
 use crate::stream::Stream;
@@ -58,7 +57,7 @@ fn named(headers: &HeaderMap) -> Option<Protocol> {
 /// Two connections that speak another protocol to each other from now on.
 pub struct Tunnel {
     service: Box<Connection>,
-    leash: Option<Leash>,
+    hold: Hold,
     silence: Duration,
 }
 
@@ -123,8 +122,8 @@ impl Way {
 impl Tunnel {
     /// A tunnel to a service that has answered 101.
     #[must_use]
-    pub const fn new(service: Box<Connection>, leash: Option<Leash>, silence: Duration) -> Self {
-        Self { service, leash, silence }
+    pub const fn new(service: Box<Connection>, hold: Hold, silence: Duration) -> Self {
+        Self { service, hold, silence }
     }
 
     /// Moves bytes until one side ends, what permitted it does not hold any more, nothing moves for too
@@ -140,8 +139,8 @@ impl Tunnel {
             if told.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Some(End::Told));
             }
-            if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
-                return Poll::Ready(Some(End::TakenBack));
+            if let Poll::Ready(cut) = self.hold.poll(cx) {
+                return Poll::Ready(Some(End::Cut(cut)));
             }
             let to_service = up.poll(cx, (&mut *client, &mut service.stream), |_| {});
             let to_client = down.poll(cx, (&mut service.stream, &mut *client), |bytes| frames.pass(bytes));
@@ -157,7 +156,10 @@ impl Tunnel {
             None => None,
             Some(End::Told) => close(client, &frames, GOING_AWAY).await,
             Some(End::Silent) => Some(AnswerCut::BrokeOff),
-            Some(End::TakenBack) => close(client, &frames, NOT_PERMITTED).await.or(Some(AnswerCut::TakenBack)),
+            Some(End::Cut(AnswerCut::TakenBack)) => {
+                close(client, &frames, NOT_PERMITTED).await.or(Some(AnswerCut::TakenBack))
+            }
+            Some(End::Cut(cut)) => close(client, &frames, GOING_AWAY).await.or(Some(cut)),
         };
         Tunnelled { sent: down.moved, cut }
     }
@@ -166,7 +168,7 @@ impl Tunnel {
 /// Why a tunnel is ended here.
 enum End {
     Told,
-    TakenBack,
+    Cut(AnswerCut),
     Silent,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. It streams piece by piece, within its limits: of bytes, of silence, and of how slowly it may come.
 //! 2. Only the time counts in which the client is waited for: a slow upstream makes no slow client.
-//! 3. A body without a length whose answer has begun is one half of a conversation: how long it lasts is for both
+//! 3. A body of HTTP/2 without a length whose answer has begun is one half of a conversation: how long it lasts is for both
 //!    sides to say, and what ends it is the silence of both.
 //! 4. Trailers are dropped: they could carry header fields past every check.
 
@@ -186,7 +186,8 @@ impl Stream {
 
     /// Whether both sides are talking, for as long as they like.
     const fn is_conversation(&self) -> bool {
-        self.is_answered && self.owed.is_none()
+        // Of HTTP/1 no client has one, and whoever begins to answer early would be held for nothing.
+        self.is_http2 && self.is_answered && self.owed.is_none()
     }
 
     /// The end of the body, if it is one.

@@ -345,3 +345,17 @@ fn requests_that_say_the_same_of_themselves_go_to_the_same_target_until_it_is_in
         assert_eq!(ask(tenant), *place, "{tenant}");
     }
 }
+
+/// A route's own limit of the whole answer, shorter than the upstream's, says nothing of the target.
+#[test]
+fn a_short_limit_of_the_whole_answer_ejects_nobody() {
+    let services = [Service::start()];
+    let targets = [format!("\"http://{}\"", services[0].address())];
+    let hasty = r#"{ id: hasty, match: { path: "/hasty" }, upstream: echo, access: public, limits: { answer_timeout: 100ms } }"#;
+    let yaml = yaml(&services, &targets, "retries: 0, ejection: { failures: 2, time: 1m }");
+    let gateway = Gateway::start(&yaml.replacen("  - { id: open", &format!("  - {hasty}\n  - {{ id: open"), 1));
+    services[0].becomes(SILENT);
+    let answers: Vec<u16> = (0..4).map(|_| gateway.get("/hasty", None).status).collect();
+    assert_eq!(answers, [504; 4]);
+    assert_eq!(gateway.metric(&target("target_up", &services[0])), 1.0);
+}

@@ -448,12 +448,12 @@ fn a_hash_is_read_as_text_and_what_is_mapped_is_found_there_alone() {
     let redis = Redis::start();
     let sessions = SESSIONS
         .replace("key: \"session:{id}\"", "key: \"session:{id}\"\n    record: hash")
-        .replace("claims: { name: profile.name }", "claims: { sub: userId }");
+        .replace("claims: { name: profile.name }", "claims: { sub: userId, iat: createdAt }");
     let (_upstream, gateway) = start_with(&redis, &sessions);
     let began = now().to_string();
     let put = |id: &str, fields: &[&str]| {
         let key = format!("session:{id}");
-        redis.command(&[&["HSET", &key, "iat", &began], fields].concat());
+        redis.command(&[&["HSET", &key, "createdAt", &began], fields].concat());
     };
     put("plain", &["userId", "kim", "roles", "customer, admin"]);
     put("quoted", &["userId", "\"admin\"", "roles", r#"["admin"]"#]);

@@ -17,6 +17,7 @@ const ROUTES: &str = r#"
   - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
   - { id: chat, match: { path: "/chat" }, upstream: echo, access: { roles: [customer] }, upgrade: [websocket] }
   - { id: quiet, match: { path: "/quiet" }, upstream: echo, access: public, upgrade: [websocket], limits: { tunnel_timeout: 300ms } }
+  - { id: brief, match: { path: "/brief" }, upstream: echo, access: public, upgrade: [websocket], limits: { answer_timeout: 600ms } }
   - { id: raw, match: { path: "/raw/**" }, upstream: echo, access: public, upgrade: [websocket] }
 "#;
 
@@ -154,6 +155,27 @@ fn a_socket_outlives_a_reload_and_a_drain_says_1001() {
     assert_eq!(closed_with(&mut socket), Some(CloseCode::Away));
     drop(socket);
     assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_socket_that_talks_for_longer_than_its_route_lets_it_is_closed_with_1001() {
+    let gateway = start();
+    let mut socket = connect(&gateway, "/brief", None).expect("a socket");
+    socket.read().expect("the head");
+    let started = Instant::now();
+    let ended = loop {
+        if socket.send(Message::text("still here")).is_err() {
+            break closed_with(&mut socket);
+        }
+        match socket.read() {
+            Ok(Message::Text(_)) => {}
+            Ok(Message::Close(frame)) => break frame.map(|frame| frame.code),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ended, Some(CloseCode::Away));
+    assert!(started.elapsed() >= Duration::from_millis(500), "{:?}", started.elapsed());
+    until("it is logged", || gateway.access_lines().iter().any(|line| line["outcome"] == "answer_timeout"));
 }
 
 #[test]

@@ -53,7 +53,13 @@ impl Authenticator {
         if let Some(identity) = known.find(cookie.value.as_bytes()) {
             let is_over = identity.vouch.life.as_ref().is_some_and(|life| life.is_over(now));
             match identity.vouch.check(policy, now, store).await {
-                Ok(()) if !is_over => return Self::used(identity, now, store).await,
+                Ok(()) if !is_over => {
+                    let used = Self::used(identity, now, store).await;
+                    if used.is_err() {
+                        known.forget(cookie.value.as_bytes());
+                    }
+                    return used;
+                }
                 // Its record is gone, or another one, or lives on: it is read again.
                 Ok(()) | Err(Denial::Revoked | Denial::Expired | Denial::UnknownKey) => {
                     known.forget(cookie.value.as_bytes());

@@ -58,6 +58,12 @@ impl Sessions {
             *subject = Value::String(number.to_string());
         }
         if self.writing == Writing::Text
+            && let Some(Value::String(began)) = members.get("iat")
+            && let Ok(began) = began.parse::<i64>()
+        {
+            members.insert("iat".to_owned(), began.into());
+        }
+        if self.writing == Writing::Text
             && let Some(Value::String(roles)) = members.get("roles")
         {
             let roles = roles.split(',').map(str::trim).filter(|role| !role.is_empty()).map(Value::from);
@@ -78,7 +84,7 @@ impl Sessions {
             let name = String::from_utf8(name).ok()?;
             let value = match self.writing {
                 // SECURITY: never one or the other by how it looks: a name that somebody chose could be JSON.
-                Writing::Text => text_of(&name, String::from_utf8(value).ok()?),
+                Writing::Text => Value::String(String::from_utf8(value).ok()?),
                 Writing::Json => json::value(&value)?,
                 Writing::Spring => {
                     let mut value = json::value(&value)?;
@@ -90,12 +96,6 @@ impl Sessions {
         };
         fields.into_iter().map(read).collect()
     }
-}
-
-/// A field that is text; of `iat` the number that it is.
-fn text_of(name: &str, text: String) -> Value {
-    let number = (name == "iat").then(|| text.parse::<i64>().ok()).flatten();
-    number.map_or(Value::String(text), Value::from)
 }
 
 /// A time in seconds, from one in seconds or milliseconds.
