@@ -121,7 +121,7 @@ fn a_target_in_trouble_is_passed_over_and_clients_hardly_see_it() {
 #[test]
 fn one_request_tries_a_target_that_was_passed_over_and_it_comes_back_when_that_is_answered() {
     let services = [Service::start(), Service::start()];
-    let gateway = gateway(&services, "retries: 0, ejection: { failures: 2, time: 500ms, max_time: 1s }");
+    let gateway = gateway(&services, "retries: 0, ejection: { failures: 2, time: 1s, max_time: 1m }");
     services[1].becomes(RESETS);
     let failed = load(&gateway, 1, 20, POST);
     assert_eq!(failed, 2);
