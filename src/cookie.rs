@@ -56,6 +56,12 @@ fn named<'p>(pair: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
     None
 }
 
+/// `token = 1*tchar` (RFC 9110 §5.6.2): what a name of a cookie is.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_letter)
+}
+
 /// `tchar` (RFC 9110 §5.6.2).
 fn is_letter(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)

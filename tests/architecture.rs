@@ -115,7 +115,18 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         (
             "config",
-            vec!["accept", "admit", "authenticate", "certificate", "forward", "gateway", "respond", "route", "store"],
+            vec![
+                "accept",
+                "admit",
+                "authenticate",
+                "certificate",
+                "cookie",
+                "forward",
+                "gateway",
+                "respond",
+                "route",
+                "store",
+            ],
         ),
         (
             "cli",

@@ -17,7 +17,7 @@ use http::request::Parts;
 use rustls::server::danger::ClientCertVerifier;
 use serde_json::{Map, Value};
 
-use super::claims::{ClaimPath, Claims};
+use super::claims::Claims;
 use super::proven::{Bound, Proven};
 use super::session::is_safe;
 use crate::certificate::{self, Authority, ClientCertificate};
@@ -39,10 +39,6 @@ pub struct ClientCertificates {
     pub retired: Arc<AtomicBool>,
     /// What keys of the store have in the place of an issuer: one word for all, since the id alone names a certificate.
     pub issuer: Arc<str>,
-    /// Where roles are: nowhere, since no claim of a certificate has this name.
-    pub roles: ClaimPath,
-    /// Where scopes are: as roles.
-    pub scopes: ClaimPath,
 }
 
 /// What of a certificate names its owner.
@@ -94,8 +90,8 @@ impl ClientCertificates {
         Ok(Proven {
             proof: Proof::Certificate(place),
             issuer: &self.issuer,
-            roles: &self.roles,
-            scopes: &self.scopes,
+            roles: None,
+            scopes: None,
             key: None,
             retired: Some(Arc::clone(&self.retired)),
             subject: owner.as_str().into(),

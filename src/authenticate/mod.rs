@@ -236,8 +236,8 @@ impl Authenticator {
         let proven = Proven {
             proof: Proof::Issuer(place),
             issuer: &issuer.issuer,
-            roles: &issuer.roles,
-            scopes: &issuer.scopes,
+            roles: Some(&issuer.roles),
+            scopes: Some(&issuer.scopes),
             key: Some(verified.key),
             retired: None,
             subject: verified.subject,

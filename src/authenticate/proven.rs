@@ -23,10 +23,10 @@ pub(super) struct Proven<'i> {
     pub(super) proof: Proof,
     /// Who vouches for it, as keys of the store spell it.
     pub(super) issuer: &'i Arc<str>,
-    /// Where roles are.
-    pub(super) roles: &'i ClaimPath,
-    /// Where scopes are.
-    pub(super) scopes: &'i ClaimPath,
+    /// Where roles are, if there are any.
+    pub(super) roles: Option<&'i ClaimPath>,
+    /// Where scopes are, if there are any.
+    pub(super) scopes: Option<&'i ClaimPath>,
     /// The key that its signature was checked with, where that can be withdrawn.
     pub(super) key: Option<Arc<Key>>,
     /// The same of authorities.
@@ -105,13 +105,14 @@ impl Memory {
     /// `MalformedToken` where a claim has the wrong type, or cannot be told to an upstream.
     pub(super) fn identity(&self, proven: Proven<'_>, life: Option<Life>) -> Result<Identity, Denial> {
         let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
-        let roles = owned(proven.claims.texts(proven.roles)?);
-        let scopes = proven.claims.texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
+        let texts = |path: Option<&ClaimPath>| path.map_or(Ok(Vec::new()), |path| proven.claims.texts(path));
+        let roles = owned(texts(proven.roles)?);
+        let scopes = texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
         let mut scopes = owned(scopes);
         scopes.retain(|scope| !scope.is_empty());
         let headers = headers::encode(&self.headers, &proven.claims)?;
         let standing_keys = Arc::new(self.standing_keys(&proven)?);
-        let texts: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
+        let words: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
         let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
         let (has_jti, has_iat) = (proven.claims.member("jti").is_some(), proven.issued_at.is_some());
         let claims = proven.claims.keep(&self.asked);
@@ -124,7 +125,7 @@ impl Memory {
             has_jti,
             has_iat,
             needs_jti: self.patterns.jti.is_some(),
-            weight: 1024 + claims.weight() + (texts + fields + standing_keys.len() * 192) as u64,
+            weight: 1024 + claims.weight() + (words + fields + standing_keys.len() * 192) as u64,
             standing_keys,
             slot: Slot::default(),
             life,

@@ -7,6 +7,7 @@
 //!
 //! What it does not do: decide what an unknown standing means for a request (`authenticate`).
 
+mod asker;
 mod file;
 pub mod keys;
 mod memory;
@@ -16,8 +17,8 @@ mod slot;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
+pub use self::asker::Asker;
 pub use self::file::{File, Writer};
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, StandingKeys};
 pub use self::memory::Memory;
@@ -57,89 +58,6 @@ pub enum Store {
     File(Arc<File>),
     /// In a Redis that other services and gateways share; this is the control runtime's link.
     Redis(Box<Link>),
-}
-
-/// A worker's way to ask the store, without crossing a thread.
-#[derive(Debug)]
-pub enum Asker {
-    /// No store is configured: nothing is known of any token.
-    None,
-    /// In this process.
-    Memory(Arc<Memory>),
-    /// In a file of this machine.
-    File(Arc<File>),
-    /// A link of this worker alone.
-    Redis(Box<Link>),
-}
-
-impl Asker {
-    /// What the store says of a token now.
-    pub async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
-        match self {
-            Self::None => Standing::Unknown,
-            Self::Memory(memory) => memory.standing(keys),
-            Self::File(file) => file.standing(keys),
-            Self::Redis(link) => link.standing(keys).await,
-        }
-    }
-
-    /// Whether there is a connection to ask on; what needs none has it.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        match self {
-            Self::None | Self::Memory(_) => true,
-            Self::File(file) => file.is_open(),
-            Self::Redis(link) => link.trouble() != Some(Trouble::Away),
-        }
-    }
-
-    /// What is known of a token at `now`, asked for once and then kept up to date in `slot`. A store
-    /// in this process is asked as it is.
-    pub async fn tracked(&self, keys: &Arc<StandingKeys>, slot: &Slot, now: Instant) -> Standing {
-        match self {
-            Self::None => Standing::Unknown,
-            Self::Memory(memory) => memory.standing(keys),
-            Self::File(file) => file.kept(keys, slot),
-            Self::Redis(link) => {
-                let told = match link.tracking() {
-                    Some(tracking) => tracking.standing(keys, slot, now).await,
-                    None => None,
-                };
-                match told {
-                    Some(standing) => standing,
-                    None => link.standing(keys).await,
-                }
-            }
-        }
-    }
-}
-
-impl Asker {
-    /// Reads the record of a session.
-    ///
-    /// # Errors
-    /// [`StoreError`], when there is no answer.
-    pub async fn record(&self, key: &str, form: RecordForm) -> Result<Option<Record>, StoreError> {
-        match self {
-            Self::None => Err(StoreError::Away),
-            Self::Memory(memory) => Ok(memory.record(key, form)),
-            Self::File(file) => file.record(key, form),
-            Self::Redis(link) => link.record(key, form).await,
-        }
-    }
-
-    /// Has a record live for so many milliseconds from now on; whether it is there.
-    ///
-    /// # Errors
-    /// [`StoreError`], when there is no answer.
-    pub async fn touch(&self, key: &str, life: u64) -> Result<bool, StoreError> {
-        match self {
-            Self::None => Err(StoreError::Away),
-            Self::Memory(memory) => Ok(memory.touch(key, life)),
-            Self::File(file) => file.touch(key, life).await,
-            Self::Redis(link) => link.touch(key, life).await,
-        }
-    }
 }
 
 /// What a revocation leaves in the store.

@@ -243,14 +243,7 @@ fn a_token_that_is_bound_to_a_certificate_is_good_in_its_hands_alone() {
 /// An answer that lasts is over when its authorities are not believed any more.
 #[test]
 fn an_answer_that_lasts_ends_with_the_authorities_that_it_was_permitted_by() {
-    let upstream = Upstream::scripted(|_, stream| {
-        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").is_ok();
-        while goes_on {
-            goes_on = stream.write_all(b"x").is_ok();
-            std::thread::park_timeout(std::time::Duration::from_millis(20));
-        }
-        false
-    });
+    let upstream = Upstream::trickles();
     let mesh = Mesh::start_on(upstream, ", mode: optional", "");
     let (orders, _) = mesh.client("orders");
     let mut client = mesh.connect(&orders).expect("a connection");

@@ -78,12 +78,6 @@ fn get(gateway: &Gateway, path: &str, id: &str) -> Answer {
     ask(gateway, "GET", path, &format!("cookie: SID={id}\r\n"))
 }
 
-fn commands(redis: &Redis, name: &str) -> usize {
-    let info = redis.command(&["INFO", "commandstats"]);
-    let line = info.lines().find(|line| line.starts_with(&format!("cmdstat_{name}:")));
-    line.and_then(|line| line.split(['=', ',']).nth(1)).map_or(0, |calls| calls.parse().expect("a number"))
-}
-
 #[test]
 fn a_session_is_an_identity_like_a_tokens_under_the_same_rules() {
     let redis = Redis::start();
@@ -207,12 +201,12 @@ fn what_becomes_of_a_record_counts_at_once_without_asking_the_store_for_each_req
     put(&redis, "s-1", &login("kim", &["customer"]));
     for path in ["/me/x", "/money"] {
         assert_eq!(get(&gateway, path, "s-1").status, 200);
-        let (mut client, before) = (gateway.client(), commands(&redis, "get"));
+        let (mut client, before) = (gateway.client(), redis.calls("get"));
         let request = format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\ncookie: SID=s-1\r\n\r\n");
         for _ in 0..500 {
             assert_eq!(client.send(&request).status, 200);
         }
-        let asked = commands(&redis, "get") - before;
+        let asked = redis.calls("get") - before;
         // Proofs that nothing was missed read a few keys, four times a second.
         assert!(if path == "/money" { asked >= 500 } else { asked < 100 }, "{path}: {asked}");
     }
@@ -473,14 +467,7 @@ fn a_hash_is_read_as_text_and_what_is_mapped_is_found_there_alone() {
 #[test]
 fn an_answer_that_lasts_ends_with_its_kind_of_sessions_and_a_record_without_an_end_gets_one() {
     let redis = Redis::start();
-    let upstream = Upstream::scripted(|_, stream| {
-        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").is_ok();
-        while goes_on {
-            goes_on = stream.write_all(b"x").is_ok();
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
-        false
-    });
+    let upstream = Upstream::trickles();
     let yaml = with_store(upstream.address, &redis.url(), SESSIONS, ROUTES);
     let gateway = Gateway::start(&yaml);
     until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);

@@ -36,13 +36,6 @@ fn number(gateway: &Gateway, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("{name}: {page}")).parse().expect("a number")
 }
 
-/// How often Redis was asked for a key.
-fn asked(redis: &Redis, command: &str) -> usize {
-    let info = redis.command(&["INFO", "commandstats"]);
-    let line = info.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));
-    line.and_then(|line| line.split(['=', ',']).nth(1)).map_or(0, |calls| calls.parse().expect("a number"))
-}
-
 #[test]
 fn a_key_that_a_service_writes_ends_a_token_that_is_in_use() {
     let redis = Redis::start();
@@ -79,7 +72,7 @@ fn a_token_in_use_costs_no_call_to_the_store() {
     let (_upstream, gateway) = start(&redis);
     let tokens: Vec<String> = (0..10).map(|n| token(&json!({ "sub": format!("user-{n}") }))).collect();
     tokens.iter().for_each(|token| assert_eq!(status(&gateway, "/me/x", token), 200));
-    let (exists, started) = (asked(&redis, "exists"), Instant::now());
+    let (exists, started) = (redis.calls("exists"), Instant::now());
     let mut client = gateway.client();
     for round in 0..2000 {
         assert_eq!(client.send(get("/me/x", Some(&tokens[round % 10]))).status, 200);
@@ -87,17 +80,17 @@ fn a_token_in_use_costs_no_call_to_the_store() {
     // What is left are the proofs of two links, four a second and one a second, and a key that is
     // read again with each.
     let beats = started.elapsed().as_secs() as usize * 5 + 10;
-    let more = asked(&redis, "exists") - exists;
+    let more = redis.calls("exists") - exists;
     assert!(more <= beats * 3, "{more} look-ups for 2000 requests");
     assert_eq!(number(&gateway, "revocation_look_ups_total") as usize, 10);
     assert_eq!(number(&gateway, "revocation_tracked_keys") as usize, 20);
     assert!(number(&gateway, "revocation_staleness_seconds") < 1.0);
     // A route for money asks every time.
-    let before = asked(&redis, "exists");
+    let before = redis.calls("exists");
     for _ in 0..50 {
         assert_eq!(status(&gateway, "/money", &tokens[0]), 200);
     }
-    assert!(asked(&redis, "exists") - before >= 50);
+    assert!(redis.calls("exists") - before >= 50);
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Authenticator {
             match store.touch(key, time).await {
                 Ok(true) => life.lives_on(now, time),
                 Ok(false) => return Err(Denial::UnknownSession),
-                // It lives for a while yet; the next request tries again in a moment.
+                // It lives for a while yet, and is written the next time that it is due.
                 Err(error) => tracing::debug!(%error, "a session is used and cannot be told to live on"),
             }
         }

@@ -211,8 +211,8 @@ impl Sessions {
         let proven = Proven {
             proof: Proof::Session(place),
             issuer: &self.issuer,
-            roles: &self.roles,
-            scopes: &self.scopes,
+            roles: Some(&self.roles),
+            scopes: Some(&self.scopes),
             key: None,
             retired: Some(Arc::clone(&self.retired)),
             subject: subject.into(),

@@ -12,7 +12,6 @@ use rustls::server::danger::ClientCertVerifier;
 use super::{Kept, issuers, trust};
 use crate::accept::tls::{ClientAuth, Clients};
 use crate::authenticate::certificate::ClientCertificates;
-use crate::authenticate::claims::ClaimPath;
 use crate::certificate::Authority;
 use crate::config::file::{ClientAuth as Asked, ClientCertificates as Section, Config};
 use crate::config::mistake::{Mistake, Mistakes};
@@ -21,8 +20,6 @@ use crate::route::{Proof, RevocationMode, Route};
 
 /// Largest file of revocation lists, in bytes.
 const MAX_LISTS: u64 = 64 * 1024 * 1024;
-/// A claim that no certificate has.
-const NOWHERE: &str = "none";
 
 /// What was read of authorities: for listeners, and for identities.
 pub struct Read {
@@ -98,32 +95,40 @@ pub fn asked(section: &At<Asked>, config: &Config, all: &[Read], mistakes: &mut 
     match verifier(read, *section.mode) {
         Ok(verifier) => Some(Clients { mode: *section.mode, authority: read.authority.clone(), verifier }),
         Err(reason) => {
-            let mistake = Mistake::at(&section.by, format!("they cannot be believed: {reason}"));
-            mistakes.add(mistake.allowed("certificates of authorities, and lists that they have signed"));
+            mistakes.add(unbelievable(&section.by, &reason));
             None
         }
     }
 }
 
-/// What makes identities of certificates.
-pub fn compile(all: Vec<Read>, before: &Kept) -> Vec<ClientCertificates> {
-    let nowhere = || ClaimPath::parse(NOWHERE);
-    let made = all.into_iter().filter_map(|read| {
+/// What makes identities of certificates: one for each that was read, in their order, since routes name them by place.
+pub fn compile(all: Vec<Read>, before: &Kept, mistakes: &mut Mistakes) -> Vec<ClientCertificates> {
+    let mut made = Vec::new();
+    for read in all {
         // Whether one has to be shown was asked of the listeners.
-        let verifier = verifier(&read, ClientAuth::Required).ok()?;
+        let verifier = match verifier(&read, ClientAuth::Required) {
+            Ok(verifier) => verifier,
+            Err(reason) => {
+                mistakes.add(unbelievable(&read.section.ca_file, &reason));
+                continue;
+            }
+        };
         let Read { authority, section, .. } = read;
-        Some(ClientCertificates {
+        made.push(ClientCertificates {
             retired: before.authority(&authority),
             authority,
             verifier,
             issuer: "certificate".into(),
             subject: *section.subject,
             max_lifetime: i64::try_from(section.max_lifetime.as_secs()).unwrap_or(i64::MAX),
-            roles: nowhere()?,
-            scopes: nowhere()?,
-        })
-    });
-    made.collect()
+        });
+    }
+    made
+}
+
+fn unbelievable<T>(at: &At<T>, reason: &str) -> Mistake {
+    let mistake = Mistake::at(at, format!("they cannot be believed: {reason}"));
+    mistake.allowed("certificates of authorities, and lists that they have signed")
 }
 
 /// A certificate that a route takes has to be one that can be taken back.

@@ -151,6 +151,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     };
     let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
+    let certificates = client_certificates::compile(authorities, before, mistakes);
     conflicts::check(config, mistakes);
     client_certificates::can_be_taken_back(config, &routes, mistakes);
     cors::check(config, mistakes);
@@ -170,7 +171,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let gateway = Gateway {
         routes: Routes::new(routes, head),
         authenticator: Authenticator::new(
-            (issuers, client_certificates::compile(authorities, before), sessions),
+            (issuers, certificates, sessions),
             headers,
             asked,
             patterns,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 
-use super::{Kept, issuers, upstreams};
+use super::{Kept, issuers};
 use crate::authenticate::cache::IdentityCache;
 use crate::authenticate::claims::ClaimPath;
 use crate::authenticate::session::{CookieEncoding, SessionKey, Sessions, Writing};
@@ -14,6 +14,7 @@ use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::origin::CorsOrigin;
 use crate::config::place::At;
 use crate::config::words::{Encoding, RecordSource};
+use crate::cookie;
 use crate::route::Origin;
 use crate::store::RecordForm;
 
@@ -36,7 +37,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
                 Mistake::at(&section.cookie.name, format!("sessions `{}` have this cookie already", twin.name));
             mistakes.add(mistake.allowed("each kind of sessions needs a cookie of its own"));
         }
-        if !upstreams::is_token(&section.cookie.name) {
+        if !cookie::is_name(&section.cookie.name) {
             let mistake = Mistake::at(&section.cookie.name, "this is no name of a cookie");
             mistakes.add(mistake.allowed("letters, digits and signs of a header name: `JSESSIONID`"));
         }

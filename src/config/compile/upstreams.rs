@@ -18,6 +18,7 @@ use crate::config::file::{
 use crate::config::mistake::{Mistake, Mistakes, masked};
 use crate::config::place::At;
 use crate::config::target::TargetSource;
+use crate::cookie;
 use crate::forward::Upstream;
 use crate::forward::balance::Balance;
 use crate::forward::check::HealthCheck;
@@ -76,7 +77,7 @@ fn ejection(section: &EjectionSection, mistakes: &mut Mistakes) -> Ejection {
 fn sticky(section: &At<StickySection>, mistakes: &mut Mistakes) -> Option<Sticky> {
     match (&section.header, &section.cookie) {
         (Some(header), None) => Some(Sticky::Header(header.0.clone())),
-        (None, Some(cookie)) if is_token(cookie) => Some(Sticky::Cookie(cookie.as_str().into())),
+        (None, Some(cookie)) if cookie::is_name(cookie) => Some(Sticky::Cookie(cookie.as_str().into())),
         (None, Some(cookie)) => {
             let mistake = Mistake::at(cookie, "this is no name of a cookie");
             mistakes.add(mistake.allowed("letters, digits and signs of a header name: `JSESSIONID`"));
@@ -87,11 +88,6 @@ fn sticky(section: &At<StickySection>, mistakes: &mut Mistakes) -> Option<Sticky
             None
         }
     }
-}
-
-/// `token = 1*tchar` (RFC 9110 §5.6.2).
-pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn health_check(section: &HealthCheckSection, mistakes: &mut Mistakes) -> Option<HealthCheck> {

@@ -59,6 +59,13 @@ impl Redis {
         self.try_command(arguments).expect("redis-cli")
     }
 
+    /// How often a command was sent to it so far.
+    pub fn calls(&self, command: &str) -> usize {
+        let info = self.command(&["INFO", "commandstats"]);
+        let line = info.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));
+        line.and_then(|line| line.split(['=', ',']).nth(1)).map_or(0, |calls| calls.parse().expect("a number"))
+    }
+
     pub fn try_command(&self, arguments: &[&str]) -> Option<String> {
         let out = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output().ok()?;
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())

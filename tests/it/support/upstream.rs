@@ -43,6 +43,18 @@ impl Upstream {
         })
     }
 
+    /// Begins a long answer and goes on byte by byte, for as long as somebody takes them.
+    pub fn trickles() -> Self {
+        Self::scripted(|_, stream| {
+            let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").is_ok();
+            while goes_on {
+                goes_on = stream.write_all(b"x").is_ok();
+                std::thread::park_timeout(std::time::Duration::from_millis(20));
+            }
+            false
+        })
+    }
+
     /// Answers as the script does; it says whether the connection goes on.
     pub fn scripted(script: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
