@@ -23,6 +23,66 @@ pub fn without(field: &[u8], names: &[Box<str>]) -> Kept {
     if kept.is_empty() { Kept::Nothing } else { Kept::Some(kept.join(&b"; "[..])) }
 }
 
+/// How a cookie is set (RFC 6265 §4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetCookie {
+    /// Its name.
+    pub name: Box<str>,
+    /// The path below which it is sent.
+    pub path: Box<str>,
+    /// The domain whose hosts get it; nothing: the one that set it, alone.
+    pub domain: Option<Box<str>>,
+    /// Whether it is sent over TLS alone.
+    pub secure: bool,
+    /// Whether scripts do not see it.
+    pub http_only: bool,
+    /// Whether it is sent with what other sites ask.
+    pub same_site: SameSite,
+}
+
+/// Whether a cookie is sent with what other sites ask (RFC 6265bis §4.1.2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// When they lead to a page.
+    Lax,
+    /// Always.
+    None,
+}
+
+impl SetCookie {
+    /// The field that sets it for so many seconds, or until the browser is closed. `value` is within the grammar of a
+    /// cookie's value, as base64url is.
+    #[must_use]
+    pub fn field(&self, value: &str, max_age: Option<u64>) -> Option<HeaderValue> {
+        let mut text = format!("{}={value}; Path={}", self.name, self.path);
+        if let Some(domain) = &self.domain {
+            text.push_str(&format!("; Domain={domain}"));
+        }
+        if let Some(seconds) = max_age {
+            text.push_str(&format!("; Max-Age={seconds}"));
+        }
+        for (is_set, word) in [(self.secure, "; Secure"), (self.http_only, "; HttpOnly")] {
+            if is_set {
+                text.push_str(word);
+            }
+        }
+        text.push_str(match self.same_site {
+            SameSite::Strict => "; SameSite=Strict",
+            SameSite::Lax => "; SameSite=Lax",
+            SameSite::None => "; SameSite=None",
+        });
+        HeaderValue::try_from(text).ok()
+    }
+
+    /// The field that takes it away.
+    #[must_use]
+    pub fn removal(&self) -> Option<HeaderValue> {
+        self.field("", Some(0))
+    }
+}
+
 /// What is left of a field.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kept {

@@ -22,8 +22,14 @@ pub enum Denial {
     AmbiguousPath,
     /// Two credentials, or one in a place where none is configured (RFC 6750 §2).
     DuplicateCredentials,
+    /// The refresh token is not one, or its login has ended.
+    InvalidGrant,
+    /// What was sent to an endpoint of the gateway's own cannot be read.
+    MalformedGrant,
     /// Not a request that can be routed: no or two `Host`, no absolute path, ...
     MalformedRequest,
+    /// The refresh token was used before, and somebody has gone on with what it became.
+    ReusedGrant,
     // 401
     /// The token's algorithm is not one that the issuer's configuration pins.
     AlgorithmNotAllowed,
@@ -58,6 +64,8 @@ pub enum Denial {
     /// `iss` is no issuer that this route takes.
     WrongIssuer,
     // 403
+    /// Nobody may log in as this subject for a while.
+    Barred,
     /// A claim does not have the value that the rule asks for.
     ClaimMismatch,
     /// A request with a session's cookie that could change something, from no page that may send it.
@@ -111,10 +119,13 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 33] = [
+    pub const LABELS: [&'static str; 37] = [
         "ambiguous_path",
         "duplicate_credentials",
+        "invalid_grant",
+        "malformed_grant",
         "malformed_request",
+        "reused_grant",
         "algorithm_not_allowed",
         "bad_signature",
         "expired",
@@ -131,6 +142,7 @@ impl Denial {
         "unsupported_token",
         "wrong_audience",
         "wrong_issuer",
+        "barred",
         "claim_mismatch",
         "cross_site",
         "excluded",
@@ -153,37 +165,41 @@ impl Denial {
         match self {
             Self::AmbiguousPath => 0,
             Self::DuplicateCredentials => 1,
-            Self::MalformedRequest => 2,
-            Self::AlgorithmNotAllowed => 3,
-            Self::BadSignature => 4,
-            Self::Expired => 5,
-            Self::LifetimeTooLong => 6,
-            Self::MalformedSession => 7,
-            Self::MalformedToken => 8,
-            Self::MissingClaim(_) => 9,
-            Self::MissingToken => 10,
-            Self::NotYetValid => 11,
-            Self::Revoked => 12,
-            Self::UnknownKey => 13,
-            Self::UnknownSession => 14,
-            Self::UnprovenToken => 15,
-            Self::UnsupportedToken => 16,
-            Self::WrongAudience => 17,
-            Self::WrongIssuer => 18,
-            Self::ClaimMismatch => 19,
-            Self::CrossSite => 20,
-            Self::Excluded => 21,
-            Self::MissingCertificate => 22,
-            Self::MissingRole => 23,
-            Self::MissingScope(_) => 24,
-            Self::OriginNotAllowed => 25,
-            Self::NoRoute => 26,
-            Self::MethodNotAllowed(_) => 27,
-            Self::BodyTooLarge => 28,
-            Self::TargetTooLong => 29,
-            Self::HeadersTooLarge => 30,
-            Self::KeysUnavailable => 31,
-            Self::StandingUnknown => 32,
+            Self::InvalidGrant => 2,
+            Self::MalformedGrant => 3,
+            Self::MalformedRequest => 4,
+            Self::ReusedGrant => 5,
+            Self::AlgorithmNotAllowed => 6,
+            Self::BadSignature => 7,
+            Self::Expired => 8,
+            Self::LifetimeTooLong => 9,
+            Self::MalformedSession => 10,
+            Self::MalformedToken => 11,
+            Self::MissingClaim(_) => 12,
+            Self::MissingToken => 13,
+            Self::NotYetValid => 14,
+            Self::Revoked => 15,
+            Self::UnknownKey => 16,
+            Self::UnknownSession => 17,
+            Self::UnprovenToken => 18,
+            Self::UnsupportedToken => 19,
+            Self::WrongAudience => 20,
+            Self::WrongIssuer => 21,
+            Self::Barred => 22,
+            Self::ClaimMismatch => 23,
+            Self::CrossSite => 24,
+            Self::Excluded => 25,
+            Self::MissingCertificate => 26,
+            Self::MissingRole => 27,
+            Self::MissingScope(_) => 28,
+            Self::OriginNotAllowed => 29,
+            Self::NoRoute => 30,
+            Self::MethodNotAllowed(_) => 31,
+            Self::BodyTooLarge => 32,
+            Self::TargetTooLong => 33,
+            Self::HeadersTooLarge => 34,
+            Self::KeysUnavailable => 35,
+            Self::StandingUnknown => 36,
         }
     }
 
@@ -197,7 +213,12 @@ impl Denial {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::AmbiguousPath | Self::DuplicateCredentials | Self::MalformedRequest => StatusCode::BAD_REQUEST,
+            Self::AmbiguousPath
+            | Self::DuplicateCredentials
+            | Self::InvalidGrant
+            | Self::MalformedGrant
+            | Self::MalformedRequest
+            | Self::ReusedGrant => StatusCode::BAD_REQUEST,
             Self::AlgorithmNotAllowed
             | Self::BadSignature
             | Self::Expired
@@ -214,7 +235,8 @@ impl Denial {
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => StatusCode::UNAUTHORIZED,
-            Self::ClaimMismatch
+            Self::Barred
+            | Self::ClaimMismatch
             | Self::CrossSite
             | Self::Excluded
             | Self::MissingCertificate
@@ -253,7 +275,11 @@ impl Denial {
             | Self::WrongIssuer => Challenge::InvalidToken,
             Self::MissingScope(scope) => Challenge::InsufficientScope(Arc::clone(scope)),
             Self::AmbiguousPath
+            | Self::InvalidGrant
+            | Self::MalformedGrant
             | Self::MalformedRequest
+            | Self::ReusedGrant
+            | Self::Barred
             | Self::ClaimMismatch
             | Self::CrossSite
             | Self::Excluded
@@ -276,6 +302,8 @@ impl Denial {
         match self {
             Self::AmbiguousPath => "the path can be read in more than one way",
             Self::DuplicateCredentials => "exactly one credential may be sent, in the Authorization field",
+            Self::InvalidGrant | Self::ReusedGrant => "the refresh token is not accepted: log in again",
+            Self::MalformedGrant => "what was sent cannot be read: a form, or the same as JSON, each parameter once",
             Self::MalformedRequest => "the request is not well formed",
             Self::MissingToken => "a credential is needed",
             Self::MalformedSession | Self::UnknownSession => "the session has ended, or there is none",
@@ -293,6 +321,7 @@ impl Denial {
             | Self::UnsupportedToken
             | Self::WrongAudience
             | Self::WrongIssuer => "the token is expired, revoked, malformed or otherwise not accepted",
+            Self::Barred => "nobody may log in as this subject for now",
             Self::ClaimMismatch | Self::Excluded | Self::MissingRole => "the caller may not do this",
             Self::MissingCertificate => "a client certificate is needed",
             Self::MissingScope(_) => "the token does not carry the scope that is needed",
@@ -306,15 +335,17 @@ impl Denial {
         }
     }
 
-    /// Whether the client should come back: `Retry-After` in seconds.
+    /// The error code that clients of OAuth look for (RFC 6749 §5.2), where it was about a grant.
     #[must_use]
-    pub const fn retry_after(&self) -> Option<u32> {
+    pub const fn error(&self) -> Option<&'static str> {
         match self {
-            Self::KeysUnavailable | Self::StandingUnknown => Some(1),
+            Self::InvalidGrant | Self::ReusedGrant => Some("invalid_grant"),
+            Self::MalformedGrant => Some("invalid_request"),
             Self::AmbiguousPath
             | Self::DuplicateCredentials
             | Self::MalformedRequest
             | Self::AlgorithmNotAllowed
+            | Self::Barred
             | Self::BadSignature
             | Self::Expired
             | Self::LifetimeTooLong
@@ -341,7 +372,16 @@ impl Denial {
             | Self::MethodNotAllowed(_)
             | Self::BodyTooLarge
             | Self::TargetTooLong
-            | Self::HeadersTooLarge => None,
+            | Self::HeadersTooLarge
+            | Self::KeysUnavailable
+            | Self::StandingUnknown => None,
         }
+    }
+
+    /// Whether the client should come back: `Retry-After` in seconds.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u32> {
+        // Whatever is away for now is 503, and nothing else is.
+        if self.status().as_u16() == StatusCode::SERVICE_UNAVAILABLE.as_u16() { Some(1) } else { None }
     }
 }

@@ -13,16 +13,18 @@ use hyper::body::Incoming;
 use crate::accept::{Busy, Limits, Peer};
 use crate::admit::Routes;
 use crate::authenticate::Authenticator;
-use crate::authorize;
+use crate::authorize::{self, Permit};
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
 use crate::forward::leash::Leashes;
 use crate::forward::{Connections, Exchanged, Forwarder, trace};
+use crate::issue::{Asked, Desk};
 use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::Counters;
-use crate::respond::{Refusal, Responder, cors, grpc};
-use crate::route::Cors;
+use crate::refusal::Refusal;
+use crate::respond::{Responder, cors, grpc};
+use crate::route::{Cors, Destination};
 use crate::store::Asker;
 
 /// One immutable compiled configuration: a snapshot of all that a request needs.
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub authenticator: Authenticator,
     /// Where requests go.
     pub forwarder: Forwarder,
+    /// What is issued here.
+    pub desk: Desk,
     /// How refusals look.
     pub responder: Responder,
     /// Whose forwarding fields are believed.
@@ -101,6 +105,7 @@ impl Gateway {
     /// 2. Who is calling?                             -> 400, 401, 503
     /// 3. May they?                                   -> 403
     /// 4. What does the upstream say?                 -> 502, 504
+    ///    Where it says that somebody has logged in, that becomes credentials; some paths lead to those themselves.
     async fn serve<'g>(&'g self, arrived: Arrived<'_>, seen: &mut Exchange, cors: &mut Option<&'g Cors>) -> Served {
         let admitted = self.routes.admit(arrived.request.head)?;
         seen.routed(admitted.route);
@@ -112,7 +117,29 @@ impl Gateway {
         let caller = self.authenticator.identify(&admitted, shown, arrived.now, arrived.store).await?;
         seen.identified(&caller);
         let permit = authorize::decide(admitted, caller)?;
-        Ok(self.forwarder.forward(permit, arrived.request, arrived.connections).await?)
+        self.carry_out(permit, arrived, seen).await
+    }
+
+    /// The fourth question: mostly the upstream's to answer; what is issued here is ours.
+    async fn carry_out(&self, permit: Permit<'_>, arrived: Arrived<'_>, seen: &mut Exchange) -> Served {
+        let route = permit.admitted().route;
+        let Arrived { request, now, store, connections } = arrived;
+        let head = request.head;
+        let issued = match (&route.leads_to, &route.on_success) {
+            (Destination::Upstreams(_), None) => {
+                return Ok(self.forwarder.forward(permit, request, connections).await?);
+            }
+            (Destination::Upstreams(_), Some(on_success)) => {
+                let answer = self.forwarder.forward(permit, request, connections).await?;
+                self.desk.login((route, on_success), head, answer, (now, store)).await?
+            }
+            (Destination::Endpoint(endpoint, place), _) => {
+                let asked = Asked { head, upload: connections.upload(route, request), now, store };
+                self.desk.serve((*endpoint, *place), &permit, asked).await?
+            }
+        };
+        seen.of_subject(issued.subject);
+        Ok(issued.answer)
     }
 
     /// Serves one request and records what happened.

@@ -12,6 +12,8 @@ pub mod gateway;
 
 pub mod certificate;
 pub mod denial;
+pub mod origin;
+pub mod refusal;
 pub mod route;
 
 pub mod accept;
@@ -19,6 +21,7 @@ pub mod admit;
 pub mod authenticate;
 pub mod authorize;
 pub mod forward;
+pub mod issue;
 pub mod respond;
 
 pub mod store;

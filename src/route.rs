@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
+pub use crate::origin::Origin;
 
 /// What one route demands and where it leads.
 #[derive(Debug)]
@@ -19,7 +20,9 @@ pub struct Route {
     /// Which requests it takes.
     pub matching: Match,
     /// Where it leads.
-    pub upstreams: Shares,
+    pub leads_to: Destination,
+    /// What a login that succeeds there becomes; nothing: its answer goes to the client.
+    pub on_success: Option<OnSuccess>,
     /// What the path becomes on its way there; nothing: it stays as it is.
     pub rewrite: Option<Rewrite>,
     /// Paths that it must not come to there: other routes come to them, and demand something else.
@@ -106,6 +109,65 @@ impl Proof {
     }
 }
 
+/// Where a route leads.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// To one of these upstreams.
+    Upstreams(Shares),
+    /// To what the gateway itself does, for the issuer at this place among those that it is.
+    Endpoint(Endpoint, usize),
+}
+
+impl Destination {
+    /// The places of the upstreams that it may lead to.
+    pub fn upstreams(&self) -> impl Iterator<Item = usize> {
+        let shares = match self {
+            Self::Upstreams(shares) => Some(shares),
+            Self::Endpoint(..) => None,
+        };
+        shares.into_iter().flat_map(Shares::places)
+    }
+}
+
+/// What the gateway does itself, as an issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A refresh token becomes another pair (RFC 6749 §6).
+    Refresh,
+    /// A refresh token is given up, and its login with it (RFC 7009).
+    Revoke,
+    /// A login ends, or all of its subject.
+    Logout,
+    /// Its public keys (RFC 7517 §5).
+    Jwks,
+}
+
+impl Endpoint {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refresh => "refresh",
+            Self::Revoke => "revoke",
+            Self::Logout => "logout",
+            Self::Jwks => "jwks",
+        }
+    }
+}
+
+/// What a login becomes.
+#[derive(Clone, Debug)]
+pub struct OnSuccess {
+    /// The issuer of its tokens, by its place among those that the gateway is.
+    pub tokens: Option<usize>,
+    /// The kind of its session, by its place among those that the gateway makes.
+    pub session: Option<usize>,
+    /// What of the service's answer becomes claims, beside `sub`.
+    pub claims: Vec<Box<str>>,
+    /// Which application it is (`client_id`).
+    pub client_id: Arc<str>,
+}
+
 /// Upstreams by their places among all, each with its share of a route's requests.
 #[derive(Clone, Debug)]
 pub struct Shares {
@@ -181,39 +243,6 @@ pub struct Cors {
     pub credentials: bool,
     /// For how many seconds a browser may remember a preflight, as a field value.
     pub max_age: HeaderValue,
-}
-
-/// One origin, or those whose host ends in one name: `https://shop.example.com`, `https://*.example.com:8443`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// With `://`.
-    pub scheme: &'static str,
-    /// In lower case; of a wildcard what follows the first label, with its dot.
-    pub host: String,
-    /// Whether one or more labels stand before `host`.
-    pub is_wildcard: bool,
-    /// With its colon; empty where it is the scheme's own.
-    pub port: String,
-}
-
-impl Origin {
-    /// Whether the value of an `Origin` field is this one, or fits the wildcard. Browsers write it in one
-    /// way (RFC 6454 §6.2), so no other spelling is taken.
-    #[must_use]
-    pub fn is(&self, text: &str) -> bool {
-        let host = text.strip_prefix(self.scheme).and_then(|rest| rest.strip_suffix(&self.port));
-        let labels = host.and_then(|host| host.strip_suffix(&self.host));
-        match labels {
-            None => false,
-            Some(labels) if self.is_wildcard => labels.split('.').all(is_label),
-            Some(labels) => labels.is_empty(),
-        }
-    }
-}
-
-fn is_label(label: &str) -> bool {
-    let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
-    !label.is_empty() && label.bytes().all(is_fit)
 }
 
 /// A protocol that a connection may change to (RFC 9110 §7.8).

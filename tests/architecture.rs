@@ -22,7 +22,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The stages, in the order in which a request meets them: also the order of the alphabet.
-const STAGES: [&str; 6] = ["accept", "admit", "authenticate", "authorize", "forward", "respond"];
+const STAGES: [&str; 7] = ["accept", "admit", "authenticate", "authorize", "forward", "issue", "respond"];
 
 /// What each room may name besides itself and the libraries.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
@@ -34,9 +34,11 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("clock", vec![]),
         ("cookie", vec![]),
         ("denial", vec![]),
+        ("origin", vec![]),
         ("percent", vec![]),
+        ("refusal", vec!["denial", "forward::ForwardError"]),
         ("stream", vec![]),
-        ("route", vec!["admit::pattern", "authenticate::claims"]),
+        ("route", vec!["admit::pattern", "authenticate::claims", "origin"]),
         (
             "gateway",
             vec![
@@ -47,8 +49,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "clock",
                 "denial",
                 "forward",
+                "issue",
                 "observe::exchange",
                 "observe::metrics",
+                "refusal",
                 "respond",
                 "route",
                 "store",
@@ -76,7 +80,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("admit", vec!["denial", "percent", "route"]),
         (
             "authenticate",
-            vec!["admit::Admitted", "certificate", "clock", "cookie", "denial", "percent", "route", "store"],
+            vec!["admit::Admitted", "certificate", "clock", "cookie", "denial", "origin", "percent", "route", "store"],
         ),
         ("authorize", vec!["admit::Admitted", "authenticate::Caller", "authenticate::Identity", "denial", "route"]),
         (
@@ -94,7 +98,30 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "stream",
             ],
         ),
-        ("respond", vec!["denial", "forward::ForwardError", "forward::body", "route"]),
+        (
+            "issue",
+            vec![
+                "authenticate::Caller",
+                "authenticate::Identity",
+                "authenticate::json",
+                "authenticate::keys",
+                "authenticate::session",
+                "authorize::Permit",
+                "clock",
+                "cookie",
+                "denial",
+                "forward::ForwardError",
+                "forward::Phase",
+                "forward::body",
+                "forward::upload",
+                "origin",
+                "percent",
+                "refusal",
+                "route",
+                "store",
+            ],
+        ),
+        ("respond", vec!["denial", "forward::ForwardError", "forward::body", "refusal", "route"]),
         // Beside the way of a request.
         ("store", vec!["clock"]),
         (
@@ -108,6 +135,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "forward",
                 "gateway",
                 "percent",
+                "refusal",
                 "respond",
                 "route",
                 "store",
@@ -123,6 +151,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "cookie",
                 "forward",
                 "gateway",
+                "issue",
                 "respond",
                 "route",
                 "store",
@@ -137,6 +166,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "config",
                 "forward::check",
                 "gateway",
+                "issue::signer",
                 "observe",
                 "percent",
                 "route",

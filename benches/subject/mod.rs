@@ -225,6 +225,7 @@ impl Subject {
             peer: &self.peer,
             request_id: &self.request_id,
             framing: BodyFraming::Empty,
+            is_read: false,
         })
     }
 }

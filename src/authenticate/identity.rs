@@ -52,6 +52,18 @@ impl Identity {
         matches!(self.vouch.proof, crate::route::Proof::Issuer(_))
     }
 
+    /// In which way it was proved.
+    #[must_use]
+    pub const fn proof(&self) -> crate::route::Proof {
+        self.vouch.proof
+    }
+
+    /// The key of the record that it stands on, where it is a session.
+    #[must_use]
+    pub fn session_key(&self) -> Option<&Arc<str>> {
+        self.vouch.life.as_ref().map(super::session::Life::key)
+    }
+
     /// The `sub` claim.
     #[must_use]
     pub const fn subject(&self) -> &Arc<str> {

@@ -14,13 +14,14 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::jwk::{Jwk, JwkSet};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey};
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
 use super::{Failure, print};
 use crate::authenticate::keys::family;
 use crate::authenticate::token::{ALGORITHMS, algorithm_named};
 use crate::clock;
+use crate::issue::signer::public_jwk;
 
 /// Make keys.
 #[derive(Debug, clap::Subcommand)]
@@ -159,26 +160,9 @@ fn pair(algorithm: Algorithm) -> Result<(Der, Der), aws_lc_rs::error::Unspecifie
 
 fn jwk_set(algorithm: Algorithm, kid: &str, private: &[u8]) -> Result<String, Failure> {
     let unfit = |error: jsonwebtoken::errors::Error| Failure::Runtime(format!("the key cannot be published: {error}"));
-    let pem = pem("PRIVATE KEY", private);
-    let key = encoding_key(algorithm, pem.as_bytes()).map_err(unfit)?;
-    let mut jwk = Jwk::from_encoding_key(&key, algorithm).map_err(unfit)?;
-    jwk.common.key_id = Some(kid.to_owned());
-    jwk.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
+    let jwk = public_jwk(algorithm, kid, pem("PRIVATE KEY", private).as_bytes()).map_err(unfit)?;
     let text = serde_json::to_string_pretty(&JwkSet { keys: vec![jwk] });
     text.map(|text| text + "\n").map_err(|error| Failure::Runtime(error.to_string()))
-}
-
-/// A private key in PEM, for signing.
-pub fn encoding_key(algorithm: Algorithm, pem: &[u8]) -> jsonwebtoken::errors::Result<EncodingKey> {
-    match family(algorithm) {
-        AlgorithmFamily::Hmac => {
-            let secret = pem.strip_suffix(b"\n").unwrap_or(pem);
-            Ok(EncodingKey::from_secret(secret.strip_suffix(b"\r").unwrap_or(secret)))
-        }
-        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(pem),
-        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(pem),
-        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(pem),
-    }
 }
 
 /// RFC 7468: lines of 64 characters.

@@ -19,15 +19,16 @@ impl Routes {
         let mut rows =
             vec![["ROUTE", "METHODS", "PATH", "UPSTREAM", "AUTH", "REVOCATION", "ACCESS"].map(str::to_owned)];
         for route in gateway.routes.all() {
-            let upstreams = route.upstreams.places().filter_map(|place| gateway.forwarder.upstreams().get(place));
+            let upstreams = route.leads_to.upstreams().filter_map(|place| gateway.forwarder.upstreams().get(place));
             let upstreams: Vec<&str> = upstreams.map(|upstream| &*upstream.name).collect();
+            let upstreams = if upstreams.is_empty() { "(the gateway)".to_owned() } else { upstreams.join(",") };
             let auth = route.auth.iter().filter_map(|proof| gateway.authenticator.name(proof));
             let auth = auth.map(ToString::to_string).collect::<Vec<_>>().join(",");
             rows.push([
                 route.id.to_string(),
                 methods(route),
                 format!("{}{}", route.matching.hosts.join(","), route.matching.pattern.as_str()),
-                upstreams.join(","),
+                upstreams,
                 if auth.is_empty() { "-".to_owned() } else { auth },
                 revocation(route).to_owned(),
                 access(&route.rule),

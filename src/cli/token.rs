@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value, json};
 
-use super::keys::{algorithm, encoding_key};
+use super::keys::algorithm;
 use super::revoke::read_token;
 use super::{Failure, duration, print};
 use crate::authenticate::bearer::Bearer;
 use crate::authenticate::token::UnverifiedToken;
 use crate::clock;
+use crate::issue::signer::{ACCESS_TOKEN, Signer};
 
 /// Make or take apart a token, for development.
 #[derive(Debug, clap::Subcommand)]
@@ -90,9 +91,10 @@ impl Mint {
     fn run(self) -> Result<(), Failure> {
         let content =
             std::fs::read(&self.key).map_err(|error| Failure::Runtime(format!("{}: {error}", self.key.display())))?;
-        let signer = Signer::new(self.alg, self.kid.as_deref(), &content)?;
+        let unfit = |error| unfit(self.alg, &error);
+        let signer = Signer::new(self.alg, self.kid.as_deref(), ACCESS_TOKEN, &content).map_err(unfit)?;
         for _ in 0..self.count {
-            print(&format!("{}\n", signer.sign(&Value::Object(self.claims()))?))?;
+            print(&format!("{}\n", signer.sign(&Value::Object(self.claims())).map_err(unfit)?))?;
         }
         Ok(())
     }
@@ -121,27 +123,8 @@ impl Mint {
 
 /// Signs claims.
 pub fn sign(algorithm: Algorithm, kid: Option<&str>, key: &[u8], claims: &Value) -> Result<String, Failure> {
-    Signer::new(algorithm, kid, key)?.sign(claims)
-}
-
-/// A key that was read once, for many tokens.
-struct Signer {
-    header: Header,
-    key: EncodingKey,
-}
-
-impl Signer {
-    fn new(algorithm: Algorithm, kid: Option<&str>, key: &[u8]) -> Result<Self, Failure> {
-        let mut header = Header::new(algorithm);
-        header.typ = Some("at+jwt".to_owned());
-        header.kid = kid.map(str::to_owned);
-        let key = encoding_key(algorithm, key).map_err(|error| unfit(algorithm, &error))?;
-        Ok(Self { header, key })
-    }
-
-    fn sign(&self, claims: &Value) -> Result<String, Failure> {
-        jsonwebtoken::encode(&self.header, claims, &self.key).map_err(|error| unfit(self.header.alg, &error))
-    }
+    let signer = Signer::new(algorithm, kid, ACCESS_TOKEN, key).map_err(|error| unfit(algorithm, &error))?;
+    signer.sign(claims).map_err(|error| unfit(algorithm, &error))
 }
 
 fn unfit(algorithm: Algorithm, error: &jsonwebtoken::errors::Error) -> Failure {

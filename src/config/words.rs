@@ -75,6 +75,26 @@ words!(Encoding:
     "express" => Self::Express,
 );
 
+words!(crate::cookie::SameSite:
+    "strict" => Self::Strict,
+    "lax" => Self::Lax,
+    "none" => Self::None,
+);
+
+/// What becomes of a login whose refresh token is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReuse {
+    /// It ends.
+    RevokeFamily,
+    /// It goes on, and the token is refused.
+    Refuse,
+}
+
+words!(OnReuse:
+    "revoke_family" => Self::RevokeFamily,
+    "refuse" => Self::Refuse,
+);
+
 /// How the record of a session is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordSource {

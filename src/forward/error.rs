@@ -17,6 +17,8 @@ pub enum ForwardError {
     TimedOut(Phase),
     /// The target closed the connection, or answered what is not HTTP, before an answer began.
     Broken,
+    /// The target's answer to a login is not as agreed.
+    MalformedLogin,
     /// The client's body went on past the route's limit.
     BodyOverflow,
     /// The client fell silent inside its body.
@@ -36,7 +38,7 @@ pub enum Phase {
 
 impl ForwardError {
     /// All labels, in the order of [`ForwardError::number`].
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "upstream_unreachable",
         "upstream_tls",
         "upstream_unhealthy",
@@ -47,6 +49,7 @@ impl ForwardError {
         "body_too_large",
         "body_timeout",
         "client_gone",
+        "malformed_login",
     ];
 
     /// The place of this error in [`ForwardError::LABELS`]; numbers counters.
@@ -63,6 +66,7 @@ impl ForwardError {
             Self::BodyOverflow => 7,
             Self::BodyTooSlow => 8,
             Self::ClientGone => 9,
+            Self::MalformedLogin => 10,
         }
     }
 
@@ -76,7 +80,7 @@ impl ForwardError {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Unreachable | Self::Insecure | Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::Insecure | Self::Broken | Self::MalformedLogin => StatusCode::BAD_GATEWAY,
             Self::Unhealthy | Self::Saturated => StatusCode::SERVICE_UNAVAILABLE,
             Self::TimedOut(Phase::Connect | Phase::Response) => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyOverflow => StatusCode::PAYLOAD_TOO_LARGE,
@@ -95,7 +99,7 @@ impl ForwardError {
             Self::Saturated => "the service behind the gateway has as many requests as it takes",
             Self::TimedOut(Phase::Connect) => "the service behind the gateway took too long to take the connection",
             Self::TimedOut(Phase::Response) => "the service behind the gateway took too long to answer",
-            Self::Broken => "the service behind the gateway gave no usable answer",
+            Self::Broken | Self::MalformedLogin => "the service behind the gateway gave no usable answer",
             Self::BodyOverflow => "the body is longer than is taken here",
             Self::BodyTooSlow => "the body came too slowly",
             Self::ClientGone => "the body ended early or is not well formed",
@@ -111,6 +115,7 @@ impl ForwardError {
             | Self::Insecure
             | Self::TimedOut(Phase::Connect | Phase::Response)
             | Self::Broken
+            | Self::MalformedLogin
             | Self::BodyOverflow
             | Self::BodyTooSlow
             | Self::ClientGone => None,

@@ -13,7 +13,9 @@
 //! Sources: RFC 9110 §7.6, RFC 7239, DESIGN §4.
 
 use http::Method;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 use http::request::Parts;
 use smallvec::SmallVec;
 
@@ -76,6 +78,8 @@ pub struct Sources<'r> {
     pub framing: BodyFraming,
     /// The protocol that the connection is to change to.
     pub upgrade: Option<Protocol>,
+    /// Whether the gateway reads the answer: then it is not to be compressed.
+    pub is_read: bool,
 }
 
 /// How a request's body is framed upstream, whatever the client's fields said.
@@ -113,7 +117,7 @@ impl HeaderPlan {
     /// The head of the request to the upstream, to the empty line.
     #[must_use]
     pub fn write(&self, sources: Sources<'_>) -> Vec<u8> {
-        let Sources { head, target, caller, peer, request_id, framing, upgrade } = sources;
+        let Sources { head, target, caller, peer, request_id, framing, upgrade, is_read } = sources;
         let mut out = Vec::with_capacity(1024);
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
         let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
@@ -122,6 +126,9 @@ impl HeaderPlan {
         }
         for (name, value) in &head.headers {
             if !self.goes_on(name.as_str(), peer.is_trusted) || named.contains(name) {
+                continue;
+            }
+            if is_read && name == ACCEPT_ENCODING {
                 continue;
             }
             // What nobody has looked at is no token.

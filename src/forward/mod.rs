@@ -63,7 +63,7 @@ use self::upload::{Upload, UploadFault, UploadLimits};
 use crate::accept::{Busy, Peer};
 use crate::alarm::Alarm;
 use crate::authorize::Permit;
-use crate::route::Shares;
+use crate::route::{Destination, Route, Shares};
 
 /// A named service with one or more targets.
 #[derive(Debug)]
@@ -148,6 +148,15 @@ impl Connections {
         alarm
     }
 
+    /// The body of a request, within the limits of its route.
+    #[must_use]
+    pub fn upload(&self, route: &Route, exchanged: Exchanged<'_>) -> Upload {
+        let Exchanged { head, body, started, busy, .. } = exchanged;
+        let is_http2 = head.version == Version::HTTP_2;
+        let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout, is_http2 };
+        Upload::new(body, limits, started, busy, self.pool.alarms())
+    }
+
     /// Closes idle connections that nobody will use any more.
     pub fn sweep(&self, forwarder: &Forwarder) {
         let longest = forwarder.upstreams.iter().map(|upstream| upstream.keep_alive).max();
@@ -192,12 +201,11 @@ impl Forwarder {
         connections: &Connections,
     ) -> Result<Response<Answer>, ForwardError> {
         let route = permit.admitted().route;
-        let place = draw(&route.upstreams);
+        let Destination::Upstreams(shares) = &route.leads_to else { return Err(ForwardError::Unreachable) };
+        let place = draw(shares);
         let upstream = self.upstreams.get(place).ok_or(ForwardError::Unreachable)?;
-        let Exchanged { head, body, peer, request_id, started, busy, leashes } = exchanged;
-        let is_http2 = head.version == Version::HTTP_2;
-        let limits = UploadLimits { bytes: route.limits.body, silence: route.limits.body_timeout, is_http2 };
-        let upload = Upload::new(body, limits, started, busy, connections.pool.alarms());
+        let Exchanged { head, peer, request_id, started, leashes, .. } = exchanged;
+        let upload = connections.upload(route, exchanged);
         let framing = upload.framing();
         let upgrade = upgrade::asked(head, &route.upgrade, framing != BodyFraming::Empty);
         let sources = Sources {
@@ -208,6 +216,7 @@ impl Forwarder {
             request_id,
             framing,
             upgrade,
+            is_read: route.on_success.is_some(),
         };
         let (first, whole) = (route.limits.request_timeout, route.limits.answer_timeout);
         let first = whole.map_or(first, |whole| whole.min(first));
@@ -279,12 +288,20 @@ fn answered(status: StatusCode, headers: HeaderMap, answer: Answer) -> Response<
     response
 }
 
+impl From<UploadFault> for ForwardError {
+    fn from(fault: UploadFault) -> Self {
+        match fault {
+            UploadFault::TooLarge => Self::BodyOverflow,
+            UploadFault::TooSlow => Self::BodyTooSlow,
+            UploadFault::Gone => Self::ClientGone,
+        }
+    }
+}
+
 impl From<Fault> for ForwardError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Upload(UploadFault::TooLarge) => Self::BodyOverflow,
-            Fault::Upload(UploadFault::TooSlow) => Self::BodyTooSlow,
-            Fault::Upload(UploadFault::Gone) => Self::ClientGone,
+            Fault::Upload(fault) => fault.into(),
             Fault::TimedOut => Self::TimedOut(Phase::Response),
             Fault::Unanswered | Fault::Malformed => Self::Broken,
         }

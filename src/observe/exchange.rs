@@ -19,7 +19,8 @@ use crate::authenticate::Caller;
 use crate::clock;
 use crate::forward::body::{Answer, AnswerCut};
 use crate::forward::upgrade::{Tunnel, Tunnelled};
-use crate::respond::{Body, Refusal};
+use crate::refusal::Refusal;
+use crate::respond::Body;
 use crate::route::Route;
 
 /// The target under which the log layer knows an access line.
@@ -86,6 +87,11 @@ impl Exchange {
         if let Caller::Known(identity) = caller {
             self.subject = Some(Arc::clone(identity.subject()));
         }
+    }
+
+    /// Whose credentials it was about.
+    pub fn of_subject(&mut self, subject: Option<Arc<str>>) {
+        self.subject = subject.or(self.subject.take());
     }
 
     /// How it was decided.

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::denial::Denial;
 use crate::forward::health::{Numbers, Standing};
 use crate::forward::{ForwardError, Upstream};
-use crate::respond::Refusal;
+use crate::refusal::Refusal;
 
 /// Upper bounds of the duration buckets, in microseconds.
 const BOUNDS: [u64; 12] =

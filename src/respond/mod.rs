@@ -16,72 +16,18 @@ pub mod grpc;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 
 pub use self::body::Body;
 use crate::denial::{Challenge, Denial};
 use crate::forward::ForwardError;
 use crate::forward::body::Answer;
+use crate::refusal::Refusal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// Why a request got no answer from its upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It was not permitted.
-    Denied(Denial),
-    /// It was permitted, and then something went wrong.
-    Failed(ForwardError),
-}
-
-impl From<Denial> for Refusal {
-    fn from(denial: Denial) -> Self {
-        Self::Denied(denial)
-    }
-}
-
-impl From<ForwardError> for Refusal {
-    fn from(error: ForwardError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Refusal {
-    /// The status of the answer.
-    #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        match self {
-            Self::Denied(denial) => denial.status(),
-            Self::Failed(error) => error.status(),
-        }
-    }
-
-    /// Stable snake_case name for logs and metrics.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Denied(denial) => denial.label(),
-            Self::Failed(error) => error.label(),
-        }
-    }
-
-    const fn retry_after(&self) -> Option<u32> {
-        match self {
-            Self::Denied(denial) => denial.retry_after(),
-            Self::Failed(error) => error.retry_after(),
-        }
-    }
-
-    const fn detail(&self) -> &'static str {
-        match self {
-            Self::Denied(denial) => denial.detail(),
-            Self::Failed(error) => error.detail(),
-        }
-    }
-}
 
 /// Renders refusals for one realm.
 #[derive(Debug)]
@@ -129,7 +75,8 @@ impl Responder {
                 | ForwardError::Unhealthy
                 | ForwardError::Saturated
                 | ForwardError::TimedOut(_)
-                | ForwardError::Broken,
+                | ForwardError::Broken
+                | ForwardError::MalformedLogin,
             ) => {}
         }
         if let Some(seconds) = refusal.retry_after() {
@@ -182,6 +129,9 @@ fn problem(refusal: &Refusal, request_id: &HeaderValue) -> String {
         ("detail", refusal.detail().into()),
         ("request_id", request_id.to_str().unwrap_or_default().into()),
     ];
-    let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    // What clients of OAuth look for (RFC 6749 §5.2).
+    let error = refusal.error().map(|error| ("error", error.into()));
+    let members = members.into_iter().chain(error);
+    let members: Vec<String> = members.map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}\n", members.join(","))
 }

@@ -3,7 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{File, Link, Memory, Record, RecordForm, Slot, Standing, StandingKeys, StoreError, Trouble};
+use super::{Entry, File, Link, Memory, Record, RecordForm, Slot, Standing, StandingKeys, StoreError, Trouble};
+use crate::clock;
+
+/// A text of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timed {
+    /// The text, if there is one.
+    pub text: Option<String>,
+    /// What time it is for the store, in unix milliseconds.
+    pub now: u64,
+}
 
 /// A worker's way to ask the store, without crossing a thread.
 #[derive(Debug)]
@@ -82,6 +92,64 @@ impl Asker {
             Self::Memory(memory) => Ok(memory.touch(key, life)),
             Self::File(file) => file.touch(key, life).await,
             Self::Redis(link) => link.touch(key, life).await,
+        }
+    }
+
+    /// Writes a text that lives for so many milliseconds, whatever is there.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn put(&self, key: &str, value: &str, life: u64) -> Result<(), StoreError> {
+        match self {
+            Self::None => Err(StoreError::Away),
+            Self::Memory(memory) => {
+                memory.put(key, value, life);
+                Ok(())
+            }
+            Self::File(file) => file.put(key, value, life).await,
+            Self::Redis(link) => link.put(key, value, life).await,
+        }
+    }
+
+    /// Puts `new` in the place of `old`, to live for so many milliseconds, if that is what is there: in one step,
+    /// whoever else writes.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer; then it may have been done or not.
+    pub async fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> Result<bool, StoreError> {
+        match self {
+            Self::None => Err(StoreError::Away),
+            Self::Memory(memory) => Ok(memory.swap(key, old, new, life)),
+            Self::File(file) => file.swap(key, old, new, life).await,
+            Self::Redis(link) => link.swap(key, old, new, life).await,
+        }
+    }
+
+    /// Takes an entry away; whether it was there.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        match self {
+            Self::None => Err(StoreError::Away),
+            Self::Memory(memory) => Ok(memory.remove(key)),
+            Self::File(file) => file.remove(key).await,
+            Self::Redis(link) => link.remove(key).await,
+        }
+    }
+
+    /// Reads a text, and what time it is for the store: every gateway that shares it has that clock.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer, or what is there is no text.
+    pub async fn timed(&self, key: &str) -> Result<Timed, StoreError> {
+        let here = || clock::unix_millis(clock::wall());
+        let text = |entry: Option<Entry>| entry.map(|entry| entry.value);
+        match self {
+            Self::None => Err(StoreError::Away),
+            Self::Memory(memory) => Ok(Timed { text: text(memory.read(key)), now: here() }),
+            Self::File(file) => Ok(Timed { text: text(file.read(key)?), now: here() }),
+            Self::Redis(link) => link.timed(key).await,
         }
     }
 }

@@ -72,17 +72,22 @@ struct Shared {
 struct Write {
     key: String,
     what: What,
-    /// What is told when it is on the disk: whether the entry is there.
+    /// What is told when it is on the disk: whether it was done.
     done: oneshot::Sender<Result<bool, StoreError>>,
 }
 
 /// What becomes of an entry.
-#[derive(Clone, Copy)]
 enum What {
     /// It is written, or strengthened, until this time.
     Mark(Mark, u64),
     /// It lives until this time, if it is there.
     Touch(u64),
+    /// It is this, until this time.
+    Put(String, u64),
+    /// It is the second in the place of the first, until this time, if it is the first.
+    Swap(String, String, u64),
+    /// It is gone.
+    Remove,
 }
 
 impl std::fmt::Debug for File {
@@ -195,6 +200,23 @@ impl File {
         self.write(key, What::Touch(until)).await
     }
 
+    /// Writes an entry that lives for so many milliseconds from now on, whatever is there.
+    pub(super) async fn put(&self, key: &str, value: &str, life: u64) -> Result<(), StoreError> {
+        let until = clock::unix_millis(clock::wall()).saturating_add(life);
+        self.write(key, What::Put(value.to_owned(), until)).await.map(drop)
+    }
+
+    /// Puts `new` in the place of `old`, to live for so many milliseconds from now on, if that is what is there.
+    pub(super) async fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> Result<bool, StoreError> {
+        let until = clock::unix_millis(clock::wall()).saturating_add(life);
+        self.write(key, What::Swap(old.to_owned(), new.to_owned(), until)).await
+    }
+
+    /// Takes an entry away; whether it was there.
+    pub(super) async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        self.write(key, What::Remove).await
+    }
+
     async fn write(&self, key: &str, what: What) -> Result<bool, StoreError> {
         let (done, wait) = oneshot::channel();
         self.writes.try_send(Write { key: key.to_owned(), what, done }).map_err(|_| StoreError::Away)?;
@@ -246,11 +268,11 @@ impl Writer {
             if let Err(error) = &wrote {
                 tracing::error!(path = %self.path.display(), %error, "the store failed: tokens get 503 until it is opened anew");
             }
-            let mut there = wrote.as_ref().map(|there| there.iter()).unwrap_or_default();
+            let mut done = wrote.as_ref().map(|done| done.iter()).unwrap_or_default();
             for write in writes {
-                let is_there = there.next().copied().unwrap_or_default();
+                let is_done = done.next().copied().unwrap_or_default();
                 // Who has gone away does not want to know.
-                let _gone = write.done.send(wrote.as_ref().map(|_| is_there).map_err(Clone::clone));
+                let _gone = write.done.send(wrote.as_ref().map(|_| is_done).map_err(Clone::clone));
             }
             if wrote.is_err() && !self.reopen() {
                 return;
@@ -305,14 +327,13 @@ fn told(path: &Path, error: &redb::Error) -> String {
     format!("store: `{path}` cannot be opened: {error}; `store.url` names another place: `file:/var/lib/...`")
 }
 
-/// One transaction: all of `writes`, and some entries that are over by `now` leave. Which of the entries are there
-/// after it.
+/// One transaction: all of `writes`, and some entries that are over by `now` leave. Which of the writes were done.
 fn write(database: &Database, writes: &[Write], now: u64) -> Result<Vec<bool>, redb::Error> {
     let mut transaction = database.begin_write()?;
     // A file of any size is ready at once after a crash.
     transaction.set_quick_repair(true);
     let mut is_changed = !writes.is_empty();
-    let mut all_there = Vec::with_capacity(writes.len());
+    let mut all_done = Vec::with_capacity(writes.len());
     {
         let mut entries = transaction.open_table(ENTRIES)?;
         let mut ends = transaction.open_table(ENDS)?;
@@ -322,18 +343,27 @@ fn write(database: &Database, writes: &[Write], now: u64) -> Result<Vec<bool>, r
                 (value.to_owned(), ends)
             });
             let alive = there.as_ref().filter(|(_, ends)| *ends > now).map(|(value, ends)| (&**value, *ends));
-            all_there.push(alive.is_some() || matches!(write.what, What::Mark(..)));
-            let (value, end) = match (write.what, alive) {
-                (What::Mark(mark, expires_at), _) => strengthened(alive, mark, expires_at),
-                (What::Touch(until), Some((value, _))) => (value.to_owned(), until),
+            let was_alive = alive.is_some();
+            let next = match (&write.what, alive) {
+                (What::Mark(mark, expires_at), _) => Some(strengthened(alive, *mark, *expires_at)),
+                (What::Put(value, until), _) => Some((value.clone(), *until)),
+                (What::Touch(until), Some((value, _))) => Some((value.to_owned(), *until)),
+                (What::Swap(old, new, until), Some((value, _))) if value == old => Some((new.clone(), *until)),
                 // What is over leaves with the others.
-                (What::Touch(_), None) => continue,
+                (What::Touch(_) | What::Swap(..) | What::Remove, _) => None,
             };
+            all_done.push(next.is_some() || (was_alive && matches!(write.what, What::Remove)));
+            if next.is_none() && !matches!(write.what, What::Remove) {
+                continue;
+            }
             if let Some((_, old)) = &there {
                 ends.remove((*old, &*write.key))?;
+                entries.remove(&*write.key)?;
             }
-            entries.insert(&*write.key, (&*value, end))?;
-            ends.insert((end, &*write.key), ())?;
+            if let Some((value, end)) = next {
+                entries.insert(&*write.key, (&*value, end))?;
+                ends.insert((end, &*write.key), ())?;
+            }
         }
         let mut over = Vec::new();
         for end in ends.range(..(now, ""))?.take(SWEPT) {
@@ -352,5 +382,5 @@ fn write(database: &Database, writes: &[Write], now: u64) -> Result<Vec<bool>, r
     } else {
         transaction.abort()?;
     }
-    Ok(all_there)
+    Ok(all_done)
 }

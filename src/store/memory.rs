@@ -64,18 +64,37 @@ impl Memory {
         there.map(|stored| stored.expires_at = now.saturating_add(life)).is_some()
     }
 
+    /// Writes an entry that lives for so many milliseconds from now on, whatever is there.
+    pub(super) fn put(&self, key: &str, value: &str, life: u64) {
+        let now = clock::unix_millis(clock::wall());
+        self.write_lock().put(key, value.to_owned(), now.saturating_add(life), now);
+    }
+
+    /// Puts `new` in the place of `old`, to live for so many milliseconds from now on, if that is what is there.
+    pub(super) fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> bool {
+        let now = clock::unix_millis(clock::wall());
+        let mut entries = self.write_lock();
+        let is_there = entries.live(key, now).is_some_and(|stored| stored.value == old);
+        if is_there {
+            entries.put(key, new.to_owned(), now.saturating_add(life), now);
+        }
+        is_there
+    }
+
+    /// Takes an entry away; whether it was there.
+    pub(super) fn remove(&self, key: &str) -> bool {
+        let now = clock::unix_millis(clock::wall());
+        self.write_lock().by_key.remove(key).is_some_and(|stored| stored.expires_at > now)
+    }
+
     /// Writes one entry, or strengthens the one that is there.
     pub(super) fn mark(&self, key: &str, mark: Mark, expires_at: u64) {
         let now = clock::unix_millis(clock::wall());
         let mut entries = self.write_lock();
-        entries.writes += 1;
-        if entries.writes.is_multiple_of(SWEEP_EVERY) {
-            entries.by_key.retain(|_, stored| stored.expires_at > now);
-        }
         let there = entries.live(key, now);
         let there = there.map(|stored| (&*stored.value, stored.expires_at));
         let (value, expires_at) = strengthened(there, mark, expires_at);
-        entries.by_key.insert(key.to_owned(), Stored { value, expires_at });
+        entries.put(key, value, expires_at, now);
     }
 
     /// The keys that a pattern gives, after one of them, in order.
@@ -108,6 +127,14 @@ impl Memory {
 }
 
 impl Entries {
+    fn put(&mut self, key: &str, value: String, expires_at: u64, now: u64) {
+        self.writes += 1;
+        if self.writes.is_multiple_of(SWEEP_EVERY) {
+            self.by_key.retain(|_, stored| stored.expires_at > now);
+        }
+        self.by_key.insert(key.to_owned(), Stored { value, expires_at });
+    }
+
     fn live(&self, key: &str, now: u64) -> Option<&Stored> {
         self.by_key.get(key).filter(|stored| stored.expires_at > now)
     }

@@ -18,7 +18,7 @@ mod slot;
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::asker::Asker;
+pub use self::asker::{Asker, Timed};
 pub use self::file::{File, Writer};
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, StandingKeys};
 pub use self::memory::Memory;

@@ -186,6 +186,7 @@ struct World {
     without_keys: Gateway,
     redis: Redis,
     with_sessions: Gateway,
+    issuing: (Upstream, Gateway),
 }
 
 impl World {
@@ -224,6 +225,7 @@ impl World {
             whole,
             redis,
             with_sessions,
+            issuing: crate::issuing::start(crate::issuing::member()),
             without_store: Gateway::start(&away),
             without_keys: Gateway::start(&keys),
             upstream,
@@ -244,6 +246,19 @@ impl World {
             Denial::DuplicateCredentials => {
                 let field = format!("\r\nauthorization: Bearer {good}\r\n\r\n");
                 (whole, get("/me/x", Some(&good)).replace("\r\n\r\n", &field), 400, INVALID_REQUEST)
+            }
+            Denial::InvalidGrant => (&self.issuing.1, crate::issuing::refreshing("unknown"), 400, None),
+            Denial::MalformedGrant => (&self.issuing.1, crate::issuing::refreshing(""), 400, None),
+            Denial::ReusedGrant => {
+                let gateway = &self.issuing.1;
+                let token = crate::issuing::used(gateway);
+                (gateway, crate::issuing::refreshing(&token), 400, None)
+            }
+            Denial::Barred => {
+                let gateway = &self.issuing.1;
+                let ban = json!({ "sub": "kim", "before": now + 20 }).to_string();
+                assert_eq!(gateway.admin("POST", "/revocations", &ban).status, 200);
+                (gateway, crate::issuing::logging_in("kim"), 403, None)
             }
             Denial::MalformedRequest => (whole, "GET /open/x HTTP/1.1\r\n\r\n".to_owned(), 400, None),
             Denial::AlgorithmNotAllowed => (whole, headed(r#"{"alg":"RS512","kid":"rsa-1"}"#), 401, INVALID_TOKEN),
@@ -306,7 +321,10 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
     let all = [
         Denial::AmbiguousPath,
         Denial::DuplicateCredentials,
+        Denial::InvalidGrant,
+        Denial::MalformedGrant,
         Denial::MalformedRequest,
+        Denial::ReusedGrant,
         Denial::AlgorithmNotAllowed,
         Denial::BadSignature,
         Denial::Expired,
@@ -323,6 +341,7 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::UnsupportedToken,
         Denial::WrongAudience,
         Denial::WrongIssuer,
+        Denial::Barred,
         Denial::ClaimMismatch,
         Denial::CrossSite,
         Denial::Excluded,
@@ -389,7 +408,14 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
         ForwardError::BodyOverflow,
         ForwardError::BodyTooSlow,
         ForwardError::ClientGone,
+        ForwardError::MalformedLogin,
     ] {
+        if error == ForwardError::MalformedLogin {
+            let (_upstream, gateway) = crate::issuing::start(Upstream::echo());
+            let request = crate::issuing::logging_in("kim");
+            refused(&gateway, &Upstream::echo(), request, 502, None, error.label());
+            continue;
+        }
         let (upstream, request, status) = match error {
             ForwardError::Unreachable => (closed(), get("/open/x", None), 502),
             // Plain HTTP where TLS is wanted.
@@ -401,7 +427,9 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
             ForwardError::Broken => (broken.address, get("/open/x", None), 502),
             ForwardError::BodyOverflow => (silent.address, over.clone(), 413),
             ForwardError::BodyTooSlow => (silent.address, post("content-length: 10\r\n\r\nhello"), 408),
-            ForwardError::ClientGone => (silent.address, post("transfer-encoding: chunked\r\n\r\nzz\r\n"), 400),
+            ForwardError::ClientGone | ForwardError::MalformedLogin => {
+                (silent.address, post("transfer-encoding: chunked\r\n\r\nzz\r\n"), 400)
+            }
         };
         let gateway = gateway(
             upstream,
@@ -414,7 +442,8 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
                 | ForwardError::Broken
                 | ForwardError::BodyOverflow
                 | ForwardError::BodyTooSlow
-                | ForwardError::ClientGone => "timeout: 300ms",
+                | ForwardError::ClientGone
+                | ForwardError::MalformedLogin => "timeout: 300ms",
             },
         );
         let target = format!("{{upstream=\"echo\",target=\"{upstream}\"}}");

@@ -20,7 +20,7 @@ use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use http::Method;
-use http::header::{HeaderMap, ORIGIN, UPGRADE};
+use http::header::{HeaderMap, UPGRADE};
 use http::request::Parts;
 
 pub use self::life::Life;
@@ -32,6 +32,7 @@ use super::proven::{Bound, Proven};
 use crate::clock::Moment;
 use crate::cookie;
 use crate::denial::Denial;
+use crate::origin::is_from;
 use crate::percent;
 use crate::route::{Origin, Proof};
 use crate::store::{Record, RecordForm, RecordKey};
@@ -115,7 +116,15 @@ impl SessionKey {
         })
     }
 
-    fn of(&self, id: &str) -> String {
+    /// Whether it has an id's digest, and not the id.
+    #[must_use]
+    pub const fn is_digest(&self) -> bool {
+        self.is_digest
+    }
+
+    /// The key of the session with this id.
+    #[must_use]
+    pub fn of(&self, id: &str) -> String {
         let hidden = self.is_digest.then(|| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())));
         format!("{}{}{}", self.before, hidden.as_deref().unwrap_or(id), self.after)
     }
@@ -147,15 +156,7 @@ impl Sessions {
         if is_safe(request) {
             return Ok(());
         }
-        let mut origins = request.headers.get_all(ORIGIN).iter();
-        let is_ours = match (origins.next(), origins.next()) {
-            (Some(origin), None) => {
-                origin.to_str().is_ok_and(|origin| self.allowed_origins.iter().any(|allowed| allowed.is(origin)))
-            }
-            (None, _) => request.headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
-            (Some(_), Some(_)) => false,
-        };
-        is_ours.then_some(()).ok_or(Denial::CrossSite)
+        is_from(&request.headers, &self.allowed_origins).then_some(()).ok_or(Denial::CrossSite)
     }
 
     /// The key of the record of the session that a cookie names.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
+use super::signing::{self, Keyring};
 use super::upstreams::not_zero;
 use super::{Background, Kept, trust};
 use crate::authenticate::issuer::Issuer;
@@ -20,14 +21,14 @@ use crate::config::place::At;
 const MAX_LEEWAY: Duration = Duration::from_secs(120);
 /// Largest key file, in bytes.
 const MAX_KEY_FILE: u64 = 1024 * 1024;
-const SOURCES: &str = "exactly one of `jwks_uri`, `jwks_file`, `public_key_file`, `secret_file`";
+const SOURCES: &str = "exactly one of `jwks_uri`, `jwks_file`, `public_key_file`, `secret_file`, `signing_key`";
 
 /// Compiles the issuers, in the order of the file.
 pub fn compile(
     config: &Config,
     folder: &Path,
     before: &Kept,
-    background: &mut Background,
+    (background, keyrings): (&mut Background, &mut Vec<Keyring>),
     mistakes: &mut Mistakes,
 ) -> Vec<Issuer> {
     let mut issuers: Vec<Issuer> = Vec::new();
@@ -43,7 +44,16 @@ pub fn compile(
         if section.audiences.is_empty() && !mistakes.is_known(&section.audiences) {
             mistakes.add(Mistake::at(&section.audiences, "the list is empty").allowed("at least one audience"));
         }
-        let Some(keys) = keys(name, section, &algorithms, folder, (before, background), mistakes) else { continue };
+        signing::check(section, mistakes);
+        let keys = match &section.signing_key {
+            None => keys(name, section, &algorithms, folder, (before, background), mistakes),
+            Some(own) => signing::read((name, section, own), &algorithms, folder, mistakes).map(|keyring| {
+                let keys = KeySource::Fixed(std::sync::Arc::clone(&keyring.keys));
+                keyrings.push(keyring);
+                keys
+            }),
+        };
+        let Some(keys) = keys else { continue };
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         issuers.push(Issuer {
             name: name.as_str().into(),

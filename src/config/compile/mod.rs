@@ -6,11 +6,14 @@
 mod client_certificates;
 mod conflicts;
 mod cors;
+mod endpoints;
+mod issue;
 mod issuers;
 mod listeners;
 mod rewrite;
 mod routes;
 mod sessions;
+mod signing;
 mod store;
 mod trust;
 mod upstreams;
@@ -36,6 +39,7 @@ use crate::forward::headers::HeaderPlan;
 use crate::forward::health::Health;
 use crate::forward::{Forwarder, Upstream};
 use crate::gateway::Gateway;
+use crate::issue::Desk;
 use crate::respond::Responder;
 use crate::route::{RevocationMode, Route, Rule};
 use crate::store::{Driver, Store, Tracker, Writer};
@@ -136,20 +140,28 @@ const TAKEN: [&str; 13] = [
 /// Compiles a file that was read from `folder`; `before` is what there is of the one before.
 pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Option<Compiled> {
     let mut background = Background::default();
+    let endpoints = endpoints::compile(config);
+    let config = &endpoints.with(config);
     let authorities = client_certificates::read(config, folder, mistakes);
     let listeners = listeners::compile(config, folder, &authorities, mistakes);
-    let issuers = issuers::compile(config, folder, before, &mut background, mistakes);
+    let mut keyrings = Vec::new();
+    let issuers = issuers::compile(config, folder, before, (&mut background, &mut keyrings), mistakes);
     let upstreams = upstreams::compile(config, folder, before, mistakes);
     let sessions = sessions::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
-    let routes = routes::compile(config, &upstreams, mistakes);
+    let desk = issue::compile(config, keyrings, (&sessions, &patterns), mistakes);
+    let routes = routes::compile(config, (&upstreams, &endpoints), mistakes);
     // Of sessions the store is asked in any case.
     let asked = |route: &Route| {
         let policy = if route.auth.takes_sessions { route.revocation.strict() } else { route.revocation };
         (!matches!(route.rule, Rule::Public)).then_some(policy.mode)
     };
-    let modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
+    let mut modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
+    if !desk.issuers.is_empty() || !desk.sessions.is_empty() {
+        // What is issued is kept there.
+        modes.push(RevocationMode::Lookup);
+    }
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
     let certificates = client_certificates::compile(authorities, before, mistakes);
     conflicts::check(config, mistakes);
@@ -167,17 +179,14 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         *config.identity.forward_token,
         sessions::kept_cookies(config),
     );
-    let asked = routes.iter().flat_map(|route| route.rule.claims()).cloned().collect();
+    let asked = routes.iter().flat_map(|route| route.rule.claims()).cloned();
+    let asked = asked.chain(issue::asked(&desk)).collect();
+    let store_of = || store.as_ref().map(|(_, store)| Arc::clone(store));
     let gateway = Gateway {
         routes: Routes::new(routes, head),
-        authenticator: Authenticator::new(
-            (issuers, certificates, sessions),
-            headers,
-            asked,
-            patterns,
-            store.as_ref().map(|(_, store)| Arc::clone(store)),
-        ),
+        authenticator: Authenticator::new((issuers, certificates, sessions), headers, asked, patterns, store_of()),
         forwarder: Forwarder::new(upstreams, plan),
+        desk: Desk { store: store_of(), ..desk },
         responder: Responder::new(realm),
         trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
     };
@@ -229,7 +238,8 @@ fn limits(config: &Config, head: HeadLimits) -> Limits {
 /// The files that a configuration names; those of listeners are looked at by the listeners.
 fn files(config: &Config, folder: &Path) -> Vec<PathBuf> {
     let issuers = config.issuers.entries.iter().flat_map(|(_, issuer)| {
-        [&issuer.jwks_file, &issuer.public_key_file, &issuer.secret_file].into_iter().flatten()
+        let own = issuer.signing_key.iter().chain(issuer.other_keys.iter()).map(|key| &key.file);
+        [&issuer.jwks_file, &issuer.public_key_file, &issuer.secret_file].into_iter().flatten().chain(own)
     });
     let upstreams = config.upstreams.entries.iter().filter_map(|(_, upstream)| upstream.tls.as_ref());
     let upstreams = upstreams.flat_map(|tls| [&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());

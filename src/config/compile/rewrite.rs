@@ -110,7 +110,7 @@ fn onward(route: &Route, upstreams: &[Upstream]) -> Onward {
             route.matching.pattern.rewritten(rewrite.strip, add.as_ref())
         }
     };
-    let upstreams = route.upstreams.places().filter_map(|place| upstreams.get(place));
+    let upstreams = route.leads_to.upstreams().filter_map(|place| upstreams.get(place));
     let addresses = upstreams.flat_map(|upstream| upstream.targets.iter().map(|target| Arc::clone(&target.address)));
     Onward { pattern, addresses: addresses.collect(), is_rewritten: route.rewrite.is_some() }
 }

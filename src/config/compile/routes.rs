@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::endpoints::Endpoints;
 use super::upstreams::not_zero;
-use super::{cors, rewrite};
+use super::{cors, issue, rewrite};
 use crate::admit::pattern::Pattern;
 use crate::config::access::{Access, ClaimValue, Demand};
 use crate::config::file::{Config, Route as Section};
@@ -12,11 +13,16 @@ use crate::config::place::At;
 use crate::config::words::EncodedSlash;
 use crate::forward::Upstream;
 use crate::route::{
-    Auth, Expected, Match, Proof, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule, Shares,
+    Auth, Destination, Expected, Match, Proof, Requirement, RevocationMode, RevocationPolicy, Route, RouteLimits, Rule,
+    Shares,
 };
 
 /// Compiles the routes, in the order of the file.
-pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes) -> Vec<Route> {
+pub fn compile(
+    config: &Config,
+    (upstreams, endpoints): (&[Upstream], &Endpoints),
+    mistakes: &mut Mistakes,
+) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     let mut ids = std::collections::HashMap::new();
     for name in config.defaults.auth.iter() {
@@ -34,17 +40,22 @@ pub fn compile(config: &Config, upstreams: &[Upstream], mistakes: &mut Mistakes)
             mistakes.add(mistake.allowed("each route needs a name of its own").also(first, "the other one"));
         }
         check_methods(section, mistakes);
-        let shares = shares(config, section, mistakes);
+        let leads_to = match endpoints.destination(&section.id) {
+            Some(endpoint) => Some(endpoint),
+            None => shares(config, section, mistakes).map(Destination::Upstreams),
+        };
+        let on_success = section.on_success.as_ref().map(|own| issue::on_success(own, (config, section), mistakes));
         check_upgrade(config, section, mistakes);
         let auth = auth(config, section, mistakes);
         let rule = rule(section, mistakes);
         let rewrite = section.rewrite.as_ref().map(|own| rewrite::compile(own, section, mistakes));
-        let (Some(shares), Some(auth), Some(rule)) = (shares, auth, rule) else { continue };
+        let (Some(leads_to), Some(auth), Some(rule)) = (leads_to, auth, rule) else { continue };
         routes.push(Route {
             id: section.id.as_str().into(),
             number: routes.len(),
             matching: matching(section),
-            upstreams: shares,
+            leads_to,
+            on_success,
             rewrite: rewrite.flatten(),
             guarded: Vec::new(),
             auth: Auth::new(auth),

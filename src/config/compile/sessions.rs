@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::{digest, hmac};
 
-use super::{Kept, issuers};
+use super::{Kept, issue, issuers};
 use crate::authenticate::cache::IdentityCache;
 use crate::authenticate::claims::ClaimPath;
 use crate::authenticate::session::{CookieEncoding, SessionKey, Sessions, Writing};
@@ -49,7 +49,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         }
         names_issuer(name, section, config, mistakes);
         let encoding = encoding(&section.cookie, folder, mistakes);
-        let allowed_origins = origins(section, mistakes);
+        let allowed_origins = origins(&section.csrf.allowed_origins, mistakes);
         let paths = (ClaimPath::parse(ROLES), ClaimPath::parse(SCOPES));
         let (Some(key), Some(encoding), (Some(roles), Some(scopes))) = (key, encoding, paths) else { continue };
         let claims = section.claims.entries.iter();
@@ -84,14 +84,16 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     all
 }
 
-/// Services write the records, so the store has to be one that they can write to.
+/// Where services write the records, the store has to be one that they can write to.
 fn is_shared(config: &Config, mistakes: &mut Mistakes) {
-    let Some((first, _)) = config.sessions.entries.first() else { return };
+    let created = |name: &str| issue::creators(config, name).next().is_some();
+    let Some((first, _)) = config.sessions.entries.iter().find(|(name, _)| !created(name)) else { return };
     if config.store.as_ref().is_some_and(|store| store.url.starts_with("redis")) {
         return;
     }
     let mistake = Mistake::at(first, "no service could write a session into this store");
-    let mistake = mistake.allowed("sessions go with Redis: `store: { url: \"redis://host:6379\" }`");
+    let allowed = "Redis, `store: { url: \"redis://host:6379\" }`, or a route that makes them: `on_success: { create_session: NAME }`";
+    let mistake = mistake.allowed(allowed);
     mistakes.add(match &config.store {
         Some(store) => mistake.also(store.url.place, "this one is the gateway's alone"),
         None => mistake,
@@ -203,9 +205,10 @@ fn secret(file: &At<PathBuf>, folder: &Path, mistakes: &mut Mistakes) -> Option<
     Some(hmac::Key::new(hmac::HMAC_SHA256, line))
 }
 
-fn origins(section: &Section, mistakes: &mut Mistakes) -> Vec<Origin> {
+/// Pages that may send what changes something.
+pub fn origins(allowed: &[At<CorsOrigin>], mistakes: &mut Mistakes) -> Vec<Origin> {
     let mut origins = Vec::new();
-    for origin in section.csrf.allowed_origins.iter() {
+    for origin in allowed {
         match &origin.value {
             CorsOrigin::Named(named) => origins.push(named.clone()),
             CorsOrigin::Any => {

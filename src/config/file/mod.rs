@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use http::Method;
 use ipnet::IpNet;
-use jsonwebtoken::Algorithm;
 
+mod issuer;
 mod listener;
 mod session;
 
+pub use self::issuer::{Issuer, OnSuccess, Refresh, RefreshCookie, SigningKey};
 pub use self::listener::{Certificate, ClientAuth, ClientCertificates, Listener, Tls};
 pub use self::session::{CookieSource, Csrf, Sessions};
 use super::access::Access;
@@ -25,7 +26,6 @@ use super::unit::Size;
 use super::value::{Host, Version};
 use super::words::EncodedSlash;
 use crate::admit::pattern::Pattern;
-use crate::authenticate::claims::ClaimPath;
 use crate::forward::balance::Choice;
 use crate::route::{Protocol, RevocationMode, WhenUnavailable};
 
@@ -81,42 +81,6 @@ section! {
         default prefix: String = "bearward:",
         /// Longest wait for an answer; after it the standing of a token is unknown.
         default timeout: Duration = "250ms",
-    }
-}
-
-section! {
-    /// Who may vouch for a caller. Exactly one of `jwks_uri`, `jwks_file`, `public_key_file`, `secret_file`.
-    pub struct Issuer {
-        /// What the token's `iss` has to be, to the byte.
-        required issuer: String,
-        /// What the token's `aud` has to name one of.
-        required audiences: Vec<At<String>>,
-        /// The algorithms that are taken; the token's `alg` never chooses beyond them. All HMAC or none.
-        required algorithms: Vec<At<Algorithm>>,
-        /// URL of a JWK set, read in the background. `https://`, or `http://` on loopback.
-        optional jwks_uri: String,
-        /// File with a JWK set.
-        optional jwks_file: PathBuf,
-        /// File with one public key in PEM.
-        optional public_key_file: PathBuf,
-        /// File with a shared secret of at least 32 bytes; one final line break is not part of it.
-        optional secret_file: PathBuf,
-        /// How often `jwks_uri` is read.
-        default jwks_refresh: Duration = "5m",
-        /// How long keys of `jwks_uri` are used while it cannot be read; then tokens get 503.
-        default jwks_max_age: Duration = "24h",
-        /// Shortest time between two reads of `jwks_uri` that unknown `kid`s ask for.
-        default jwks_cooldown: Duration = "30s",
-        /// The claim with the caller's roles: text or a list.
-        default roles_claim: ClaimPath = "roles",
-        /// The claim with the caller's scopes: text with spaces, or a list.
-        default scopes_claim: ClaimPath = "scope",
-        /// Claims that have to be there beside `iss`, `aud`, `exp` and `sub`.
-        default required_claims: Vec<At<ClaimPath>> = "[]",
-        /// How far clocks may differ; at most 120s.
-        default leeway: Duration = "30s",
-        /// Longest life of a token. Revocations are kept this long, so it bounds the store as well.
-        default max_lifetime: Duration = "24h",
     }
 }
 
@@ -309,6 +273,8 @@ section! {
         required upstream: UpstreamSource,
         /// What the path becomes on its way there.
         optional rewrite: Rewrite,
+        /// What a login becomes that succeeds there.
+        optional on_success: OnSuccess,
         /// Issuers of which any one proves who is calling; instead of `defaults.auth`.
         optional auth: Vec<At<String>>,
         /// Who may: `public`, `authenticated`, or what is demanded of the caller.

@@ -8,9 +8,11 @@ use crate::config::origin::CorsOrigin;
 use crate::config::place::At;
 use crate::config::section::{Named, section};
 use crate::config::words::{Encoding, RecordSource};
+use crate::cookie::SameSite;
 
 section! {
-    /// Sessions of one kind: a cookie, and where the store has what it stands for.
+    /// Sessions of one kind: a cookie, and where the store has what it stands for. A service makes them, or a route with
+    /// `on_success`.
     pub struct Sessions {
         /// The cookie that names the session.
         required cookie: CookieSource,
@@ -41,6 +43,16 @@ section! {
         required name: String,
         /// How its value holds the id: `plain`, `base64` (Spring Session) or `express` (express-session, signed).
         default encoding: Encoding = "plain",
+        /// Of a session that the gateway makes: the path below which it is sent.
+        default path: String = "/",
+        /// The domain whose hosts get it. Left out: the one that set it, alone.
+        optional domain: String,
+        /// Whether it is sent over TLS alone.
+        default secure: bool = "true",
+        /// Whether scripts do not see it.
+        default http_only: bool = "true",
+        /// Whether it is sent with what other sites ask: `strict`, `lax` (when they lead to a page) or `none` (always).
+        default same_site: SameSite = "lax",
         /// File with the secret that `express` signs with; one final line break is not part of it.
         optional secret_file: PathBuf,
     }

@@ -183,7 +183,9 @@ fn read(gateway: &Gateway, body: &[u8], now: i64) -> Result<Order, Fault> {
     let certificates = certificates.map(|trusted| trusted.max_lifetime).max().unwrap_or(0);
     let mark = if kind.is_time() { Mark::NotBefore(before) } else { Mark::Presence };
     let longest = issuers.iter().map(|issuer| issuer.max_lifetime.saturating_add(issuer.leeway.saturating_mul(2)));
-    let longest = longest.max().unwrap_or(0).max(certificates);
+    // Nor does anything that is issued here.
+    let issued = i64::try_from(gateway.desk.longest / 1000).unwrap_or(i64::MAX);
+    let longest = longest.max().unwrap_or(0).max(certificates).max(issued);
     let expires_at = now.max(before).saturating_add(longest).saturating_add(MARGIN);
     Ok(Order { kind, key, mark, expires_at, ack })
 }

@@ -23,6 +23,7 @@ mod node;
 mod record;
 mod replication;
 mod revoke;
+mod text;
 mod tracking;
 mod url;
 

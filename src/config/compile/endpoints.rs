@@ -1,0 +1,92 @@
+//! Paths at which the gateway answers itself become routes like all others: they are matched, held against each other,
+//! logged and counted in the same way.
+
+use http::Method;
+
+use crate::admit::pattern::Pattern;
+use crate::config::access::Access;
+use crate::config::file::{Config, Match, Route, RouteLimits};
+use crate::config::place::At;
+use crate::config::target::UpstreamSource;
+use crate::config::unit::Size;
+use crate::config::words::EncodedSlash;
+use crate::route::{Destination, Endpoint};
+
+/// Longest body that is sent to one, in bytes.
+const MAX_BODY: u64 = 16 * 1024;
+
+/// The endpoints of a file, as routes.
+#[derive(Debug)]
+pub struct Endpoints {
+    all: Vec<(At<Route>, Endpoint, usize)>,
+}
+
+impl Endpoints {
+    /// The file with these routes after its own.
+    pub fn with(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        config.routes.value.extend(self.all.iter().map(|(route, ..)| route.clone()));
+        config
+    }
+
+    /// Where the route of this name leads, if it is one of these.
+    pub fn destination(&self, id: &At<String>) -> Option<Destination> {
+        let own = self.all.iter().find(|(route, ..)| route.id.value == id.value && route.id.place == id.place);
+        own.map(|(_, endpoint, issuer)| Destination::Endpoint(*endpoint, *issuer))
+    }
+}
+
+/// The endpoints of a file.
+pub fn compile(config: &Config) -> Endpoints {
+    let issuers = config.issuers.entries.iter().filter(|(_, section)| section.signing_key.is_some());
+    let mut all = Vec::new();
+    for (place, (name, section)) in issuers.enumerate() {
+        let endpoints = &section.endpoints;
+        for (endpoint, path) in [
+            (Endpoint::Refresh, &endpoints.refresh),
+            (Endpoint::Revoke, &endpoints.revoke),
+            (Endpoint::Logout, &endpoints.logout),
+            (Endpoint::Jwks, &endpoints.jwks),
+        ] {
+            if let Some(path) = path {
+                all.push((route(config, name, endpoint, path), endpoint, place));
+            }
+        }
+    }
+    Endpoints { all }
+}
+
+fn route(config: &Config, issuer: &At<String>, endpoint: Endpoint, path: &At<Pattern>) -> At<Route> {
+    let methods = match endpoint {
+        Endpoint::Refresh | Endpoint::Revoke | Endpoint::Logout => vec![Method::POST],
+        Endpoint::Jwks => vec![Method::GET],
+    };
+    let methods = methods.into_iter().map(|method| path.with(method)).collect();
+    // Whoever was logged in here, in whichever way, may end that.
+    let auth = || std::iter::once(issuer).chain(&config.sessions.declared).map(|name| path.with(name.value.clone()));
+    let (access, auth) = match endpoint {
+        Endpoint::Logout => (Access::Authenticated, Some(path.with(auth().collect()))),
+        Endpoint::Refresh | Endpoint::Revoke | Endpoint::Jwks => (Access::Public, None),
+    };
+    let limits = RouteLimits {
+        body: Some(path.with(Size(MAX_BODY))),
+        request_timeout: None,
+        body_timeout: None,
+        tunnel_timeout: None,
+        answer_timeout: None,
+    };
+    path.with(Route {
+        id: path.with(format!("{}.{}", issuer.value, endpoint.name())),
+        r#match: path.with(Match { path: path.clone(), methods: Some(path.with(methods)), hosts: None }),
+        upstream: path.with(UpstreamSource(Vec::new())),
+        rewrite: None,
+        on_success: None,
+        auth,
+        access: path.with(access),
+        revocation: None,
+        limits: Some(path.with(limits)),
+        cors: None,
+        upgrade: path.with(Vec::new()),
+        encoded_slash: path.with(EncodedSlash::Refuse),
+    })
+}

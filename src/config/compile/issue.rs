@@ -1,0 +1,344 @@
+//! What the gateway issues: times and cookies of credentials, and what a login becomes.
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::sessions::origins;
+use super::signing::Keyring;
+use super::upstreams::not_zero;
+use crate::authenticate::claims::ClaimPath;
+use crate::authenticate::session::Sessions;
+use crate::config::file::{
+    Config, Issuer as IssuerSection, OnSuccess as Section, Refresh as RefreshSection, RefreshCookie,
+    Route as RouteSection, Sessions as SessionsSection,
+};
+use crate::config::mistake::{Mistake, Mistakes};
+use crate::config::place::At;
+use crate::config::words::{Encoding, OnReuse, RecordSource};
+use crate::cookie::{self, SameSite, SetCookie};
+use crate::issue::session::SessionMaker;
+use crate::issue::tokens::{OWN_CLAIMS, Refresh, TokenIssuer};
+use crate::issue::{Desk, Turning};
+use crate::route::OnSuccess;
+use crate::store::KeyPatterns;
+
+/// What is remembered beyond the end of what it takes back, for clocks that differ.
+const MARGIN: Duration = Duration::from_secs(300);
+
+/// The routes that make sessions of this kind.
+pub fn creators<'c>(config: &'c Config, name: &str) -> impl Iterator<Item = &'c At<String>> {
+    let made = config.routes.iter().filter_map(|route| route.on_success.as_ref()?.create_session.as_ref());
+    made.filter(move |made| made.value == name)
+}
+
+/// The issuers that the gateway is, in their order.
+fn own(config: &Config) -> impl Iterator<Item = &(At<String>, At<IssuerSection>)> {
+    config.issuers.entries.iter().filter(|(_, section)| section.signing_key.is_some())
+}
+
+/// The kinds of sessions that it makes, in their order.
+fn made(config: &Config) -> impl Iterator<Item = &(At<String>, At<SessionsSection>)> {
+    config.sessions.entries.iter().filter(|(name, _)| creators(config, name).next().is_some())
+}
+
+/// Claims of credentials that are asked for when a login ends.
+pub fn asked(desk: &Desk) -> impl Iterator<Item = ClaimPath> {
+    let is_needed = !desk.issuers.is_empty();
+    is_needed.then(|| ClaimPath::parse("sid")).flatten().into_iter()
+}
+
+/// Compiles what is issued; the store is for who knows it.
+pub fn compile(
+    config: &Config,
+    keyrings: Vec<Keyring>,
+    (sessions, patterns): (&[Sessions], &KeyPatterns),
+    mistakes: &mut Mistakes,
+) -> Desk {
+    let longest = longest(config);
+    let mut refreshed = Vec::new();
+    for (name, section) in own(config) {
+        times(section, mistakes);
+        can_end(name, config, mistakes);
+        refreshed.push(section.refresh.as_ref().map(|own| refresh(own, section, mistakes)));
+    }
+    let makers = made(config).filter_map(|(name, section)| {
+        maker(name, section, config, mistakes)?;
+        let kind = sessions.iter().find(|kind| *kind.name == *name.value)?;
+        Some(SessionMaker {
+            name: name.as_str().into(),
+            cookie: session_cookie(section, mistakes),
+            key: kind.key.clone(),
+            issuer: std::sync::Arc::clone(&kind.issuer),
+            life: millis(session_life(section)),
+        })
+    });
+    let makers = makers.collect();
+    let mut keyrings = keyrings.into_iter().peekable();
+    let issuers = own(config).zip(refreshed).filter_map(|((name, section), refresh)| {
+        let keyring = keyrings.next_if(|keyring| keyring.name.value == name.value)?;
+        Some(TokenIssuer {
+            name: name.as_str().into(),
+            issuer: section.issuer.as_str().into(),
+            audiences: section.audiences.iter().map(|audience| audience.value.clone()).collect(),
+            signer: keyring.signer,
+            published: keyring.published,
+            access_ttl: seconds(*section.access_ttl),
+            refresh,
+        })
+    });
+    Desk {
+        issuers: issuers.collect(),
+        sessions: makers,
+        session_issuers: sessions.iter().map(|kind| std::sync::Arc::clone(&kind.issuer)).collect(),
+        patterns: patterns.clone(),
+        store: None,
+        prefix: config.store.as_ref().map_or_else(|| "bearward:".to_owned(), |store| store.prefix.value.clone()),
+        longest,
+    }
+}
+
+/// For how long what takes a login back has to be remembered, in milliseconds: no credential lives longer.
+fn longest(config: &Config) -> u64 {
+    let issuers = config.issuers.entries.iter().flat_map(|(_, section)| {
+        let refresh = section.refresh.as_ref().map(|refresh| *refresh.ttl);
+        [section.max_lifetime.saturating_add(section.leeway.saturating_mul(2)), refresh.unwrap_or_default()]
+    });
+    let sessions = config.sessions.entries.iter().flat_map(|(_, section)| {
+        [&section.idle_timeout, &section.absolute_timeout]
+            .map(|time| time.as_ref().map_or(Duration::ZERO, |time| **time))
+    });
+    millis(issuers.chain(sessions).max().unwrap_or_default().saturating_add(MARGIN))
+}
+
+fn times(section: &At<IssuerSection>, mistakes: &mut Mistakes) {
+    let refresh = section.refresh.as_ref();
+    let times = refresh.into_iter().flat_map(|refresh| {
+        std::iter::once(&refresh.ttl).chain(std::iter::once(&refresh.reuse_grace)).chain(&refresh.max_life)
+    });
+    for time in std::iter::once(&section.access_ttl).chain(times) {
+        if time.subsec_nanos() > 0 {
+            let mistake = Mistake::at(time, format!("{:?} is no whole number of seconds", time.value));
+            mistakes.add(mistake.allowed("whole seconds"));
+        }
+    }
+    not_zero(&section.access_ttl, mistakes);
+    if *section.access_ttl > *section.max_lifetime {
+        let mistake = Mistake::at(&section.access_ttl, "the gateway would refuse its own tokens");
+        mistakes.add(mistake.allowed(format!("at most `max_lifetime`, which is {:?}", section.max_lifetime.value)));
+    }
+    let Some(refresh) = refresh else { return };
+    if *refresh.ttl <= *section.access_ttl {
+        let mistake = Mistake::at(&refresh.ttl, "a refresh token that ends before its access token is of no use");
+        mistakes.add(mistake.allowed("longer than `access_ttl`"));
+    }
+    if *refresh.reuse_grace > Duration::from_secs(300) {
+        let mistake = Mistake::at(&refresh.reuse_grace, "a copied token would be good for that long");
+        mistakes.add(mistake.allowed("at most `5m`; `10s` is enough for two tabs"));
+    }
+    if section.endpoints.refresh.is_none() {
+        let mistake = Mistake::at(refresh, "nobody could refresh: there is no path for it");
+        mistakes.add(mistake.allowed("goes with `endpoints: { refresh: /auth/refresh }`"));
+    }
+    if let Some(path) =
+        section.endpoints.refresh.as_ref().filter(|path| path.parameters().count() > 0 || path.takes_rest())
+    {
+        let mistake = Mistake::at(path, "a cookie is limited to one path");
+        mistakes.add(mistake.allowed("a path without parameters"));
+    }
+}
+
+/// A login ends by a mark in the store: it has to be named.
+fn can_end(name: &At<String>, config: &Config, mistakes: &mut Mistakes) {
+    let keys = &config.revocation.keys;
+    for (key, word, pattern) in [(&keys.sid, "sid", "session-revoked:{sid}"), (&keys.sub, "sub", "logout:{sub}")] {
+        if key.is_none() {
+            let mistake = Mistake::at(name, format!("logins of `{}` could not be ended", name.value.escape_debug()));
+            let mistake = mistake.allowed(format!("issuers with a `signing_key` go with `revocation.keys.{word}`"));
+            mistakes.add(mistake.remedy(format!("revocation: {{ keys: {{ {word}: \"{pattern}\" }} }}")));
+        }
+    }
+}
+
+fn refresh(own: &At<RefreshSection>, section: &IssuerSection, mistakes: &mut Mistakes) -> Refresh {
+    let path = section.endpoints.refresh.as_ref().map_or("/", |path| path.as_str());
+    Refresh {
+        ttl: millis(*own.ttl),
+        max_life: own.max_life.as_ref().map(|time| seconds(**time)),
+        turning: Turning { rotate: *own.rotate, grace: millis(*own.reuse_grace) },
+        reuse_ends: *own.on_reuse == OnReuse::RevokeFamily,
+        cookie: own.cookie.as_ref().map(|cookie| refresh_cookie(cookie, path, mistakes)),
+    }
+}
+
+fn refresh_cookie(
+    own: &At<RefreshCookie>,
+    path: &str,
+    mistakes: &mut Mistakes,
+) -> (SetCookie, Vec<crate::route::Origin>) {
+    let cookie = SetCookie {
+        name: own.name.as_str().into(),
+        path: path.into(),
+        domain: None,
+        secure: *own.secure,
+        http_only: true,
+        same_site: *own.same_site,
+    };
+    check_cookie(&own.name, &cookie, mistakes);
+    (cookie, origins(&own.allowed_origins, mistakes))
+}
+
+fn session_cookie(section: &At<SessionsSection>, mistakes: &mut Mistakes) -> SetCookie {
+    let own = &section.cookie;
+    let cookie = SetCookie {
+        name: own.name.as_str().into(),
+        path: own.path.as_str().into(),
+        domain: own.domain.as_ref().map(|domain| domain.as_str().into()),
+        secure: *own.secure,
+        http_only: *own.http_only,
+        same_site: *own.same_site,
+    };
+    check_cookie(&own.name, &cookie, mistakes);
+    cookie
+}
+
+/// What browsers would not take (RFC 6265bis §4.1.3, §5.6).
+fn check_cookie(name: &At<String>, cookie: &SetCookie, mistakes: &mut Mistakes) {
+    let mut wrong = |found: &str, allowed: &str| {
+        mistakes.add(Mistake::at(name, found).allowed(allowed));
+    };
+    let lower = name.to_ascii_lowercase();
+    if !cookie::is_name(name) {
+        wrong("this is no name of a cookie", "letters, digits and signs of a header name");
+    }
+    if lower.starts_with("__secure-") && !cookie.secure {
+        wrong("browsers do not take a cookie of this name", "`__Secure-` goes with `secure: true`");
+    }
+    if lower.starts_with("__host-") && (!cookie.secure || &*cookie.path != "/" || cookie.domain.is_some()) {
+        wrong(
+            "browsers do not take a cookie of this name",
+            "`__Host-` goes with `secure: true`, the path `/` and no `domain`",
+        );
+    }
+    if cookie.same_site == SameSite::None && !cookie.secure {
+        wrong("browsers do not take this cookie", "`same_site: none` goes with `secure: true`");
+    }
+    let is_fit = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';' && byte != b',');
+    if !cookie.path.starts_with('/') || !is_fit(&cookie.path) {
+        wrong("its path cannot stand in a cookie", "a path: `/`");
+    }
+    if cookie.domain.as_ref().is_some_and(|domain| domain.is_empty() || !is_fit(domain)) {
+        wrong("its domain cannot stand in a cookie", "a name: `example.com`");
+    }
+}
+
+/// Whether sessions of a kind can be made here.
+fn maker(name: &At<String>, section: &At<SessionsSection>, config: &Config, mistakes: &mut Mistakes) -> Option<()> {
+    let by = creators(config, name).next()?;
+    let mut is_fit = true;
+    let mut wrong = |mistake: Mistake| {
+        mistakes.add(mistake.also(by.place, "which this route makes"));
+        is_fit = false;
+    };
+    if !section.key.contains("{sha256}") {
+        let mistake = Mistake::at(&section.key, "whoever reads the store could be anybody");
+        let key = section.key.replace("{id}", "{sha256}");
+        wrong(
+            mistake
+                .allowed("`{sha256}` in the key of sessions that the gateway makes")
+                .remedy(format!("key: \"{key}\"")),
+        );
+    }
+    if *section.record != RecordSource::Json {
+        wrong(Mistake::at(&section.record, "the gateway writes one value").allowed("`json`"));
+    }
+    if *section.cookie.encoding != Encoding::Plain {
+        wrong(Mistake::at(&section.cookie.encoding, "the gateway writes the id as it is").allowed("`plain`"));
+    }
+    if !section.claims.entries.is_empty() {
+        let mistake = Mistake::at(&section.claims, "the gateway writes claims under their own names");
+        wrong(mistake.allowed("goes with sessions that a service makes").remedy("leave `claims` out"));
+    }
+    if section.idle_timeout.is_none() && section.absolute_timeout.is_none() {
+        let mistake = Mistake::at(name, format!("sessions `{}` would live for ever", name.value.escape_debug()));
+        wrong(mistake.allowed("`idle_timeout`, `absolute_timeout`, or both").remedy("idle_timeout: 30m"));
+    }
+    is_fit.then_some(())
+}
+
+/// How long a record lives that nobody uses.
+fn session_life(section: &SessionsSection) -> Duration {
+    let times = [&section.idle_timeout, &section.absolute_timeout];
+    times.into_iter().flatten().map(|time| **time).min().unwrap_or_default()
+}
+
+/// Compiles what one route makes of a login.
+pub fn on_success(own: &At<Section>, (config, route): (&Config, &RouteSection), mistakes: &mut Mistakes) -> OnSuccess {
+    if own.issue_tokens.is_none() && own.create_session.is_none() {
+        let mistake = Mistake::at(own, "a login becomes nothing here");
+        mistakes.add(mistake.allowed("`issue_tokens`, `create_session`, or both"));
+    }
+    let methods = route.r#match.methods.as_ref();
+    if !methods.is_some_and(|methods| methods.iter().all(|method| method.value == Method::POST)) {
+        let mistake = Mistake::at(own, "a link or an image on any page could log somebody in");
+        mistakes.add(mistake.allowed("goes with `match: { methods: [POST] }`"));
+    }
+    if !route.upgrade.is_empty() {
+        mistakes.add(Mistake::at(own, "a login is no WebSocket").allowed("goes without `upgrade`"));
+    }
+    for claim in own.claims.iter() {
+        if OWN_CLAIMS.contains(&claim.as_str()) || claim.is_empty() {
+            let mistake = Mistake::at(claim, format!("`{}` is not for a service to say", claim.value.escape_debug()));
+            mistakes.add(mistake.allowed("names of other claims: `[name, roles, scope]`").remedy("leave it out"));
+        }
+    }
+    let place = |name: &Option<At<String>>, names: Vec<&str>, kind: &str, mistakes: &mut Mistakes| {
+        let name = name.as_ref()?;
+        let place = names.iter().position(|known| *known == name.value);
+        if place.is_none() {
+            let found = format!("`{}` is none of the {kind}", name.value.escape_debug());
+            let known = names.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none".to_owned() } else { known };
+            mistakes.add(Mistake::at(name, found).allowed(format!("declared: {known}")).near(name, names));
+        }
+        place
+    };
+    let issuers = own_names(config);
+    let tokens = place(&own.issue_tokens, issuers, "issuers with a `signing_key`", mistakes);
+    let kinds: Vec<&str> = made(config).map(|(name, _)| name.as_str()).collect();
+    let session = place(&own.create_session, kinds, "sessions", mistakes);
+    same_issuer(own, config, mistakes);
+    OnSuccess {
+        tokens,
+        session,
+        claims: own.claims.iter().map(|claim| claim.as_str().into()).collect(),
+        client_id: own.client_id.as_ref().unwrap_or(&route.id).as_str().into(),
+    }
+}
+
+fn own_names(config: &Config) -> Vec<&str> {
+    own(config).map(|(name, _)| name.as_str()).collect()
+}
+
+/// One mark ends a login: where keys hold an issuer, it has to be the same for its tokens and its session.
+fn same_issuer(own_section: &Section, config: &Config, mistakes: &mut Mistakes) {
+    let (Some(tokens), Some(session)) = (&own_section.issue_tokens, &own_section.create_session) else { return };
+    let keys = &config.revocation.keys;
+    let named = [&keys.sub, &keys.sid].into_iter().flatten().find(|key| key.contains("{iss}"));
+    let issuer = own(config).find(|(name, _)| name.value == tokens.value).map(|(_, section)| &section.issuer);
+    let sessions = config.sessions.entries.iter().find(|(name, _)| name.value == session.value);
+    let (Some(key), Some(issuer), Some((_, section))) = (named, issuer, sessions) else { return };
+    if section.issuer.as_ref().is_none_or(|own| own.value != issuer.value) {
+        let mistake = Mistake::at(session, "a logout by token would leave this session, and one by cookie the tokens");
+        let mistake = mistake.allowed(format!("sessions with `issuer: {}`, since keys hold it", issuer.value));
+        mistakes.add(mistake.also(key.place, "this key"));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}

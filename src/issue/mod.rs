@@ -1,0 +1,158 @@
+//! A successful login becomes credentials, and credentials end.
+//!
+//! 1. A route with `on_success` sends the login to the service that knows the caller; of its 200 come a pair of tokens, a
+//!    session, or both (`login`).
+//! 2. A refresh token becomes the next pair (`refresh`, `family`).
+//! 3. Logging out ends a login, or all of a subject, whatever they were used with (`logout`).
+//! 4. The keys that tokens are verified with are published (`tokens`).
+//!
+//! One name holds a login together: `sid`, in its access tokens, in the name of its family and in the record of its
+//! session. One mark in the store takes all of it back, and that is all that a logout waits for: what is taken away
+//! beside it is out of use already.
+//!
+//! What it does not do: look at a password, or keep anything by itself.
+
+mod answer;
+mod family;
+mod form;
+mod login;
+mod logout;
+mod refresh;
+pub mod session;
+pub mod signer;
+pub mod tokens;
+mod wish;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+pub use self::family::Turning;
+use self::session::SessionMaker;
+use self::tokens::TokenIssuer;
+use crate::authorize::Permit;
+use crate::clock::Moment;
+use crate::denial::Denial;
+use crate::forward::ForwardError;
+use crate::forward::body::Answer;
+use crate::forward::upload::Upload;
+use crate::refusal::Refusal;
+use crate::route::Endpoint;
+use crate::store::{Asker, KeyPatterns, StandingKeys, Store};
+
+/// Issues credentials, and ends them.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// The issuers that the gateway is.
+    pub issuers: Vec<TokenIssuer>,
+    /// The kinds of sessions that it makes.
+    pub sessions: Vec<SessionMaker>,
+    /// What keys of the store have in the place of an issuer, by the place of a kind of sessions among all.
+    pub session_issuers: Vec<Arc<str>>,
+    /// How the store's keys are named.
+    pub patterns: KeyPatterns,
+    /// The store, where revocations are written.
+    pub store: Option<Arc<Store>>,
+    /// What the names of the gateways' own keys begin with.
+    pub prefix: String,
+    /// For how long what takes a login back is remembered, in milliseconds: no credential lives longer.
+    pub longest: u64,
+}
+
+/// A request to an endpoint.
+pub struct Asked<'r> {
+    /// Its head.
+    pub head: &'r Parts,
+    /// Its body.
+    pub upload: Upload,
+    /// When it began.
+    pub now: Moment,
+    /// The worker's way to the store.
+    pub store: &'r Asker,
+}
+
+/// What the gateway answers, and of whom.
+pub struct Issued {
+    /// The answer.
+    pub answer: Response<Answer>,
+    /// The subject, where that became known.
+    pub subject: Option<Arc<str>>,
+}
+
+impl Issued {
+    fn of(subject: &str, answer: Response<Answer>) -> Self {
+        Self { answer, subject: Some(subject.into()) }
+    }
+
+    fn nobody(answer: Response<Answer>) -> Self {
+        Self { answer, subject: None }
+    }
+}
+
+impl Desk {
+    /// Does what an endpoint is for, for the issuer at this place.
+    ///
+    /// # Errors
+    /// What each of them says.
+    pub async fn serve(
+        &self,
+        (endpoint, place): (Endpoint, usize),
+        permit: &Permit<'_>,
+        asked: Asked<'_>,
+    ) -> Result<Issued, Refusal> {
+        let issuer = self.issuers.get(place).ok_or(Refusal::Failed(ForwardError::Unreachable))?;
+        match endpoint {
+            Endpoint::Refresh => self.refresh(issuer, asked).await,
+            Endpoint::Revoke => self.revoke(issuer, asked).await,
+            Endpoint::Logout => self.logout(issuer, permit.caller(), asked).await,
+            Endpoint::Jwks => Ok(Issued::nobody(published(&issuer.published))),
+        }
+    }
+
+    /// The key of a login that can be refreshed.
+    fn family_key(&self, sid: &str) -> String {
+        format!("{}family:{sid}", self.prefix)
+    }
+
+    /// What says whether a login has been taken back.
+    fn standing_keys(&self, issuers: &[&str], login: (&str, Option<&str>), began: i64) -> Arc<StandingKeys> {
+        let mut keys = StandingKeys { issued_at: began, ..StandingKeys::default() };
+        let (subject, sid) = login;
+        let add = |list: &mut Vec<Arc<str>>, key: String| {
+            if !list.iter().any(|known| **known == *key) {
+                list.push(key.into());
+            }
+        };
+        for issuer in issuers {
+            if let (Some(pattern), Some(sid)) = (&self.patterns.sid, sid) {
+                add(&mut keys.present, pattern.key(sid, issuer));
+            }
+            let times = [(&self.patterns.sub, subject), (&self.patterns.iss, issuer), (&self.patterns.all, "")];
+            for (pattern, value) in times {
+                if let Some(pattern) = pattern {
+                    add(&mut keys.times, pattern.key(value, issuer));
+                }
+            }
+        }
+        Arc::new(keys)
+    }
+}
+
+/// The set of keys; its readers may keep it for a while, and learn of the next key before it signs.
+fn published(keys: &Bytes) -> Response<Answer> {
+    let mut answer = Response::new(Answer::Whole(keys.clone()));
+    *answer.status_mut() = StatusCode::OK;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    answer
+}
+
+/// What a store that does not answer means for a login.
+fn unknown(error: crate::store::StoreError) -> Refusal {
+    tracing::warn!(%error, "a login cannot be kept, or not be found");
+    Refusal::Denied(Denial::StandingUnknown)
+}

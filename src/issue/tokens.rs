@@ -1,0 +1,93 @@
+//! Access tokens of the gateway's own (RFC 9068), and the keys that they are verified with.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::family::{Login, Turning, random};
+use super::signer::Signer;
+use crate::cookie::SetCookie;
+use crate::denial::Denial;
+use crate::route::Origin;
+
+/// Claims that say who vouches for a token, until when, and which one it is: they are the gateway's to say.
+pub const OWN_CLAIMS: [&str; 11] =
+    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "client_id", "cnf", "auth_time"];
+
+/// An issuer that the gateway is itself.
+#[derive(Debug)]
+pub struct TokenIssuer {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// `iss`.
+    pub issuer: Arc<str>,
+    /// `aud`.
+    pub audiences: Vec<String>,
+    /// Signs.
+    pub signer: Signer,
+    /// The set of its public keys, as it is published.
+    pub published: Bytes,
+    /// How long an access token lives, in seconds.
+    pub access_ttl: i64,
+    /// How logins go on; nothing: they end with their access token.
+    pub refresh: Option<Refresh>,
+}
+
+/// How a login goes on.
+#[derive(Debug)]
+pub struct Refresh {
+    /// How long a refresh token lives, in milliseconds.
+    pub ttl: u64,
+    /// How long a login lives at the most, in seconds; nothing: as long as it is refreshed.
+    pub max_life: Option<i64>,
+    /// What becomes of a token.
+    pub turning: Turning,
+    /// Whether a token that is used again ends its login.
+    pub reuse_ends: bool,
+    /// The cookie that a browser may have it in, and the pages that may send that.
+    pub cookie: Option<(SetCookie, Vec<Origin>)>,
+}
+
+/// Which login an access token is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Which<'l> {
+    /// `sid`.
+    pub sid: &'l str,
+    /// `client_id`.
+    pub client: &'l str,
+    /// `iat`.
+    pub issued_at: i64,
+}
+
+impl TokenIssuer {
+    /// An access token.
+    ///
+    /// # Errors
+    /// `KeysUnavailable`, when it cannot be signed.
+    pub fn access_token(&self, login: &Login, which: Which<'_>) -> Result<String, Denial> {
+        let jti = random::<16>().ok_or(Denial::KeysUnavailable)?;
+        let mut claims = Map::new();
+        claims.insert("iss".to_owned(), self.issuer.as_ref().into());
+        claims.insert("sub".to_owned(), login.subject.as_str().into());
+        claims.insert(
+            "aud".to_owned(),
+            match self.audiences.as_slice() {
+                [only] => only.as_str().into(),
+                several => several.into(),
+            },
+        );
+        claims.insert("exp".to_owned(), which.issued_at.saturating_add(self.access_ttl).into());
+        claims.insert("iat".to_owned(), which.issued_at.into());
+        claims.insert("jti".to_owned(), URL_SAFE_NO_PAD.encode(jti).into());
+        claims.insert("sid".to_owned(), which.sid.into());
+        claims.insert("client_id".to_owned(), which.client.into());
+        claims.extend(login.claims.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self.signer.sign(&Value::Object(claims)).map_err(|error| {
+            tracing::error!(issuer = &*self.name, %error, "an access token cannot be signed");
+            Denial::KeysUnavailable
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! Texts of the gateway's own in Redis: sessions, and logins that can be refreshed.
+
+use ::redis::Value;
+
+use super::Link;
+use crate::store::{StoreError, Timed};
+
+/// SECURITY: in one step, so that of two gateways that turn the same login on only one does.
+const SWAP: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1";
+
+/// The time is the store's, which is the same for every gateway.
+const TIMED: &str = r"return {redis.call('GET', KEYS[1]), redis.call('TIME')}";
+
+impl Link {
+    /// Writes a text that lives for so many milliseconds, whatever is there.
+    pub(in crate::store) async fn put(&self, key: &str, value: &str, life: u64) -> Result<(), StoreError> {
+        let mut set = ::redis::cmd("SET");
+        set.arg(key).arg(value).arg("PX").arg(life.max(1));
+        self.command(key, set).await.map(drop)
+    }
+
+    /// Puts `new` in the place of `old`, if that is what is there.
+    pub(in crate::store) async fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> Result<bool, StoreError> {
+        let mut eval = ::redis::cmd("EVAL");
+        eval.arg(SWAP).arg(1).arg(key).arg(old).arg(new).arg(life.max(1));
+        Ok(self.command(key, eval).await? == Value::Int(1))
+    }
+
+    /// Takes a key away; whether it was there.
+    pub(in crate::store) async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        let mut del = ::redis::cmd("DEL");
+        del.arg(key);
+        Ok(self.command(key, del).await? == Value::Int(1))
+    }
+
+    /// Reads a text, and what time it is there.
+    pub(in crate::store) async fn timed(&self, key: &str) -> Result<Timed, StoreError> {
+        let mut eval = ::redis::cmd("EVAL");
+        eval.arg(TIMED).arg(1).arg(key);
+        let said = self.command(key, eval).await?;
+        let odd = || StoreError::Refused("an odd answer".to_owned());
+        let (text, (seconds, micros)): (Option<String>, (u64, u64)) =
+            ::redis::from_redis_value(said).map_err(|_| odd())?;
+        Ok(Timed { text, now: seconds.saturating_mul(1000).saturating_add(micros / 1000) })
+    }
+}
