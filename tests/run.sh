@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
-# Installs what the tests need beside Rust: redis-server, a Python with PyJWT and grpcio, a Node with express-session,
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT and grpcio, a Node with express-session and jose,
 # valgrind, curl, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,9 +41,9 @@ if ! "$python/bin/python3" -c 'import jwt, cryptography, grpc' 2>/dev/null; then
     "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3' 'grpcio>=1.60,<2'
 fi
 
-# Sessions that another library writes.
-if [ ! -d target/test-node/node_modules/connect-redis ]; then
-    npm install --prefix target/test-node --no-audit --no-fund --silent express@4 express-session@1 connect-redis@7 redis@4
+# Sessions that another library writes, and one that verifies our tokens.
+if [ ! -d target/test-node/node_modules/connect-redis ] || [ ! -d target/test-node/node_modules/jose ]; then
+    npm install --prefix target/test-node --no-audit --no-fund --silent express@4 express-session@1 connect-redis@7 redis@4 jose@5
 fi
 
 step() {

@@ -121,12 +121,6 @@ impl Mint {
     }
 }
 
-/// Signs claims.
-pub fn sign(algorithm: Algorithm, kid: Option<&str>, key: &[u8], claims: &Value) -> Result<String, Failure> {
-    let signer = Signer::new(algorithm, kid, ACCESS_TOKEN, key).map_err(|error| unfit(algorithm, &error))?;
-    signer.sign(claims).map_err(|error| unfit(algorithm, &error))
-}
-
 fn unfit(algorithm: Algorithm, error: &jsonwebtoken::errors::Error) -> Failure {
     Failure::Runtime(format!("the key cannot sign {algorithm:?}: {error}"))
 }

@@ -102,7 +102,7 @@ fn the_demo_plays_its_story() {
     let out = run(folder.path(), &["demo", "--smoke"]);
     assert!(out.status.success(), "{}", said(&out));
     let text = said(&out);
-    assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), 13, "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), 32, "{text}");
     assert!(text.contains("홍길동 is out") && text.contains("all came as expected") && !text.contains("FAIL"));
 }
 
@@ -237,12 +237,24 @@ fn the_demo_prints_lines_that_work() {
     while !script.contains("Ctrl-C ends it.") {
         assert!(std::io::BufRead::read_line(&mut reader, &mut script).expect("text") > 0, "{script}");
     }
-    let value = |name: &str| script.lines().find_map(|line| line.strip_prefix(name)).expect(name).to_owned();
-    let address = script.split("gateway http://").nth(1).and_then(|rest| rest.split(',').next()).expect("an address");
-    let mut client = crate::support::Client::connect(address.parse().expect("an address"));
-    let answer = client.send(get("/orders/42", Some(&value("HONG="))));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["headers"]["x-user-name"], "%ED%99%8D%EA%B8%B8%EB%8F%99");
+    // Pasted as it is, all but the load: each line says which status comes.
+    let lines = script.split("another terminal:").nth(1).and_then(|rest| rest.split("# load").next()).expect("lines");
+    let pasted = Command::new("bash").args(["-c", lines]).current_dir(folder.path()).output().expect("bash");
+    let out = said(&pasted);
+    let said: Vec<&str> = lines.lines().filter(|line| line.starts_with("# ")).collect();
+    let shown: Vec<&str> = lines.lines().filter(|line| line.starts_with("curl -i ")).collect();
+    let came: Vec<&str> = out.lines().filter(|line| line.starts_with("HTTP/1.1 ")).collect();
+    assert_eq!((came.len(), said.len()), (shown.len(), 32), "{out}");
+    let expected: Vec<&str> = lines
+        .lines()
+        .zip(lines.lines().skip(1))
+        .filter(|(_, command)| command.starts_with("curl -i "))
+        .map(|(comment, _)| comment.rsplit(": ").next().expect("a status"))
+        .collect();
+    for (came, expected) in came.iter().zip(&expected) {
+        assert!(came.contains(&format!(" {expected} ")), "{came} instead of {expected}:\n{out}");
+    }
+    assert!(out.contains("%ED%99%8D%EA%B8%B8%EB%8F%99"));
     assert!(script.contains("wrk -t1 -c64") && script.contains("/revocations"));
     crate::support::gateway::signal(child.id(), "INT");
     assert_eq!(child.wait().expect("ends").code(), Some(0));

@@ -28,11 +28,11 @@ pub const ROUTES: &str = r#"
 "#;
 
 /// What of the configuration differs from test to test.
-struct Setup<'s> {
-    store: &'s str,
-    refresh: &'s str,
-    issuer: &'s str,
-    session: &'s str,
+pub struct Setup<'s> {
+    pub store: &'s str,
+    pub refresh: &'s str,
+    pub issuer: &'s str,
+    pub session: &'s str,
 }
 
 impl Default for Setup<'_> {
@@ -47,7 +47,7 @@ impl Default for Setup<'_> {
 }
 
 impl Setup<'_> {
-    fn yaml(&self, upstream: SocketAddr) -> String {
+    pub fn yaml(&self, upstream: SocketAddr) -> String {
         let Self { store, refresh, issuer, session } = self;
         format!(
             r#"
@@ -82,7 +82,7 @@ routes:
         )
     }
 
-    fn start(&self, upstream: SocketAddr) -> Gateway {
+    pub fn start(&self, upstream: SocketAddr) -> Gateway {
         let folder = tempfile::tempdir().expect("a folder");
         keys(folder.path(), "one", "ES256");
         std::fs::write(folder.path().join("gateway.yaml"), self.yaml(upstream)).expect("a file");
@@ -90,7 +90,7 @@ routes:
     }
 
     /// Another gateway with the same keys and the same store.
-    fn start_beside(&self, first: &Gateway, upstream: SocketAddr) -> Gateway {
+    pub fn start_beside(&self, first: &Gateway, upstream: SocketAddr) -> Gateway {
         let folder = tempfile::tempdir().expect("a folder");
         for file in ["one.private.pem", "gateway.yaml"] {
             std::fs::copy(first.folder().join(file), folder.path().join(file)).expect("a file");
@@ -173,7 +173,7 @@ fn hong() -> Value {
     json!({ "sub": "hong", "name": "홍길동", "roles": ["customer"], "scope": "orders:read", "password_hash": "$2b$" })
 }
 
-fn post_to(address: SocketAddr, path: &str, fields: &str, kind: &str, body: &str) -> Answer {
+pub fn post_to(address: SocketAddr, path: &str, fields: &str, kind: &str, body: &str) -> Answer {
     let length = body.len();
     let kind = if kind.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
     Client::connect(address)
@@ -186,27 +186,48 @@ fn post(gateway: &Gateway, path: &str, fields: &str, body: &Value) -> Answer {
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-fn refresh(address: SocketAddr, token: &str) -> Answer {
+pub fn refresh(address: SocketAddr, token: &str) -> Answer {
     post_to(address, "/auth/refresh", "", FORM, &format!("grant_type=refresh_token&refresh_token={token}"))
 }
 
 /// Everything that one login got.
 #[derive(Clone, Debug)]
-struct Login {
-    access: String,
-    refresh: String,
-    cookie: String,
+pub struct Login {
+    pub access: String,
+    pub refresh: String,
+    pub cookie: String,
 }
 
 fn login(gateway: &Gateway, who: &Value) -> Login {
     let answer = post(gateway, "/auth/login", "", who);
     assert_eq!(answer.status, 200, "{}", answer.text());
+    granted(&answer)
+}
+
+/// Nothing where the store said nothing.
+pub fn login_to(gateway: &Gateway, who: &Value) -> Option<Login> {
+    let answer = post(gateway, "/auth/login", "", who);
+    assert!([200, 503].contains(&answer.status), "{}", answer.text());
+    (answer.status == 200).then(|| granted(&answer))
+}
+
+fn granted(answer: &Answer) -> Login {
     let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
     Login {
         access: body["access_token"].as_str().expect("an access token").to_owned(),
         refresh: body["refresh_token"].as_str().expect("a refresh token").to_owned(),
-        cookie: cookie(&answer, "SID"),
+        cookie: cookie(answer, "SID"),
     }
+}
+
+/// Nothing where nobody answers.
+pub fn try_post(address: SocketAddr, path: &str, form: &str) -> Option<Answer> {
+    let length = form.len();
+    let mut client = Client::try_connect(address)?;
+    client.try_write(format!(
+        "POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-type: {FORM}\r\ncontent-length: {length}\r\n\r\n{form}"
+    ))?;
+    client.try_read(false)
 }
 
 fn cookie(answer: &Answer, name: &str) -> String {
@@ -219,15 +240,15 @@ fn set_cookies(answer: &Answer) -> Vec<String> {
     answer.headers.iter().filter(|(field, _)| field == "set-cookie").map(|(_, value)| value.clone()).collect()
 }
 
-fn by_token(gateway: &Gateway, path: &str, token: &str) -> Answer {
+pub fn by_token(gateway: &Gateway, path: &str, token: &str) -> Answer {
     gateway.get(path, Some(token))
 }
 
-fn by_cookie(gateway: &Gateway, path: &str, cookie: &str) -> Answer {
+pub fn by_cookie(gateway: &Gateway, path: &str, cookie: &str) -> Answer {
     gateway.send(format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\ncookie: SID={cookie}\r\n\r\n"))
 }
 
-fn body(answer: &Answer) -> Value {
+pub fn body(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).expect("JSON")
 }
 
@@ -726,4 +747,31 @@ fn keys_are_published_before_they_sign_and_trusted_after_it() {
     }
     gateway.signal("TERM");
     assert!(gateway.wait().success());
+}
+
+/// A pair is verified by libraries that do not know the gateway, from the keys that it publishes.
+#[test]
+fn an_access_token_is_one_to_pyjwt_and_to_jose() {
+    let member = member();
+    let gateway = Setup::default().start(member.address);
+    let one = login(&gateway, &hong());
+    let next = body(&refresh(gateway.address, &one.refresh));
+    let url = format!("http://{}/.well-known/jwks.json", gateway.address);
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-python/bin/python3");
+    for token in [one.access.as_str(), next["access_token"].as_str().expect("text")] {
+        for (program, script) in [(python, "verify_pair.py"), ("node", "verify_pair.cjs")] {
+            let out = Command::new(program)
+                .arg(format!("{}/tests/it/support/{script}", env!("CARGO_MANIFEST_DIR")))
+                .args([&url, token])
+                .env("NODE_PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/target/test-node/node_modules"))
+                .output()
+                .expect("tests/run.sh installs it");
+            assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+            let said: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+            assert_eq!(
+                (&said["sub"], &said["name"], &said["roles"]),
+                (&json!("hong"), &json!("홍길동"), &json!(["customer"]))
+            );
+        }
+    }
 }

@@ -33,6 +33,7 @@ mod grpc;
 mod handover;
 mod headers;
 mod http2;
+mod interleaved;
 mod issuing;
 mod keys;
 mod lasting;
