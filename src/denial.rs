@@ -24,8 +24,9 @@ pub enum Denial {
     DuplicateCredentials,
     /// The refresh token is not one, or its login has ended.
     InvalidGrant,
-    /// What was sent to an endpoint of the gateway's own cannot be read.
-    MalformedGrant,
+    /// What was sent to an endpoint of the gateway's own cannot be read, or is nothing that is done there; the value is
+    /// the error code of OAuth.
+    MalformedGrant(&'static str),
     /// Not a request that can be routed: no or two `Host`, no absolute path, ...
     MalformedRequest,
     /// The refresh token was used before, and somebody has gone on with what it became.
@@ -166,7 +167,7 @@ impl Denial {
             Self::AmbiguousPath => 0,
             Self::DuplicateCredentials => 1,
             Self::InvalidGrant => 2,
-            Self::MalformedGrant => 3,
+            Self::MalformedGrant(_) => 3,
             Self::MalformedRequest => 4,
             Self::ReusedGrant => 5,
             Self::AlgorithmNotAllowed => 6,
@@ -216,7 +217,7 @@ impl Denial {
             Self::AmbiguousPath
             | Self::DuplicateCredentials
             | Self::InvalidGrant
-            | Self::MalformedGrant
+            | Self::MalformedGrant(_)
             | Self::MalformedRequest
             | Self::ReusedGrant => StatusCode::BAD_REQUEST,
             Self::AlgorithmNotAllowed
@@ -276,7 +277,7 @@ impl Denial {
             Self::MissingScope(scope) => Challenge::InsufficientScope(Arc::clone(scope)),
             Self::AmbiguousPath
             | Self::InvalidGrant
-            | Self::MalformedGrant
+            | Self::MalformedGrant(_)
             | Self::MalformedRequest
             | Self::ReusedGrant
             | Self::Barred
@@ -303,7 +304,7 @@ impl Denial {
             Self::AmbiguousPath => "the path can be read in more than one way",
             Self::DuplicateCredentials => "exactly one credential may be sent, in the Authorization field",
             Self::InvalidGrant | Self::ReusedGrant => "the refresh token is not accepted: log in again",
-            Self::MalformedGrant => "what was sent cannot be read: a form, or the same as JSON, each parameter once",
+            Self::MalformedGrant(_) => "what was sent cannot be read: a form, or the same as JSON, each parameter once",
             Self::MalformedRequest => "the request is not well formed",
             Self::MissingToken => "a credential is needed",
             Self::MalformedSession | Self::UnknownSession => "the session has ended, or there is none",
@@ -340,7 +341,7 @@ impl Denial {
     pub const fn error(&self) -> Option<&'static str> {
         match self {
             Self::InvalidGrant | Self::ReusedGrant => Some("invalid_grant"),
-            Self::MalformedGrant => Some("invalid_request"),
+            Self::MalformedGrant(error) => Some(error),
             Self::AmbiguousPath
             | Self::DuplicateCredentials
             | Self::MalformedRequest

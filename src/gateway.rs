@@ -130,12 +130,13 @@ impl Gateway {
                 return Ok(self.forwarder.forward(permit, request, connections).await?);
             }
             (Destination::Upstreams(_), Some(on_success)) => {
+                self.desk.check_page(on_success, head)?;
                 let answer = self.forwarder.forward(permit, request, connections).await?;
                 self.desk.login((route, on_success), head, answer, (now, store)).await?
             }
-            (Destination::Endpoint(endpoint, place), _) => {
-                let asked = Asked { head, upload: connections.upload(route, request), now, store };
-                self.desk.serve((*endpoint, *place), &permit, asked).await?
+            (Destination::Endpoint(endpoint), _) => {
+                let asked = Asked { head, upload: connections.upload(route, request), store };
+                self.desk.serve(*endpoint, &permit, asked).await?
             }
         };
         seen.of_subject(issued.subject);

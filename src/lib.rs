@@ -12,6 +12,7 @@ pub mod gateway;
 
 pub mod certificate;
 pub mod denial;
+pub mod destination;
 pub mod origin;
 pub mod refusal;
 pub mod route;

@@ -36,14 +36,17 @@ fn is_label(label: &str) -> bool {
     !label.is_empty() && label.bytes().all(is_fit)
 }
 
-/// Whether a request comes from one of these pages, or from one of the gateway's own host: a browser says so itself, and
-/// pages cannot make it say something else.
+/// Whether a request comes from one of these pages, or from one of the gateway's own origin: a browser says so itself
+/// (`Sec-Fetch-Site`), and pages cannot make it say something else.
 #[must_use]
 pub fn is_from(headers: &HeaderMap, allowed: &[Origin]) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
+    let is_own = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
     match (origins.next(), origins.next()) {
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| allowed.iter().any(|page| page.is(origin))),
-        (None, _) => headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
+        (Some(origin), None) => {
+            is_own || origin.to_str().is_ok_and(|origin| allowed.iter().any(|page| page.is(origin)))
+        }
+        (None, _) => is_own,
         (Some(_), Some(_)) => false,
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
+pub use crate::destination::{Destination, Endpoint, OnSuccess, Shares};
 pub use crate::origin::Origin;
 
 /// What one route demands and where it leads.
@@ -106,114 +107,6 @@ impl Proof {
             Self::Certificate(_) => true,
             Self::Issuer(_) | Self::Session(_) => false,
         }
-    }
-}
-
-/// Where a route leads.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    /// To one of these upstreams.
-    Upstreams(Shares),
-    /// To what the gateway itself does, for the issuer at this place among those that it is.
-    Endpoint(Endpoint, usize),
-}
-
-impl Destination {
-    /// The places of the upstreams that it may lead to.
-    pub fn upstreams(&self) -> impl Iterator<Item = usize> {
-        let shares = match self {
-            Self::Upstreams(shares) => Some(shares),
-            Self::Endpoint(..) => None,
-        };
-        shares.into_iter().flat_map(Shares::places)
-    }
-}
-
-/// What the gateway does itself, as an issuer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// A refresh token becomes another pair (RFC 6749 §6).
-    Refresh,
-    /// A refresh token is given up, and its login with it (RFC 7009).
-    Revoke,
-    /// A login ends, or all of its subject.
-    Logout,
-    /// Its public keys (RFC 7517 §5).
-    Jwks,
-}
-
-impl Endpoint {
-    /// Its name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Refresh => "refresh",
-            Self::Revoke => "revoke",
-            Self::Logout => "logout",
-            Self::Jwks => "jwks",
-        }
-    }
-}
-
-/// What a login becomes.
-#[derive(Clone, Debug)]
-pub struct OnSuccess {
-    /// The issuer of its tokens, by its place among those that the gateway is.
-    pub tokens: Option<usize>,
-    /// The kind of its session, by its place among those that the gateway makes.
-    pub session: Option<usize>,
-    /// What of the service's answer becomes claims, beside `sub`.
-    pub claims: Vec<Box<str>>,
-    /// Which application it is (`client_id`).
-    pub client_id: Arc<str>,
-}
-
-/// Upstreams by their places among all, each with its share of a route's requests.
-#[derive(Clone, Debug)]
-pub struct Shares {
-    first: usize,
-    /// The others, each with the share of all before it.
-    others: Vec<(u32, usize)>,
-    sum: u32,
-}
-
-impl Shares {
-    /// One upstream, for all requests.
-    #[must_use]
-    pub const fn all_to(upstream: usize) -> Self {
-        Self { first: upstream, others: Vec::new(), sum: 1 }
-    }
-
-    /// Several; `None` where there is none.
-    #[must_use]
-    pub fn of(shares: &[(usize, u32)]) -> Option<Self> {
-        let ((first, share), others) = shares.split_first()?;
-        let mut sum = *share;
-        let others = others.iter().map(|(upstream, share)| {
-            let before = sum;
-            sum += share;
-            (before, *upstream)
-        });
-        let others = others.collect();
-        Some(Self { first: *first, others, sum })
-    }
-
-    /// How many shares there are.
-    #[must_use]
-    pub const fn sum(&self) -> u32 {
-        self.sum
-    }
-
-    /// Whose share this one is, counted from 0.
-    #[must_use]
-    pub fn at(&self, share: u32) -> usize {
-        let other = self.others.iter().rev().find(|(before, _)| *before <= share);
-        other.map_or(self.first, |(_, upstream)| *upstream)
-    }
-
-    /// All of them.
-    pub fn places(&self) -> impl Iterator<Item = usize> {
-        std::iter::once(self.first).chain(self.others.iter().map(|(_, upstream)| *upstream))
     }
 }
 

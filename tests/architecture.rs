@@ -34,11 +34,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("clock", vec![]),
         ("cookie", vec![]),
         ("denial", vec![]),
+        ("destination", vec![]),
         ("origin", vec![]),
         ("percent", vec![]),
         ("refusal", vec!["denial", "forward::ForwardError"]),
         ("stream", vec![]),
-        ("route", vec!["admit::pattern", "authenticate::claims", "origin"]),
+        ("route", vec!["admit::pattern", "authenticate::claims", "destination", "origin"]),
         (
             "gateway",
             vec![
@@ -103,6 +104,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
             vec![
                 "authenticate::Caller",
                 "authenticate::Identity",
+                "authenticate::bearer",
                 "authenticate::json",
                 "authenticate::keys",
                 "authenticate::session",

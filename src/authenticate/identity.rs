@@ -52,10 +52,10 @@ impl Identity {
         matches!(self.vouch.proof, crate::route::Proof::Issuer(_))
     }
 
-    /// In which way it was proved.
+    /// Who vouches for it, as keys of the store spell it.
     #[must_use]
-    pub const fn proof(&self) -> crate::route::Proof {
-        self.vouch.proof
+    pub const fn issuer(&self) -> &Arc<str> {
+        &self.vouch.issuer
     }
 
     /// The key of the record that it stands on, where it is a session.

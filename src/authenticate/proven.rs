@@ -118,6 +118,7 @@ impl Memory {
         let claims = proven.claims.keep(&self.asked);
         let vouch = Vouch {
             proof: proven.proof,
+            issuer: Arc::clone(proven.issuer),
             key: proven.key,
             retired: proven.retired,
             bound: proven.bound,
@@ -143,11 +144,7 @@ impl Memory {
         // Logging out ends logins. A certificate is none: it is taken back by itself.
         let Some(issued_at) = proven.issued_at.filter(|_| !proven.proof.is_certificate()) else { return Ok(keys) };
         keys.issued_at = issued_at;
-        let values =
-            [(&self.patterns.sub, &*proven.subject), (&self.patterns.iss, proven.issuer), (&self.patterns.all, "")];
-        for (pattern, value) in values.into_iter().filter_map(|(pattern, value)| pattern.as_ref().zip(Some(value))) {
-            keys.times.push(pattern.key(value, proven.issuer).into());
-        }
+        keys.times = self.patterns.times(&proven.subject, proven.issuer);
         Ok(keys)
     }
 }

@@ -16,6 +16,8 @@ use crate::store::{Asker, Slot, Standing, StandingKeys};
 pub struct Vouch {
     /// In which way it was proved.
     pub(super) proof: Proof,
+    /// Who vouches for it, as keys of the store spell it.
+    pub(super) issuer: Arc<str>,
     /// The key that its signature was checked with, where that can be withdrawn.
     pub(super) key: Option<Arc<Key>>,
     /// The same of the authorities of a certificate.
@@ -95,6 +97,7 @@ impl Vouch {
     pub(super) fn for_tests() -> Self {
         Self {
             proof: Proof::Issuer(0),
+            issuer: "".into(),
             key: None,
             retired: None,
             bound: Bound::Free,

@@ -50,6 +50,8 @@ pub struct Family {
     key: String,
     /// The digest of the token that is good now.
     current: String,
+    /// Since when it is, in unix milliseconds by the store's clock.
+    since: u64,
     /// The tokens before it, the latest last.
     turned: Vec<Turned>,
 }
@@ -78,8 +80,8 @@ pub enum Turn {
     Rotated(Box<Family>, RefreshToken),
     /// The one that it has become before.
     Again(RefreshToken),
-    /// It stays.
-    Kept,
+    /// It stays, once this family is in the place of the other.
+    Kept(Box<Family>),
     /// It is none of this login's.
     Unknown,
     /// It was this login's, and somebody has used it since.
@@ -145,6 +147,7 @@ impl Family {
             session: None,
             key: URL_SAFE_NO_PAD.encode(key),
             current: first.digest(),
+            since: u64::try_from(began).unwrap_or(0).saturating_mul(1000),
             turned: Vec::new(),
         };
         Some((family, first))
@@ -178,6 +181,15 @@ impl Family {
         key.len() == SECRET && are_same(&tag(&key, &token.sid, &token.secret), &token.tag)
     }
 
+    /// Whether it has ended by itself at `now`, in unix milliseconds: nobody has refreshed it for `ttl` milliseconds, or it is
+    /// older than `max_life` seconds.
+    #[must_use]
+    pub fn is_over(&self, now: u64, ttl: u64, max_life: Option<i64>) -> bool {
+        let seconds = i64::try_from(now / 1000).unwrap_or(i64::MAX);
+        let is_old = max_life.is_some_and(|longest| seconds >= self.began.saturating_add(longest));
+        is_old || now.saturating_sub(self.since) >= ttl
+    }
+
     /// What becomes of a token at `now`, in unix milliseconds by the store's clock.
     #[must_use]
     pub fn turn(&self, token: &RefreshToken, now: u64, turning: Turning) -> Turn {
@@ -186,7 +198,10 @@ impl Family {
         }
         let digest = token.digest();
         if are_same(digest.as_bytes(), self.current.as_bytes()) {
-            return if turning.rotate { self.rotated(token, digest, now, turning) } else { Turn::Kept };
+            if turning.rotate {
+                return self.rotated(token, digest, now, turning);
+            }
+            return Turn::Kept(Box::new(Self { since: now, ..self.clone() }));
         }
         // A clock that was put back makes no token older than it is.
         let before = self.turned.iter().find(|turned| are_same(turned.digest.as_bytes(), digest.as_bytes()));
@@ -201,6 +216,7 @@ impl Family {
         let Some(next) = self.following(token, &salt) else { return Turn::Unknown };
         let mut family = self.clone();
         family.current = next.digest();
+        family.since = now;
         family.turned.retain(|turned| now.saturating_sub(turned.at) < turning.grace);
         if family.turned.len() >= TURNS {
             family.turned.remove(0);
@@ -264,9 +280,11 @@ mod tests {
             assert!(matches!(family.turn(token, now, TURNING), Turn::Again(next) if next.text() == then.text()));
             assert!(matches!(family.turn(token, now + 1, TURNING), Turn::Reused));
         }
-        assert!(matches!(family.turn(&third, 99_000, Turning { rotate: false, ..TURNING }), Turn::Kept));
+        assert!(matches!(family.turn(&third, 99_000, Turning { rotate: false, ..TURNING }), Turn::Kept(_)));
         let read = Family::read(&family.write().expect("JSON")).expect("a family");
         assert_eq!(read, family);
+        assert!(!family.is_over(2_000 + 999, 1_000, None) && family.is_over(3_000, 1_000, None));
+        assert!(!family.is_over(2_000, u64::MAX, None) && family.is_over(110_000, u64::MAX, Some(10)));
         // What is over leaves; what was never there is nobody's.
         let (later, _) = rotate(&family, &third, 90_000);
         assert_eq!(later.turned.len(), 1);

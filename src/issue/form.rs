@@ -14,6 +14,9 @@ use crate::forward::upload::Upload;
 use crate::percent;
 use crate::refusal::Refusal;
 
+/// Most parameters.
+const MAX_PARAMETERS: usize = 32;
+
 /// Names and values.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Form(Vec<(String, String)>);
@@ -29,7 +32,7 @@ impl Form {
             body.extend_from_slice(&piece.map_err(ForwardError::from)?);
         }
         let kind = head.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-        Self::parse(kind, &body).ok_or(Refusal::Denied(Denial::MalformedGrant))
+        Self::parse(kind, &body).ok_or(Refusal::Denied(Denial::MalformedGrant("invalid_request")))
     }
 
     /// Reads a body of this type.
@@ -54,7 +57,8 @@ impl Form {
         };
         // RFC 6749 §3.2: parameters must not be included more than once.
         let is_twice = |place: usize, name: &str| members.iter().take(place).any(|(before, _)| before == name);
-        let is_good = !members.iter().enumerate().any(|(place, (name, _))| is_twice(place, name));
+        let is_good = members.len() <= MAX_PARAMETERS
+            && !members.iter().enumerate().any(|(place, (name, _))| is_twice(place, name));
         is_good.then_some(Self(members))
     }
 
@@ -93,6 +97,7 @@ mod tests {
             (Some("application/json"), "[]"),
             (Some("text/plain"), "token=a"),
             (None, "token=a"),
+            (Some(form), &(0..33).map(|n| format!("a{n}=b")).collect::<Vec<_>>().join("&")),
         ] {
             assert_eq!(Form::parse(kind, body.as_bytes()), None, "{body}");
         }

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use http::header::ORIGIN;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -20,11 +21,13 @@ use super::session::{NewSession, SessionMaker};
 use super::tokens::{TokenIssuer, Which};
 use super::wish::{Only, Wish};
 use super::{Desk, Issued, answer, unknown};
+use crate::authenticate::bearer::MAX_TOKEN;
 use crate::authenticate::json;
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
 use crate::forward::{ForwardError, Phase};
+use crate::origin::{Origin, is_from};
 use crate::refusal::Refusal;
 use crate::route::{OnSuccess, Route};
 use crate::store::{Asker, StoreError};
@@ -76,7 +79,12 @@ impl Desk {
         let client = &on_success.client_id;
         let credentials = grants.begin(&login, client, began).ok_or(Denial::KeysUnavailable)?;
         let members = if let Some(issuer) = grants.tokens {
-            pair(issuer, &login, Which { sid: &credentials.sid, client, issued_at: began })?
+            let members = pair(issuer, &login, Which { sid: &credentials.sid, client, issued_at: began })?;
+            let length = members.get("access_token").and_then(Value::as_str).map_or(0, str::len);
+            if length > MAX_TOKEN {
+                return Err(malformed(route, "its claims are longer than a token may be"));
+            }
+            members
         } else {
             let mut members = login.claims.clone();
             members.insert("sub".to_owned(), login.subject.as_str().into());
@@ -88,6 +96,23 @@ impl Desk {
             let _best_effort = store.remove(&key).await;
         }
         Ok(Issued::of(&login.subject, grants.told(members, &credentials)))
+    }
+
+    /// Whether the page that sends a login may have the cookies that come of it.
+    ///
+    /// # Errors
+    /// `CrossSite`: a page of somebody else's would log its visitors in as whom it likes.
+    pub fn check_page(&self, on_success: &OnSuccess, head: &Parts) -> Result<(), Denial> {
+        // SECURITY: what is no browser says neither; a browser says at least one of them with a POST.
+        if !head.headers.contains_key(ORIGIN) && !head.headers.contains_key("sec-fetch-site") {
+            return Ok(());
+        }
+        let grants = self.grants(on_success, Wish::of(&head.headers));
+        let cookie = grants.tokens.and_then(|issuer| issuer.refresh.as_ref()?.cookie.as_ref());
+        let refresh = cookie.map(|(_, allowed)| allowed).filter(|_| grants.refresh_in_cookie);
+        let session = grants.session.map(|maker| &maker.allowed_origins);
+        let is_allowed = |allowed: &Vec<Origin>| is_from(&head.headers, allowed);
+        session.into_iter().chain(refresh).all(is_allowed).then_some(()).ok_or(Denial::CrossSite)
     }
 
     /// What the route gives, less what the client would rather not have.
@@ -103,21 +128,23 @@ impl Desk {
         Grants { tokens, session, refresh_in_cookie, met: Wish::met(only, refresh_in_cookie) }
     }
 
-    /// The first second after everything that took this subject back.
+    /// The first second after everything that took this subject back, by the store's clock.
     async fn first_moment(&self, grants: &Grants<'_>, subject: &str, store: &Asker) -> Result<i64, Refusal> {
-        let issuers = grants.tokens.iter().map(|issuer| &*issuer.issuer);
-        let issuers: Vec<&str> = issuers.chain(grants.session.iter().map(|maker| &*maker.issuer)).collect();
-        let keys = self.standing_keys(&issuers, (subject, None), 0);
+        let issuers = grants.tokens.iter().map(|issuer| &issuer.issuer);
+        let mut now = None;
         let mut latest = i64::MIN;
-        for key in &keys.times {
-            let said = store.timed(key).await.map_err(unknown)?;
+        // That of the subject is the first: its clock is the one that logouts are written by.
+        let keys = issuers.chain(grants.session.iter().map(|maker| &maker.issuer));
+        for key in keys.flat_map(|issuer| self.patterns.times(subject, issuer)) {
+            let said = store.timed(&key).await.map_err(unknown)?;
+            now = now.or(Some(said.now));
             if let Some(text) = said.text {
                 let odd = || unknown(StoreError::Refused("no time".to_owned()));
                 latest = latest.max(text.trim().parse::<i64>().map_err(|_| odd())?);
             }
         }
-        let now = clock::wall();
-        let (seconds, millis) = (clock::unix_seconds(now), clock::unix_millis(now));
+        let now = now.ok_or(Denial::StandingUnknown)?;
+        let seconds = i64::try_from(now / 1000).unwrap_or(i64::MAX);
         if latest < seconds {
             return Ok(seconds);
         }
@@ -125,8 +152,8 @@ impl Desk {
             return Err(Refusal::Denied(Denial::Barred));
         }
         let ends = u64::try_from(latest.saturating_add(1)).unwrap_or(0).saturating_mul(1000);
-        tokio::time::sleep(Duration::from_millis(ends.saturating_sub(millis) + 1)).await;
-        Ok(clock::unix_seconds(clock::wall()).max(latest.saturating_add(1)))
+        tokio::time::sleep(Duration::from_millis(ends.saturating_sub(now) + 1)).await;
+        Ok(latest.saturating_add(1))
     }
 
     /// Keeps a login for as long as it can be refreshed, and its session for as long as it is used.
@@ -170,10 +197,11 @@ impl Grants<'_> {
         let refresh = self.tokens.and_then(|issuer| issuer.refresh.as_ref());
         let cookie = refresh.and_then(|refresh| refresh.cookie.as_ref()).filter(|_| self.refresh_in_cookie);
         let mut field = None;
-        if let (Some((_, token)), Some(refresh)) = (&credentials.refresh, refresh) {
+        if let (Some((family, token)), Some(refresh)) = (&credentials.refresh, refresh) {
+            let life = refresh.life_at(family.began, family.began);
             match cookie {
-                Some((cookie, _)) => field = cookie.field(&token.text(), Some(refresh.ttl / 1000)),
-                None => give(&mut members, token, refresh.ttl),
+                Some((cookie, _)) => field = cookie.field(&token.text(), Some(life)),
+                None => give(&mut members, token, life),
             }
         }
         let mut response = answer::json(members);
@@ -188,15 +216,16 @@ impl Grants<'_> {
 
 /// Who logged in, by a service's 200.
 async fn agreed(route: &Route, on_success: &OnSuccess, answer: Answer, now: Moment) -> Result<Login, Refusal> {
-    let malformed = |reason: &'static str| {
-        tracing::error!(route = &*route.id, reason, "the service's answer to a login is not as agreed");
-        Refusal::Failed(ForwardError::MalformedLogin)
-    };
     let left = (now.monotonic + route.limits.request_timeout).saturating_duration_since(clock::monotonic());
     let body = timeout(left, Limited::new(answer, MAX_ANSWER).collect()).await;
     let body = body.map_err(|_| ForwardError::TimedOut(Phase::Response))?;
-    let body = body.map_err(|_| malformed("it breaks off, or is longer than 64 KiB"))?.to_bytes();
-    read(&body, &on_success.claims).map_err(malformed)
+    let body = body.map_err(|_| malformed(route, "it breaks off, or is longer than 64 KiB"))?.to_bytes();
+    read(&body, &on_success.claims).map_err(|reason| malformed(route, reason))
+}
+
+fn malformed(route: &Route, reason: &'static str) -> Refusal {
+    tracing::error!(route = &*route.id, reason, "the service's answer to a login is not as agreed");
+    Refusal::Failed(ForwardError::MalformedLogin)
 }
 
 /// An access token as a client gets it (RFC 6749 §5.1).
@@ -211,10 +240,10 @@ pub(super) fn pair(issuer: &TokenIssuer, login: &Login, which: Which<'_>) -> Res
     Ok(members)
 }
 
-/// And the refresh token that goes with it.
-pub(super) fn give(members: &mut Map<String, Value>, token: &RefreshToken, ttl: u64) {
+/// And the refresh token that goes with it, which lives for so many seconds.
+pub(super) fn give(members: &mut Map<String, Value>, token: &RefreshToken, life: u64) {
     members.insert("refresh_token".to_owned(), token.text().into());
-    members.insert("refresh_expires_in".to_owned(), (ttl / 1000).into());
+    members.insert("refresh_expires_in".to_owned(), life.into());
 }
 
 /// Who logged in, by what the service says.
@@ -242,7 +271,22 @@ fn read(body: &[u8], claims: &[Box<str>]) -> Result<Login, &'static str> {
             return Err("`roles` or `scope` is neither text nor a list of texts");
         }
     }
+    if claims.values().any(has_control) {
+        return Err("a claim has control characters");
+    }
     Ok(Login { subject, claims })
+}
+
+/// Whether a claim could not be told to a service.
+fn has_control(claim: &Value) -> bool {
+    match claim {
+        Value::String(text) => text.chars().any(char::is_control),
+        Value::Array(list) => list.iter().any(has_control),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name.chars().any(char::is_control) || has_control(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 #[cfg(test)]

@@ -4,95 +4,120 @@
 //! 2. `POST ?everywhere`: whatever was issued to the subject up to now.
 //! 3. The answer comes when the mark in the store is known to every gateway, or when one that is cut off has stopped to
 //!    serve; where that is not known it is 202: the mark is written, and counts with the next word of the store.
+//! 4. Times are those of the store's clock, which is the same for all that issue and end. A time is written twice: once the
+//!    first is there nobody goes on who was in before, and what was issued until it was there is not later than the second.
 //!
 //! Source: RFC 9700 §4.14.
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 
 use super::family::Family;
-use super::tokens::TokenIssuer;
 use super::{Asked, Desk, Issued, answer, unknown};
 use crate::authenticate::{Caller, Identity};
-use crate::clock;
+use crate::cookie::SetCookie;
 use crate::denial::Denial;
+use crate::forward::body::Answer;
 use crate::refusal::Refusal;
-use crate::route::Proof;
 use crate::store::{Ack, Asker, Mark, StoreError};
 
 impl Desk {
-    /// Ends the caller's login, or all of the caller's.
+    /// Ends the caller's login, or all of the caller's, where `issuer` vouches for logins; `cookie` is that of its refresh
+    /// tokens.
     ///
     /// # Errors
-    /// `StandingUnknown`, when the store did not take it; then nothing has ended.
+    /// `StandingUnknown`, when the store did not say that it has it: then it may have ended, or not.
     pub(super) async fn logout(
         &self,
-        issuer: &TokenIssuer,
+        (issuer, cookie): (&Arc<str>, Option<&SetCookie>),
         caller: &Caller,
         asked: Asked<'_>,
     ) -> Result<Issued, Refusal> {
         let Asked { head, store, .. } = asked;
         let Caller::Known(identity) = caller else { return Err(Denial::MissingToken.into()) };
-        let sid = identity.claims().member("sid").and_then(|sid| sid.as_str());
-        let mut is_confirmed = true;
-        if is_everywhere(head.uri.query()) {
-            is_confirmed = self.end_all(issuer, identity, store).await?;
-        } else if let Some(sid) = sid {
-            is_confirmed = self.end(issuer, sid, Ack::All).await?;
-        } else if let Some(record) = identity.session_key() {
-            store.remove(record).await.map_err(unknown)?;
-        } else {
-            // A token of nobody's login: it has to be named by itself.
-            return Err(Denial::MissingClaim("sid".into()).into());
+        // Who vouches for the credential may be another one than whose path this is.
+        let mut issuers = vec![&**identity.issuer()];
+        if identity.issuer() != issuer {
+            issuers.push(issuer);
         }
-        if let Some(record) = identity.session_key() {
+        let sid = identity.claims().member("sid").and_then(|sid| sid.as_str()).filter(|sid| !sid.is_empty());
+        let record = identity.session_key();
+        let mut is_known = true;
+        if is_everywhere(head.uri.query()) {
+            is_known &= self.end_all(&issuers, identity, store).await?;
+        }
+        match (sid, record) {
+            (Some(sid), _) => is_known &= self.end(&issuers, sid, Ack::All, store).await?,
+            (None, Some(record)) => {
+                store.remove(record).await.map_err(unknown)?;
+                is_known &= self.settled().await?;
+            }
+            // A token of no login: it can be named by itself, by who may (`bearward revoke`).
+            (None, None) => return Err(Denial::MissingClaim("sid".into()).into()),
+        }
+        if let Some(record) = record {
             let _out_of_use = store.remove(record).await;
         }
         if let Some(sid) = sid {
-            self.forget(sid, None, store).await;
+            self.forget(sid, store).await;
         }
-        let status = if is_confirmed { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
-        let mut response = answer::empty(status);
-        for maker in &self.sessions {
-            answer::set_cookie(&mut response, maker.cookie.removal());
-        }
-        let cookie = issuer.refresh.as_ref().and_then(|refresh| refresh.cookie.as_ref());
-        answer::set_cookie(&mut response, cookie.and_then(|(cookie, _)| cookie.removal()));
-        Ok(Issued::of(identity.subject(), response))
+        Ok(Issued::of(identity.subject(), self.goodbye(is_known, cookie)))
     }
 
-    /// Writes the mark that takes a login back: its access tokens, its refresh tokens and its session.
-    pub(super) async fn end(&self, issuer: &TokenIssuer, sid: &str, ack: Ack) -> Result<bool, Refusal> {
+    /// The answer, which takes the cookies away.
+    fn goodbye(&self, is_known: bool, cookie: Option<&SetCookie>) -> Response<Answer> {
+        let mut response = answer::empty(if is_known { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED });
+        for cookie in self.sessions.iter().map(|maker| &maker.cookie).chain(cookie) {
+            answer::set_cookie(&mut response, cookie.removal());
+        }
+        response
+    }
+
+    /// Writes the mark that takes a login back: its access tokens, its refresh tokens and its session. Whether every
+    /// gateway that has to know it does.
+    pub(super) async fn end(&self, issuers: &[&str], sid: &str, ack: Ack, store: &Asker) -> Result<bool, Refusal> {
         let pattern = self.patterns.sid.as_ref().ok_or(Denial::StandingUnknown)?;
-        self.mark(&pattern.key(sid, &issuer.issuer), Mark::Presence, ack).await
+        let mut is_known = true;
+        for key in keys(issuers.iter().map(|issuer| pattern.key(sid, issuer))) {
+            is_known &= self.mark(&key, |_| Mark::Presence, ack, store).await?;
+        }
+        Ok(is_known)
     }
 
-    /// Writes the mark that takes back whatever was issued to a subject up to now.
-    async fn end_all(&self, issuer: &TokenIssuer, identity: &Identity, store: &Asker) -> Result<bool, Refusal> {
+    /// Writes the marks that take back whatever was issued to a subject up to now.
+    async fn end_all(&self, issuers: &[&str], identity: &Identity, store: &Asker) -> Result<bool, Refusal> {
         let pattern = self.patterns.sub.as_ref().ok_or(Denial::StandingUnknown)?;
-        let mut issuers = vec![Arc::clone(&issuer.issuer)];
-        if let Proof::Session(place) = identity.proof() {
-            issuers.extend(self.session_issuers.get(place).cloned());
+        let own = self.issuers.iter().map(|issuer| &*issuer.issuer);
+        let own = own.chain(self.sessions.iter().map(|maker| &*maker.issuer));
+        let all = issuers.iter().copied().chain(own);
+        let mut is_known = true;
+        for key in keys(all.map(|issuer| pattern.key(identity.subject(), issuer))) {
+            for ack in [Ack::Primary, Ack::All] {
+                is_known &= self.mark(&key, Mark::NotBefore, ack, store).await?;
+            }
         }
-        let mut keys: Vec<String> = issuers.iter().map(|issuer| pattern.key(identity.subject(), issuer)).collect();
-        keys.dedup();
-        let mut is_confirmed = true;
-        for key in keys {
-            // By whichever clock is ahead: what was issued by it is over too.
-            let there = store.timed(&key).await.map_err(unknown)?.now / 1000;
-            let until = clock::unix_seconds(clock::wall()).max(i64::try_from(there).unwrap_or(i64::MAX));
-            is_confirmed &= self.mark(&key, Mark::NotBefore(until), Ack::All).await?;
-        }
-        Ok(is_confirmed)
+        Ok(is_known)
     }
 
-    /// Writes a mark; whether every gateway has confirmed it that had to.
-    async fn mark(&self, key: &str, mark: Mark, ack: Ack) -> Result<bool, Refusal> {
-        let store = self.store.as_ref().ok_or(Denial::StandingUnknown)?;
-        let until = clock::unix_millis(clock::wall()).saturating_add(self.longest);
-        match store.revoke(key, mark, until, ack).await {
-            Ok(_) => Ok(true),
+    /// Writes a mark of this moment.
+    async fn mark(&self, key: &str, mark: impl Fn(i64) -> Mark, ack: Ack, store: &Asker) -> Result<bool, Refusal> {
+        let writer = self.store.as_ref().ok_or(Denial::StandingUnknown)?;
+        let now = store.timed(key).await.map_err(unknown)?.now;
+        let seconds = i64::try_from(now / 1000).unwrap_or(i64::MAX);
+        self.known(writer.revoke(key, mark(seconds), now.saturating_add(self.longest), ack).await.map(drop))
+    }
+
+    /// Waits until every gateway knows what was written before.
+    async fn settled(&self) -> Result<bool, Refusal> {
+        let writer = self.store.as_ref().ok_or(Denial::StandingUnknown)?;
+        self.known(writer.settled().await.map(drop))
+    }
+
+    /// Whether every gateway knows; without leases nobody can say.
+    fn known(&self, done: Result<(), StoreError>) -> Result<bool, Refusal> {
+        match done {
+            Ok(()) => Ok(self.has_leases),
             Err(error @ StoreError::Unconfirmed(_)) => {
                 tracing::warn!(%error, "a login has ended, and not every gateway has said so");
                 Ok(false)
@@ -101,21 +126,25 @@ impl Desk {
         }
     }
 
-    /// Takes away what is left of a login that has ended.
-    pub(super) async fn forget(&self, sid: &str, family: Option<&Family>, store: &Asker) {
+    /// Takes away what is left of a login that has ended; it is out of use already.
+    pub(super) async fn forget(&self, sid: &str, store: &Asker) {
         let key = self.family_key(sid);
-        let session = if let Some(family) = family {
-            family.session.clone()
-        } else {
-            let text = store.timed(&key).await.ok().and_then(|said| said.text);
-            text.as_deref().and_then(Family::read).and_then(|family| family.session)
-        };
+        let text = store.timed(&key).await.ok().and_then(|said| said.text);
+        let session = text.as_deref().and_then(Family::read).and_then(|family| family.session);
         for key in session.iter().chain(std::iter::once(&key)) {
             if let Err(error) = store.remove(key).await {
                 tracing::debug!(%error, "what is left of a login that has ended stays in the store for a while");
             }
         }
     }
+}
+
+/// Each key once.
+fn keys(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut keys: Vec<String> = all.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 /// Whether the query says so: `?everywhere`, with any value but `false`.

@@ -34,7 +34,6 @@ pub use self::family::Turning;
 use self::session::SessionMaker;
 use self::tokens::TokenIssuer;
 use crate::authorize::Permit;
-use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::forward::ForwardError;
 use crate::forward::body::Answer;
@@ -50,8 +49,6 @@ pub struct Desk {
     pub issuers: Vec<TokenIssuer>,
     /// The kinds of sessions that it makes.
     pub sessions: Vec<SessionMaker>,
-    /// What keys of the store have in the place of an issuer, by the place of a kind of sessions among all.
-    pub session_issuers: Vec<Arc<str>>,
     /// How the store's keys are named.
     pub patterns: KeyPatterns,
     /// The store, where revocations are written.
@@ -60,6 +57,8 @@ pub struct Desk {
     pub prefix: String,
     /// For how long what takes a login back is remembered, in milliseconds: no credential lives longer.
     pub longest: u64,
+    /// Whether gateways say what they have applied, so that it can be waited for.
+    pub has_leases: bool,
 }
 
 /// A request to an endpoint.
@@ -68,8 +67,6 @@ pub struct Asked<'r> {
     pub head: &'r Parts,
     /// Its body.
     pub upload: Upload,
-    /// When it began.
-    pub now: Moment,
     /// The worker's way to the store.
     pub store: &'r Asker,
 }
@@ -93,22 +90,26 @@ impl Issued {
 }
 
 impl Desk {
-    /// Does what an endpoint is for, for the issuer at this place.
+    /// Does what an endpoint is for.
     ///
     /// # Errors
     /// What each of them says.
-    pub async fn serve(
-        &self,
-        (endpoint, place): (Endpoint, usize),
-        permit: &Permit<'_>,
-        asked: Asked<'_>,
-    ) -> Result<Issued, Refusal> {
-        let issuer = self.issuers.get(place).ok_or(Refusal::Failed(ForwardError::Unreachable))?;
+    pub async fn serve(&self, endpoint: Endpoint, permit: &Permit<'_>, asked: Asked<'_>) -> Result<Issued, Refusal> {
+        let nowhere = Refusal::Failed(ForwardError::Unreachable);
+        if let Endpoint::SessionLogout(place) = endpoint {
+            let maker = self.sessions.get(place).ok_or(nowhere)?;
+            return self.logout((&maker.issuer, None), permit.caller(), asked).await;
+        }
+        let issuer = self.issuers.get(endpoint.place()).ok_or(nowhere)?;
         match endpoint {
-            Endpoint::Refresh => self.refresh(issuer, asked).await,
-            Endpoint::Revoke => self.revoke(issuer, asked).await,
-            Endpoint::Logout => self.logout(issuer, permit.caller(), asked).await,
-            Endpoint::Jwks => Ok(Issued::nobody(published(&issuer.published))),
+            Endpoint::Refresh(_) => self.refresh(issuer, asked).await,
+            Endpoint::Revoke(_) => self.revoke(issuer, asked).await,
+            Endpoint::Logout(_) | Endpoint::SessionLogout(_) => {
+                let cookie = issuer.refresh.as_ref().and_then(|refresh| refresh.cookie.as_ref());
+                let cookie = cookie.map(|(cookie, _)| cookie);
+                self.logout((&issuer.issuer, cookie), permit.caller(), asked).await
+            }
+            Endpoint::Jwks(_) => Ok(Issued::nobody(published(&issuer.published))),
         }
     }
 
@@ -118,26 +119,17 @@ impl Desk {
     }
 
     /// What says whether a login has been taken back.
-    fn standing_keys(&self, issuers: &[&str], login: (&str, Option<&str>), began: i64) -> Arc<StandingKeys> {
-        let mut keys = StandingKeys { issued_at: began, ..StandingKeys::default() };
-        let (subject, sid) = login;
-        let add = |list: &mut Vec<Arc<str>>, key: String| {
-            if !list.iter().any(|known| **known == *key) {
-                list.push(key.into());
-            }
-        };
-        for issuer in issuers {
-            if let (Some(pattern), Some(sid)) = (&self.patterns.sid, sid) {
-                add(&mut keys.present, pattern.key(sid, issuer));
-            }
-            let times = [(&self.patterns.sub, subject), (&self.patterns.iss, issuer), (&self.patterns.all, "")];
-            for (pattern, value) in times {
-                if let Some(pattern) = pattern {
-                    add(&mut keys.times, pattern.key(value, issuer));
-                }
-            }
-        }
-        Arc::new(keys)
+    fn standing_keys(&self, issuer: &str, (subject, sid): (&str, &str), began: i64) -> Arc<StandingKeys> {
+        let present = self.patterns.sid.iter().map(|pattern| pattern.key(sid, issuer).into()).collect();
+        let times = self.patterns.times(subject, issuer);
+        Arc::new(StandingKeys { present, times, issued_at: began, record: None })
+    }
+
+    /// What time it is where the store has a subject's logouts, in unix seconds.
+    async fn time(&self, issuer: &str, subject: &str, store: &Asker) -> Result<i64, Refusal> {
+        let pattern = self.patterns.sub.as_ref().ok_or(Denial::StandingUnknown)?;
+        let said = store.timed(&pattern.key(subject, issuer)).await.map_err(unknown)?;
+        Ok(i64::try_from(said.now / 1000).unwrap_or(i64::MAX))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::family::{Login, random};
 use crate::authenticate::session::SessionKey;
 use crate::cookie::{self, SetCookie};
+use crate::origin::Origin;
 
 /// Longest value of a cookie that is looked up.
 const MAX_ID: usize = 256;
@@ -25,6 +26,8 @@ pub struct SessionMaker {
     pub key: SessionKey,
     /// What keys of the store have in the place of an issuer.
     pub issuer: Arc<str>,
+    /// Pages that may have somebody logged in with it.
+    pub allowed_origins: Vec<Origin>,
     /// How long a record lives that nobody uses, in milliseconds.
     pub life: u64,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::family::{Login, Turning, random};
 use super::signer::Signer;
@@ -51,6 +51,16 @@ pub struct Refresh {
     pub cookie: Option<(SetCookie, Vec<Origin>)>,
 }
 
+impl Refresh {
+    /// How long a token lives that a login of then gets now, in seconds.
+    #[must_use]
+    pub fn life_at(&self, began: i64, now: i64) -> u64 {
+        let left = self.max_life.map(|longest| began.saturating_add(longest).saturating_sub(now));
+        let left = left.map_or(u64::MAX, |left| u64::try_from(left).unwrap_or(0));
+        left.min(self.ttl / 1000)
+    }
+}
+
 /// Which login an access token is of.
 #[derive(Clone, Copy, Debug)]
 pub struct Which<'l> {
@@ -69,7 +79,8 @@ impl TokenIssuer {
     /// `KeysUnavailable`, when it cannot be signed.
     pub fn access_token(&self, login: &Login, which: Which<'_>) -> Result<String, Denial> {
         let jti = random::<16>().ok_or(Denial::KeysUnavailable)?;
-        let mut claims = Map::new();
+        // What is the gateway's to say comes last, whatever a store or a service says.
+        let mut claims = login.claims.clone();
         claims.insert("iss".to_owned(), self.issuer.as_ref().into());
         claims.insert("sub".to_owned(), login.subject.as_str().into());
         claims.insert(
@@ -84,7 +95,6 @@ impl TokenIssuer {
         claims.insert("jti".to_owned(), URL_SAFE_NO_PAD.encode(jti).into());
         claims.insert("sid".to_owned(), which.sid.into());
         claims.insert("client_id".to_owned(), which.client.into());
-        claims.extend(login.claims.iter().map(|(name, value)| (name.clone(), value.clone())));
         self.signer.sign(&Value::Object(claims)).map_err(|error| {
             tracing::error!(issuer = &*self.name, %error, "an access token cannot be signed");
             Denial::KeysUnavailable

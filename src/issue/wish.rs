@@ -27,20 +27,23 @@ impl Wish {
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut wish = Self { only: None, refresh_in_cookie: false };
+        let mut seen = (false, false);
         let fields = headers.get_all("prefer").iter().filter_map(|value| HeaderValue::to_str(value).ok());
         let wishes = fields.flat_map(|field| field.split(',')).map(|one| one.split(';').next().unwrap_or(one));
         for (name, value) in wishes.filter_map(|wish| wish.split_once('=')) {
             let value = value.trim().trim_matches('"');
             match name.trim().to_ascii_lowercase().as_str() {
                 // The first of two counts (RFC 7240 §2).
-                "credentials" if wish.only.is_none() => {
+                "credentials" if !std::mem::replace(&mut seen.0, true) => {
                     wish.only = match value {
                         "tokens" => Some(Only::Tokens),
                         "session" => Some(Only::Session),
                         _ => None,
                     };
                 }
-                "refresh-token" => wish.refresh_in_cookie = value == "cookie",
+                "refresh-token" if !std::mem::replace(&mut seen.1, true) => {
+                    wish.refresh_in_cookie = value == "cookie";
+                }
                 _ => {}
             }
         }

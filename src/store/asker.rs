@@ -138,7 +138,7 @@ impl Asker {
         }
     }
 
-    /// Reads a text, and what time it is for the store: every gateway that shares it has that clock.
+    /// Reads a text, and what time it is for the store where that key is: the same for every gateway that shares it.
     ///
     /// # Errors
     /// [`StoreError`], when there is no answer, or what is there is no text.

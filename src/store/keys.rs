@@ -197,6 +197,14 @@ impl KeyPatterns {
         }
     }
 
+    /// The keys whose times take back what was issued to a subject by an issuer.
+    #[must_use]
+    pub fn times(&self, subject: &str, issuer: &str) -> Vec<Arc<str>> {
+        let values = [(&self.sub, subject), (&self.iss, issuer), (&self.all, "")];
+        let given = values.into_iter().filter_map(|(pattern, value)| pattern.as_ref().zip(Some(value)));
+        given.map(|(pattern, value)| pattern.key(value, issuer).into()).collect()
+    }
+
     /// What would be asked for a token that does not exist: tells whether the store lets us ask.
     #[must_use]
     pub fn probe(&self) -> StandingKeys {

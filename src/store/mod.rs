@@ -227,6 +227,17 @@ impl Store {
         }
     }
 
+    /// Waits until every gateway with a live lease has applied what was written before.
+    ///
+    /// # Errors
+    /// `Unconfirmed`, where that is not known.
+    pub async fn settled(&self) -> Result<Acknowledged, StoreError> {
+        match self {
+            Self::Memory(_) | Self::File(_) => Ok(Acknowledged::default()),
+            Self::Redis(redis) => redis.applied().await,
+        }
+    }
+
     /// Reads one key.
     ///
     /// # Errors

@@ -248,7 +248,7 @@ impl World {
                 (whole, get("/me/x", Some(&good)).replace("\r\n\r\n", &field), 400, INVALID_REQUEST)
             }
             Denial::InvalidGrant => (&self.issuing.1, crate::issuing::refreshing("unknown"), 400, None),
-            Denial::MalformedGrant => (&self.issuing.1, crate::issuing::refreshing(""), 400, None),
+            Denial::MalformedGrant(_) => (&self.issuing.1, crate::issuing::refreshing(""), 400, None),
             Denial::ReusedGrant => {
                 let gateway = &self.issuing.1;
                 let token = crate::issuing::used(gateway);
@@ -322,7 +322,7 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::AmbiguousPath,
         Denial::DuplicateCredentials,
         Denial::InvalidGrant,
-        Denial::MalformedGrant,
+        Denial::MalformedGrant("invalid_request"),
         Denial::MalformedRequest,
         Denial::ReusedGrant,
         Denial::AlgorithmNotAllowed,

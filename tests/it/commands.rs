@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{PROGRAM, customer, get, token};
+use crate::support::gateway::{PROGRAM, customer, token};
 use crate::support::{Gateway, Upstream, config};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {

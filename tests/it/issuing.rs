@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::cluster::Cluster;
 use crate::support::gateway::PROGRAM;
 use crate::support::redis::Redis;
 use crate::support::{Answer, Client, Gateway, Upstream, now, until};
@@ -28,6 +29,7 @@ pub const ROUTES: &str = r#"
 "#;
 
 /// What of the configuration differs from test to test.
+#[derive(Clone, Copy)]
 pub struct Setup<'s> {
     pub store: &'s str,
     pub refresh: &'s str,
@@ -532,6 +534,7 @@ fn a_client_gets_the_credentials_that_it_would_rather_have() {
         ("sec-fetch-site: cross-site\r\n", 403),
         ("origin: https://shop.test\r\n", 200),
         ("sec-fetch-site: same-origin\r\n", 200),
+        ("origin: https://gw.test\r\nsec-fetch-site: same-origin\r\n", 200),
     ] {
         let answer = send(fields);
         assert_eq!(answer.status, status, "{fields}");
@@ -563,7 +566,6 @@ fn what_is_sent_to_an_endpoint_is_read_in_one_way_or_refused() {
     let token = &one.refresh;
     for (kind, body, status) in [
         (FORM, format!("refresh_token={token}&refresh_token={token}"), 400),
-        (FORM, format!("grant_type=password&refresh_token={token}"), 400),
         ("text/plain", format!("refresh_token={token}"), 400),
         ("", format!("refresh_token={token}"), 400),
         (FORM, String::new(), 400),
@@ -579,6 +581,11 @@ fn what_is_sent_to_an_endpoint_is_read_in_one_way_or_refused() {
             assert_eq!(serde_json::from_slice::<Value>(&answer.body).expect("JSON")["error"], "invalid_request");
         }
     }
+    let error = |answer: &Answer| (answer.status, body(answer)["error"].as_str().map(str::to_owned));
+    let other = send(FORM, &format!("grant_type=password&refresh_token={token}"));
+    assert_eq!(error(&other), (400, Some("unsupported_grant_type".to_owned())));
+    let other = post_to(gateway.address, "/auth/revoke", "", FORM, &format!("token={}", one.access));
+    assert_eq!(error(&other), (400, Some("unsupported_token_type".to_owned())));
     for path in ["/auth/refresh", "/auth/logout", "/auth/revoke"] {
         let answer = gateway.get(path, None);
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
@@ -773,5 +780,177 @@ fn an_access_token_is_one_to_pyjwt_and_to_jose() {
                 (&json!("hong"), &json!("홍길동"), &json!(["customer"]))
             );
         }
+    }
+}
+
+/// The line in docs/revocation.md is enough for logins as well, on one Redis and on a cluster.
+#[test]
+fn the_rights_that_are_documented_are_enough_for_logins() {
+    let page = std::fs::read_to_string("docs/revocation.md").expect("the page");
+    let line = page.lines().find(|line| line.starts_with("ACL SETUSER bearward")).expect("the line");
+    let (redis, cluster, member) = (Redis::start(), Cluster::start(3, 0), member());
+    // And the keys of this configuration.
+    let line = format!("{line} ~logout-all");
+    redis.command(&line.split(' ').collect::<Vec<_>>());
+    let line = format!("{line} ~{{bearward:}}* +cluster|nodes +asking");
+    for node in &cluster.nodes {
+        assert_eq!(node.command(&line.split(' ').collect::<Vec<_>>()), "OK");
+    }
+    for url in [redis.url(), cluster.url()] {
+        let url = url.replace("://", "://bearward:password@");
+        let gateway = Setup { store: &url, ..Setup::default() }.start(member.address);
+        for round in 0..10 {
+            let one = login(&gateway, &json!({ "sub": format!("member-{round}") }));
+            let next = body(&refresh(gateway.address, &one.refresh));
+            assert_eq!(refresh(gateway.address, &one.refresh).status, 200);
+            assert_eq!(by_cookie(&gateway, "/me/x", &one.cookie).status, 200);
+            let target = if round % 2 == 0 { "/auth/logout" } else { "/auth/logout?everywhere" };
+            let access = next["access_token"].as_str().expect("text");
+            let out = post_to(gateway.address, target, &format!("authorization: Bearer {access}\r\n"), "", "");
+            assert_eq!(out.status, 204, "{}", out.text());
+            for token in [&one.access, access] {
+                assert_eq!(by_token(&gateway, "/me/x", token).status, 401);
+            }
+            assert_eq!(by_cookie(&gateway, "/me/x", &one.cookie).status, 401);
+            assert_eq!(refresh(gateway.address, next["refresh_token"].as_str().expect("text")).status, 400);
+        }
+        let lines = gateway.lines();
+        assert!(!lines.iter().any(|line| line.contains("NOPERM")), "{lines:?}");
+    }
+}
+
+/// A page of somebody else's does not log its visitors in as whom it likes.
+#[test]
+fn a_login_that_sets_a_cookie_comes_from_a_page_that_may() {
+    let member = member();
+    let gateway = Setup::default().start(member.address);
+    for (path, fields, status) in [
+        ("/auth/login", "", 200),
+        ("/auth/login", "origin: https://shop.test\r\n", 200),
+        ("/auth/login", "origin: https://gw.test\r\nsec-fetch-site: same-origin\r\n", 200),
+        ("/auth/login", "origin: https://evil.test\r\nsec-fetch-site: cross-site\r\n", 403),
+        ("/auth/login", "sec-fetch-site: cross-site\r\n", 403),
+        ("/web-login", "origin: https://evil.test\r\n", 403),
+        // Without a cookie there is nothing that a browser would keep.
+        ("/auth/login", "origin: https://evil.test\r\nprefer: credentials=tokens\r\n", 200),
+        ("/auth/login", "origin: https://evil.test\r\nprefer: credentials=tokens, refresh-token=cookie\r\n", 403),
+        ("/token-login", "origin: https://evil.test\r\n", 200),
+    ] {
+        member.clear();
+        let answer = post(&gateway, path, fields, &hong());
+        assert_eq!(answer.status, status, "{path} {fields}");
+        assert_eq!(member.seen().len(), usize::from(status == 200), "the password goes no further: {fields}");
+        assert!(status == 200 || gateway.line_of(&answer)["outcome"] == "cross_site");
+    }
+}
+
+/// Sessions without tokens have a path of their own to end at, and what a service writes ends with its record.
+#[test]
+fn sessions_alone_can_be_ended_too() {
+    for leases in [true, false] {
+        let redis = Redis::start();
+        let (url, member) = (redis.url(), member());
+        let yaml = format!(
+            r#"
+version: 1
+listeners: [{{ address: "127.0.0.1:0" }}]
+admin: {{ address: "127.0.0.1:0" }}
+store: {{ url: "{url}", timeout: 1s }}
+sessions:
+  web: {{ cookie: {{ name: SID }}, key: "session:{{sha256}}", idle_timeout: 30m, logout: /web-logout, csrf: {{ allowed_origins: ["https://shop.test"] }} }}
+  old: {{ cookie: {{ name: OLD }}, key: "old:{{id}}", absolute_timeout: 12h, csrf: {{ allowed_origins: ["https://shop.test"] }} }}
+revocation: {{ leases: {leases}, keys: {{ sub: "logout:{{sub}}", sid: "session-revoked:{{sid}}" }} }}
+upstreams: {{ member: {{ targets: ["http://{}"] }} }}
+defaults: {{ auth: [web, old], realm: test }}
+routes:
+  - {{ id: web-login, match: {{ path: /web-login, methods: [POST] }}, upstream: member, access: public, on_success: {{ create_session: web }} }}
+  - {{ id: me, match: {{ path: "/me/**" }}, upstream: member, access: authenticated }}
+"#,
+            member.address
+        );
+        let gateway = ready(Gateway::start(&yaml));
+        let log_in = || cookie(&post(&gateway, "/web-login", "", &hong()), "SID");
+        let get = |name: &str, id: &str| {
+            gateway.send(format!("GET /me/x HTTP/1.1\r\nhost: gw.test\r\ncookie: {name}={id}\r\n\r\n")).status
+        };
+        let log_out = |name: &str, id: &str, target: &str| {
+            let fields = format!("cookie: {name}={id}\r\norigin: https://shop.test\r\n");
+            post_to(gateway.address, target, &fields, "", "").status
+        };
+        // Without leases nobody can say who knows.
+        let done = if leases { 204 } else { 202 };
+        let (one, other) = (log_in(), log_in());
+        assert_eq!((get("SID", &one), get("SID", &other)), (200, 200));
+        assert_eq!(log_out("SID", &one, "/web-logout"), done);
+        until("it is over", || get("SID", &one) == 401);
+        assert_eq!(get("SID", &other), 200);
+        let write = |id: &str| {
+            redis.command(&["SET", &format!("old:{id}"), &json!({ "sub": "hong", "iat": now() - 60 }).to_string()]);
+        };
+        write("a");
+        write("b");
+        assert_eq!((get("OLD", "a"), get("OLD", "b")), (200, 200));
+        assert_eq!(log_out("OLD", "a", "/web-logout"), done);
+        until("it is over", || get("OLD", "a") == 401);
+        assert_eq!((get("OLD", "b"), redis.command(&["EXISTS", "old:a"]).trim()), (200, "0"));
+        assert_eq!(log_out("OLD", "b", "/web-logout?everywhere"), done);
+        until("all are over", || get("OLD", "b") == 401 && get("SID", &other) == 401);
+        assert_eq!(get("SID", &log_in()), 200);
+    }
+}
+
+/// A token of the last days before `refresh.ttl` was made shorter is no better than one of today.
+#[test]
+fn a_life_that_is_made_shorter_counts_for_logins_of_before() {
+    let redis = Redis::start();
+    let (url, member) = (redis.url(), member());
+    let setup = Setup { store: &url, refresh: "refresh: { ttl: 1h }", ..Setup::default() };
+    let first = setup.start(member.address);
+    let one = login(&first, &hong());
+    assert_eq!(refresh(first.address, &one.refresh).status, 200);
+    let one = login(&first, &hong());
+    let short = Setup { refresh: "refresh: { ttl: 2s }", issuer: "access_ttl: 1s", ..setup };
+    let second = short.start_beside(&first, member.address);
+    until("it is over there", || refresh(second.address, &one.refresh).status == 400);
+    let bounded = Setup { refresh: "refresh: { ttl: 1h, max_life: 3s }", issuer: "access_ttl: 1s", ..setup };
+    let third = bounded.start_beside(&first, member.address);
+    let mut token = login(&third, &hong()).refresh;
+    until("it is over, however often it is refreshed", || {
+        let answer = refresh(third.address, &token);
+        if answer.status == 200 {
+            let pair = body(&answer);
+            assert!(pair["refresh_expires_in"].as_u64().expect("seconds") <= 3);
+            pair["refresh_token"].as_str().expect("text").clone_into(&mut token);
+        }
+        answer.status == 400
+    });
+}
+
+/// What is not known of a login costs it nothing, and one that has been taken back leaves nothing that could live on.
+#[test]
+fn a_refresh_that_is_not_answered_turns_nothing_on_and_one_that_is_refused_keeps_nothing() {
+    let redis = Redis::start();
+    let (url, member) = (redis.url(), member());
+    for rotate in [true, false] {
+        let refreshing = format!("refresh: {{ ttl: 1h, reuse_grace: 0s, rotate: {rotate} }}");
+        let gateway = Setup { store: &url, refresh: &refreshing, ..Setup::default() }.start(member.address);
+        let one = login(&gateway, &hong());
+        redis.command(&["SET", "logout:hong", "not a time"]);
+        for _ in 0..3 {
+            assert_eq!(refresh(gateway.address, &one.refresh).status, 503);
+        }
+        redis.command(&["DEL", "logout:hong"]);
+        let answer = refresh(gateway.address, &one.refresh);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let next = body(&answer)["refresh_token"].as_str().expect("text").to_owned();
+        assert_eq!(next != one.refresh, rotate);
+        let sid = claims(&one.access).1["sid"].as_str().expect("text").to_owned();
+        let family = format!("bearward:family:{sid}");
+        assert_eq!(redis.command(&["EXISTS", &family]).trim(), "1");
+        redis.command(&["SET", &format!("session-revoked:{sid}"), "1"]);
+        assert_eq!(refresh(gateway.address, &next).status, 400);
+        assert_eq!(redis.command(&["EXISTS", &family]).trim(), "0");
+        redis.command(&["DEL", &format!("session-revoked:{sid}")]);
+        assert_eq!(refresh(gateway.address, &next).status, 400);
     }
 }

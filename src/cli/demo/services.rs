@@ -44,7 +44,7 @@ pub async fn start(name: &'static str, address: SocketAddr) -> Result<SocketAddr
 
 async fn answer(name: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     if name == "member" && head.uri.path() == "/auth/login" {
         return log_in(&body);
     }

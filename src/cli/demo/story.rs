@@ -61,69 +61,106 @@ fn log_in(what: &'static str, id: &'static str) -> Scene {
 
 /// The story.
 fn story() -> Vec<Scene> {
-    let (get, post) = (|| Method::GET, || Method::POST);
-    let (ok, out) = (StatusCode::OK, StatusCode::UNAUTHORIZED);
-    let (app, browser) = (With::Token("hong"), With::Cookie("hong"));
+    [comes_in(), may(), goes_out()].into_iter().flatten().collect()
+}
+
+const APP: With = With::Token("hong");
+const BROWSER: With = With::Cookie("hong");
+const OK: StatusCode = StatusCode::OK;
+const OUT: StatusCode = StatusCode::UNAUTHORIZED;
+
+/// 홍길동 comes in.
+fn comes_in() -> Vec<Scene> {
     vec![
-        scene("anyone sees the products", get(), "/products", With::Nothing, ok),
-        scene("no credential, no order", get(), "/orders/42", With::Nothing, out),
+        scene("anyone sees the products", Method::GET, "/products", With::Nothing, OK),
+        scene("no credential, no order", Method::GET, "/orders/42", With::Nothing, OUT),
         scene(
             "a wrong password is the member service's to refuse",
-            post(),
+            Method::POST,
             "/auth/login",
             With::Password("hong", "guess"),
-            out,
+            OUT,
         ),
         log_in("홍길동 logs in: a pair of tokens for the app, a cookie for the browser", "hong"),
         log_in("so does an admin", "root"),
         Scene {
             shows: &["\"x-user-id\": \"hong\"", "%ED%99%8D%EA%B8%B8%EB%8F%99"],
-            ..scene("홍길동's app sees an order; the service sees who asks", get(), "/orders/42", app, ok)
+            ..scene("홍길동's app sees an order; the service sees who asks", Method::GET, "/orders/42", APP, OK)
         },
         Scene {
             shows: &["\"x-user-id\": \"hong\"", "%ED%99%8D%EA%B8%B8%EB%8F%99"],
-            ..scene("홍길동's browser does; the service sees the same", get(), "/orders/42", browser, ok)
+            ..scene("홍길동's browser does; the service sees the same", Method::GET, "/orders/42", BROWSER, OK)
         },
-        scene("홍길동 sees the orders of hong", get(), "/members/hong/orders", app, ok),
-        scene("but not those of kim", get(), "/members/kim/orders", app, StatusCode::FORBIDDEN),
-        scene("an admin sees those of kim", get(), "/members/kim/orders", With::Token("root"), ok),
-        scene("the app pays", post(), "/payments/card", app, ok),
-        scene("the browser pays from a page of the shop", post(), "/payments/card", With::CookieFrom("hong", PAGE), ok),
+    ]
+}
+
+/// What 홍길동 may, and what not.
+fn may() -> Vec<Scene> {
+    vec![
+        scene("홍길동 sees the orders of hong", Method::GET, "/members/hong/orders", APP, OK),
+        scene("but not those of kim", Method::GET, "/members/kim/orders", APP, StatusCode::FORBIDDEN),
+        scene("an admin sees those of kim", Method::GET, "/members/kim/orders", With::Token("root"), OK),
+        scene("the app pays", Method::POST, "/payments/card", APP, OK),
+        scene(
+            "the browser pays from a page of the shop",
+            Method::POST,
+            "/payments/card",
+            With::CookieFrom("hong", PAGE),
+            OK,
+        ),
         scene(
             "from a page of somebody else it does not",
-            post(),
+            Method::POST,
             "/payments/card",
             With::CookieFrom("hong", "https://evil.test"),
             StatusCode::FORBIDDEN,
         ),
-        scene("a customer may not refund", post(), "/refunds", app, StatusCode::FORBIDDEN),
-        scene("an admin may", post(), "/refunds", With::Token("root"), ok),
-        scene("a doubtful path is refused", get(), "/orders/..%2f..%2frefunds", app, StatusCode::BAD_REQUEST),
+        scene("a customer may not refund", Method::POST, "/refunds", APP, StatusCode::FORBIDDEN),
+        scene("an admin may", Method::POST, "/refunds", With::Token("root"), OK),
+        scene("a doubtful path is refused", Method::GET, "/orders/..%2f..%2frefunds", APP, StatusCode::BAD_REQUEST),
+    ]
+}
+
+/// 홍길동 goes, in each way.
+fn goes_out() -> Vec<Scene> {
+    vec![
         Scene {
             then: Then::Keep("hong"),
-            ..scene("the app gets the next pair", post(), "/auth/refresh", With::Refresh("hong"), ok)
+            ..scene("the app gets the next pair", Method::POST, "/auth/refresh", With::Refresh("hong"), OK)
         },
-        scene("홍길동 logs out in the app", post(), "/auth/logout", app, StatusCode::NO_CONTENT),
-        scene("the app is out, at once", get(), "/orders/42", app, out),
-        scene("and so is the browser: it was one login", get(), "/orders/42", browser, out),
+        scene("홍길동 logs out in the app", Method::POST, "/auth/logout", APP, StatusCode::NO_CONTENT),
+        scene("the app is out, at once", Method::GET, "/orders/42", APP, OUT),
+        scene("and so is the browser: it was one login", Method::GET, "/orders/42", BROWSER, OUT),
         scene(
             "and what it would have refreshed",
-            post(),
+            Method::POST,
             "/auth/refresh",
             With::Refresh("hong"),
             StatusCode::BAD_REQUEST,
         ),
         log_in("홍길동 logs in again", "hong"),
-        scene("the app is in", get(), "/orders/42", app, ok),
-        scene("an operator logs 홍길동 out everywhere", post(), "/revocations", With::Order(r#"{"sub":"hong"}"#), ok),
-        scene("홍길동 is out, with the same token, at once", get(), "/orders/42", app, out),
-        scene("in the browser too", get(), "/orders/42", browser, out),
-        scene("the admin is not", get(), "/orders/42", With::Token("root"), ok),
+        scene("the app is in", Method::GET, "/orders/42", APP, OK),
+        scene(
+            "an operator logs 홍길동 out everywhere",
+            Method::POST,
+            "/revocations",
+            With::Order(r#"{"sub":"hong"}"#),
+            OK,
+        ),
+        scene("홍길동 is out, with the same token, at once", Method::GET, "/orders/42", APP, OUT),
+        scene("in the browser too", Method::GET, "/orders/42", BROWSER, OUT),
+        scene("the admin is not", Method::GET, "/orders/42", With::Token("root"), OK),
         log_in("the next login works, in the same second or not", "hong"),
-        scene("the app is in", get(), "/orders/42", app, ok),
-        scene("홍길동 ends every login of 홍길동's", post(), "/auth/logout?everywhere", app, StatusCode::NO_CONTENT),
-        scene("the app is out", get(), "/orders/42", app, out),
-        scene("and the browser", get(), "/orders/42", browser, out),
+        scene("the app is in", Method::GET, "/orders/42", APP, OK),
+        scene(
+            "홍길동 ends every login of 홍길동's",
+            Method::POST,
+            "/auth/logout?everywhere",
+            APP,
+            StatusCode::NO_CONTENT,
+        ),
+        scene("the app is out", Method::GET, "/orders/42", APP, OUT),
+        scene("and the browser", Method::GET, "/orders/42", BROWSER, OUT),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 use http::Method;
 
+use super::issue;
 use crate::admit::pattern::Pattern;
 use crate::config::access::Access;
 use crate::config::file::{Config, Match, Route, RouteLimits};
@@ -18,55 +19,60 @@ const MAX_BODY: u64 = 16 * 1024;
 /// The endpoints of a file, as routes.
 #[derive(Debug)]
 pub struct Endpoints {
-    all: Vec<(At<Route>, Endpoint, usize)>,
+    all: Vec<(At<Route>, Endpoint)>,
 }
 
 impl Endpoints {
     /// The file with these routes after its own.
     pub fn with(&self, config: &Config) -> Config {
         let mut config = config.clone();
-        config.routes.value.extend(self.all.iter().map(|(route, ..)| route.clone()));
+        config.routes.value.extend(self.all.iter().map(|(route, _)| route.clone()));
         config
     }
 
     /// Where the route of this name leads, if it is one of these.
     pub fn destination(&self, id: &At<String>) -> Option<Destination> {
-        let own = self.all.iter().find(|(route, ..)| route.id.value == id.value && route.id.place == id.place);
-        own.map(|(_, endpoint, issuer)| Destination::Endpoint(*endpoint, *issuer))
+        let own = self.all.iter().find(|(route, _)| route.id.value == id.value && route.id.place == id.place);
+        own.map(|(_, endpoint)| Destination::Endpoint(*endpoint))
     }
 }
 
 /// The endpoints of a file.
 pub fn compile(config: &Config) -> Endpoints {
-    let issuers = config.issuers.entries.iter().filter(|(_, section)| section.signing_key.is_some());
     let mut all = Vec::new();
-    for (place, (name, section)) in issuers.enumerate() {
+    for (place, (name, section)) in issue::own(config).enumerate() {
         let endpoints = &section.endpoints;
         for (endpoint, path) in [
-            (Endpoint::Refresh, &endpoints.refresh),
-            (Endpoint::Revoke, &endpoints.revoke),
-            (Endpoint::Logout, &endpoints.logout),
-            (Endpoint::Jwks, &endpoints.jwks),
+            (Endpoint::Refresh(place), &endpoints.refresh),
+            (Endpoint::Revoke(place), &endpoints.revoke),
+            (Endpoint::Logout(place), &endpoints.logout),
+            (Endpoint::Jwks(place), &endpoints.jwks),
         ] {
             if let Some(path) = path {
-                all.push((route(config, name, endpoint, path), endpoint, place));
+                all.push((route(config, name, endpoint, path), endpoint));
             }
+        }
+    }
+    for (place, (name, section)) in issue::made(config).enumerate() {
+        if let Some(path) = &section.logout {
+            let endpoint = Endpoint::SessionLogout(place);
+            all.push((route(config, name, endpoint, path), endpoint));
         }
     }
     Endpoints { all }
 }
 
-fn route(config: &Config, issuer: &At<String>, endpoint: Endpoint, path: &At<Pattern>) -> At<Route> {
-    let methods = match endpoint {
-        Endpoint::Refresh | Endpoint::Revoke | Endpoint::Logout => vec![Method::POST],
-        Endpoint::Jwks => vec![Method::GET],
+fn route(config: &Config, owner: &At<String>, endpoint: Endpoint, path: &At<Pattern>) -> At<Route> {
+    let method = match endpoint {
+        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Logout(_) | Endpoint::SessionLogout(_) => Method::POST,
+        Endpoint::Jwks(_) => Method::GET,
     };
-    let methods = methods.into_iter().map(|method| path.with(method)).collect();
     // Whoever was logged in here, in whichever way, may end that.
-    let auth = || std::iter::once(issuer).chain(&config.sessions.declared).map(|name| path.with(name.value.clone()));
+    let issuers = issue::own(config).map(|(name, _)| name);
+    let names = issuers.chain(&config.sessions.declared).map(|name| path.with(name.value.clone()));
     let (access, auth) = match endpoint {
-        Endpoint::Logout => (Access::Authenticated, Some(path.with(auth().collect()))),
-        Endpoint::Refresh | Endpoint::Revoke | Endpoint::Jwks => (Access::Public, None),
+        Endpoint::Logout(_) | Endpoint::SessionLogout(_) => (Access::Authenticated, Some(path.with(names.collect()))),
+        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Jwks(_) => (Access::Public, None),
     };
     let limits = RouteLimits {
         body: Some(path.with(Size(MAX_BODY))),
@@ -76,8 +82,12 @@ fn route(config: &Config, issuer: &At<String>, endpoint: Endpoint, path: &At<Pat
         answer_timeout: None,
     };
     path.with(Route {
-        id: path.with(format!("{}.{}", issuer.value, endpoint.name())),
-        r#match: path.with(Match { path: path.clone(), methods: Some(path.with(methods)), hosts: None }),
+        id: path.with(format!("{}.{}", owner.value, endpoint.name())),
+        r#match: path.with(Match {
+            path: path.clone(),
+            methods: Some(path.with(vec![path.with(method)])),
+            hosts: None,
+        }),
         upstream: path.with(UpstreamSource(Vec::new())),
         rewrite: None,
         on_success: None,

@@ -1,5 +1,6 @@
 //! What the gateway issues: times and cookies of credentials, and what a login becomes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -26,6 +27,9 @@ use crate::store::KeyPatterns;
 /// What is remembered beyond the end of what it takes back, for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(300);
 
+/// As long as browsers keep a cookie at the most (RFC 6265bis §5.6): so long a session may be used that has no end here.
+const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 86_400);
+
 /// The routes that make sessions of this kind.
 pub fn creators<'c>(config: &'c Config, name: &str) -> impl Iterator<Item = &'c At<String>> {
     let made = config.routes.iter().filter_map(|route| route.on_success.as_ref()?.create_session.as_ref());
@@ -33,12 +37,12 @@ pub fn creators<'c>(config: &'c Config, name: &str) -> impl Iterator<Item = &'c 
 }
 
 /// The issuers that the gateway is, in their order.
-fn own(config: &Config) -> impl Iterator<Item = &(At<String>, At<IssuerSection>)> {
+pub fn own(config: &Config) -> impl Iterator<Item = &(At<String>, At<IssuerSection>)> {
     config.issuers.entries.iter().filter(|(_, section)| section.signing_key.is_some())
 }
 
 /// The kinds of sessions that it makes, in their order.
-fn made(config: &Config) -> impl Iterator<Item = &(At<String>, At<SessionsSection>)> {
+pub fn made(config: &Config) -> impl Iterator<Item = &(At<String>, At<SessionsSection>)> {
     config.sessions.entries.iter().filter(|(name, _)| creators(config, name).next().is_some())
 }
 
@@ -56,20 +60,23 @@ pub fn compile(
     mistakes: &mut Mistakes,
 ) -> Desk {
     let longest = longest(config);
+    begins_for_logout(config, mistakes);
     let mut refreshed = Vec::new();
     for (name, section) in own(config) {
         times(section, mistakes);
-        can_end(name, config, mistakes);
+        can_end(name, "issuers with a `signing_key`", config, mistakes);
         refreshed.push(section.refresh.as_ref().map(|own| refresh(own, section, mistakes)));
     }
     let makers = made(config).filter_map(|(name, section)| {
+        can_end(name, "sessions that the gateway makes", config, mistakes);
         maker(name, section, config, mistakes)?;
         let kind = sessions.iter().find(|kind| *kind.name == *name.value)?;
         Some(SessionMaker {
             name: name.as_str().into(),
             cookie: session_cookie(section, mistakes),
             key: kind.key.clone(),
-            issuer: std::sync::Arc::clone(&kind.issuer),
+            issuer: Arc::clone(&kind.issuer),
+            allowed_origins: kind.allowed_origins.clone(),
             life: millis(session_life(section)),
         })
     });
@@ -90,11 +97,11 @@ pub fn compile(
     Desk {
         issuers: issuers.collect(),
         sessions: makers,
-        session_issuers: sessions.iter().map(|kind| std::sync::Arc::clone(&kind.issuer)).collect(),
         patterns: patterns.clone(),
         store: None,
         prefix: config.store.as_ref().map_or_else(|| "bearward:".to_owned(), |store| store.prefix.value.clone()),
         longest,
+        has_leases: *config.revocation.leases,
     }
 }
 
@@ -104,9 +111,9 @@ fn longest(config: &Config) -> u64 {
         let refresh = section.refresh.as_ref().map(|refresh| *refresh.ttl);
         [section.max_lifetime.saturating_add(section.leeway.saturating_mul(2)), refresh.unwrap_or_default()]
     });
-    let sessions = config.sessions.entries.iter().flat_map(|(_, section)| {
-        [&section.idle_timeout, &section.absolute_timeout]
-            .map(|time| time.as_ref().map_or(Duration::ZERO, |time| **time))
+    let sessions = config.sessions.entries.iter().map(|(_, section)| {
+        let times = [&section.idle_timeout, &section.absolute_timeout];
+        times.into_iter().flatten().map(|time| **time).max().unwrap_or(LONGEST_COOKIE)
     });
     millis(issuers.chain(sessions).max().unwrap_or_default().saturating_add(MARGIN))
 }
@@ -127,7 +134,17 @@ fn times(section: &At<IssuerSection>, mistakes: &mut Mistakes) {
         let mistake = Mistake::at(&section.access_ttl, "the gateway would refuse its own tokens");
         mistakes.add(mistake.allowed(format!("at most `max_lifetime`, which is {:?}", section.max_lifetime.value)));
     }
-    let Some(refresh) = refresh else { return };
+    let Some(refresh) = refresh else {
+        for path in [&section.endpoints.refresh, &section.endpoints.revoke].into_iter().flatten() {
+            let mistake = Mistake::at(path, "there are no refresh tokens");
+            mistakes.add(mistake.allowed("goes with `refresh`").remedy("refresh: { ttl: 14d }"));
+        }
+        return;
+    };
+    if let Some(longest) = refresh.max_life.as_ref().filter(|longest| ***longest < *section.access_ttl) {
+        let mistake = Mistake::at(longest, "a login ends before its first access token");
+        mistakes.add(mistake.allowed("not shorter than `access_ttl`"));
+    }
     if *refresh.ttl <= *section.access_ttl {
         let mistake = Mistake::at(&refresh.ttl, "a refresh token that ends before its access token is of no use");
         mistakes.add(mistake.allowed("longer than `access_ttl`"));
@@ -148,13 +165,29 @@ fn times(section: &At<IssuerSection>, mistakes: &mut Mistakes) {
     }
 }
 
+/// Of a session that does not say when it began any logout is later: one logout of a subject would keep all later sessions
+/// out.
+fn begins_for_logout(config: &Config, mistakes: &mut Mistakes) {
+    let logouts = own(config).filter_map(|(_, section)| section.endpoints.logout.as_ref());
+    let Some(logout) = logouts.chain(made(config).filter_map(|(_, section)| section.logout.as_ref())).next() else {
+        return;
+    };
+    for (name, section) in config.sessions.entries.iter().filter(|(name, _)| creators(config, name).next().is_none()) {
+        if section.absolute_timeout.is_none() {
+            let found = format!("one logout everywhere would keep later sessions `{}` out", name.value.escape_debug());
+            let mistake = Mistake::at(name, found).also(logout.place, "which may be asked for here");
+            mistakes.add(mistake.allowed("`absolute_timeout`, so that their records say when they began (`iat`)"));
+        }
+    }
+}
+
 /// A login ends by a mark in the store: it has to be named.
-fn can_end(name: &At<String>, config: &Config, mistakes: &mut Mistakes) {
+fn can_end(name: &At<String>, what: &str, config: &Config, mistakes: &mut Mistakes) {
     let keys = &config.revocation.keys;
     for (key, word, pattern) in [(&keys.sid, "sid", "session-revoked:{sid}"), (&keys.sub, "sub", "logout:{sub}")] {
         if key.is_none() {
             let mistake = Mistake::at(name, format!("logins of `{}` could not be ended", name.value.escape_debug()));
-            let mistake = mistake.allowed(format!("issuers with a `signing_key` go with `revocation.keys.{word}`"));
+            let mistake = mistake.allowed(format!("{what} go with `revocation.keys.{word}`"));
             mistakes.add(mistake.remedy(format!("revocation: {{ keys: {{ {word}: \"{pattern}\" }} }}")));
         }
     }

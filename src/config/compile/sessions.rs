@@ -27,20 +27,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let mut all: Vec<Sessions> = Vec::new();
     is_shared(config, mistakes);
     for (name, section) in &config.sessions.entries {
-        let others = config.issuers.declared.iter().chain(&config.client_certificates.declared);
-        if let Some(twin) = others.into_iter().find(|other| other.value == name.value) {
-            let mistake = Mistake::at(name, format!("something else is called `{}` too", name.value.escape_debug()));
-            mistakes.add(mistake.allowed("`auth` needs names that differ").also(twin.place, "the other one"));
-        }
-        if let Some(twin) = all.iter().find(|other| *other.cookie == *section.cookie.name.value) {
-            let mistake =
-                Mistake::at(&section.cookie.name, format!("sessions `{}` have this cookie already", twin.name));
-            mistakes.add(mistake.allowed("each kind of sessions needs a cookie of its own"));
-        }
-        if !cookie::is_name(&section.cookie.name) {
-            let mistake = Mistake::at(&section.cookie.name, "this is no name of a cookie");
-            mistakes.add(mistake.allowed("letters, digits and signs of a header name: `JSESSIONID`"));
-        }
+        names((name, section), &all, config, mistakes);
         times(section, mistakes);
         let key = SessionKey::parse(&section.key);
         if key.is_none() {
@@ -84,6 +71,32 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     all
 }
 
+/// Names that two have.
+fn names((name, section): (&At<String>, &Section), all: &[Sessions], config: &Config, mistakes: &mut Mistakes) {
+    let others = config.issuers.declared.iter().chain(&config.client_certificates.declared);
+    if let Some(twin) = others.into_iter().find(|other| other.value == name.value) {
+        let mistake = Mistake::at(name, format!("something else is called `{}` too", name.value.escape_debug()));
+        mistakes.add(mistake.allowed("`auth` needs names that differ").also(twin.place, "the other one"));
+    }
+    if let Some(twin) = all.iter().find(|other| *other.cookie == *section.cookie.name.value) {
+        let mistake = Mistake::at(&section.cookie.name, format!("sessions `{}` have this cookie already", twin.name));
+        mistakes.add(mistake.allowed("each kind of sessions needs a cookie of its own"));
+    }
+    if !cookie::is_name(&section.cookie.name) {
+        let mistake = Mistake::at(&section.cookie.name, "this is no name of a cookie");
+        mistakes.add(mistake.allowed("letters, digits and signs of a header name: `JSESSIONID`"));
+    }
+    if let Some(path) = section.logout.as_ref().filter(|_| issue::creators(config, name).next().is_none()) {
+        let mistake = Mistake::at(path, "who makes these sessions ends them");
+        mistakes.add(mistake.allowed("goes with sessions that a route makes, `on_success: { create_session: NAME }`"));
+    }
+    let refresh = config.issuers.entries.iter().filter_map(|(_, issuer)| issuer.refresh.as_ref()?.cookie.as_ref());
+    for twin in refresh.filter(|cookie| cookie.name.value == section.cookie.name.value) {
+        let mistake = Mistake::at(&section.cookie.name, "refresh tokens have this cookie");
+        mistakes.add(mistake.allowed("each cookie needs a name of its own").also(twin.name.place, "this one"));
+    }
+}
+
 /// Where services write the records, the store has to be one that they can write to.
 fn is_shared(config: &Config, mistakes: &mut Mistakes) {
     let created = |name: &str| issue::creators(config, name).next().is_some();
@@ -103,7 +116,9 @@ fn is_shared(config: &Config, mistakes: &mut Mistakes) {
 /// The cookies that services do not get.
 pub fn kept_cookies(config: &Config) -> Vec<Box<str>> {
     let kept = config.sessions.entries.iter().filter(|(_, section)| !*section.forward_cookie);
-    kept.map(|(_, section)| section.cookie.name.as_str().into()).collect()
+    let refresh = config.issuers.entries.iter().filter_map(|(_, issuer)| issuer.refresh.as_ref()?.cookie.as_ref());
+    let refresh = refresh.map(|cookie| cookie.name.as_str());
+    kept.map(|(_, section)| section.cookie.name.as_str()).chain(refresh).map(Box::from).collect()
 }
 
 /// What tells one kind of sessions from another: all that is written of it, and the secret of its cookie.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 use crate::config::origin::CorsOrigin;
 use crate::config::place::At;
@@ -25,6 +26,9 @@ section! {
         optional issuer: String,
         /// Claims that have another name in the record: `sub: userId`. Others have their own.
         default claims: Named<ClaimPath> = "{}",
+        /// Of sessions that the gateway makes: the path at which they end, with `POST`; with `?everywhere` all of the caller's
+        /// logins. Left out: none of their own.
+        optional logout: Pattern,
         /// How long a session lives that nobody uses; written at most once a minute. Left out: as long as its maker says.
         optional idle_timeout: Duration,
         /// How long a session lives at the most, from its `iat` on. Left out: as long as its record is there.

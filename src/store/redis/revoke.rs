@@ -74,7 +74,7 @@ impl Link {
     }
 
     /// Waits until every gateway with a live lease has applied what was written before.
-    async fn applied(&self) -> Result<Acknowledged, StoreError> {
+    pub(in crate::store) async fn applied(&self) -> Result<Acknowledged, StoreError> {
         let odd = || StoreError::Unconfirmed("an odd answer".to_owned());
         let unconfirmed = |error: StoreError| StoreError::Unconfirmed(error.to_string());
         let moved = self.command(&self.lease_keys.epoch, self.lease_keys.move_epoch()).await.map_err(unconfirmed)?;
