@@ -93,6 +93,9 @@ pub enum Denial {
     TargetTooLong,
     /// More header bytes or fields than the limit.
     HeadersTooLarge,
+    // 429
+    /// More often than the route's limit; for how many seconds not to come back.
+    RateLimited(u32),
     // 503
     /// The issuer's keys were never loaded or are older than their limit.
     KeysUnavailable,
@@ -120,7 +123,7 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 37] = [
+    pub const LABELS: [&'static str; 38] = [
         "ambiguous_path",
         "duplicate_credentials",
         "invalid_grant",
@@ -156,6 +159,7 @@ impl Denial {
         "body_too_large",
         "target_too_long",
         "headers_too_large",
+        "rate_limited",
         "keys_unavailable",
         "standing_unknown",
     ];
@@ -199,8 +203,9 @@ impl Denial {
             Self::BodyTooLarge => 32,
             Self::TargetTooLong => 33,
             Self::HeadersTooLarge => 34,
-            Self::KeysUnavailable => 35,
-            Self::StandingUnknown => 36,
+            Self::RateLimited(_) => 35,
+            Self::KeysUnavailable => 36,
+            Self::StandingUnknown => 37,
         }
     }
 
@@ -249,6 +254,7 @@ impl Denial {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::KeysUnavailable | Self::StandingUnknown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -292,6 +298,7 @@ impl Denial {
             | Self::BodyTooLarge
             | Self::TargetTooLong
             | Self::HeadersTooLarge
+            | Self::RateLimited(_)
             | Self::KeysUnavailable
             | Self::StandingUnknown => Challenge::None,
         }
@@ -332,6 +339,7 @@ impl Denial {
             Self::BodyTooLarge => "the body is longer than is taken here",
             Self::TargetTooLong => "the request target is longer than is taken here",
             Self::HeadersTooLarge => "the header fields are larger or more than are taken here",
+            Self::RateLimited(_) => "this was asked too often",
             Self::KeysUnavailable | Self::StandingUnknown => "the credential cannot be checked right now",
         }
     }
@@ -374,6 +382,7 @@ impl Denial {
             | Self::BodyTooLarge
             | Self::TargetTooLong
             | Self::HeadersTooLarge
+            | Self::RateLimited(_)
             | Self::KeysUnavailable
             | Self::StandingUnknown => None,
         }
@@ -382,6 +391,9 @@ impl Denial {
     /// Whether the client should come back: `Retry-After` in seconds.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u32> {
+        if let Self::RateLimited(seconds) = self {
+            return Some(*seconds);
+        }
         // Whatever is away for now is 503, and nothing else is.
         if self.status().as_u16() == StatusCode::SERVICE_UNAVAILABLE.as_u16() { Some(1) } else { None }
     }

@@ -4,6 +4,7 @@
 //! renders, and has what happened recorded.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::Counters;
 use crate::refusal::Refusal;
 use crate::respond::{Responder, cors, grpc};
-use crate::route::{Cors, Destination};
+use crate::route::{Cors, Destination, Route};
 use crate::store::Asker;
 
 /// One immutable compiled configuration: a snapshot of all that a request needs.
@@ -101,9 +102,10 @@ impl Gateway {
     /// The life of a request: four questions, each answered by one module.
     ///
     /// 1. Is it well formed, and which route is it?   -> 400, 404, 405, 413, 414, 431
+    ///    Does its address ask too often?             -> 429
     ///    Where it is only a browser's question, it is answered. -> 204, 403
     /// 2. Who is calling?                             -> 400, 401, 503
-    /// 3. May they?                                   -> 403
+    /// 3. May they? Do they too often?                -> 403, 429
     /// 4. What does the upstream say?                 -> 502, 504
     ///    Where it says that somebody has logged in, that becomes credentials; some paths lead to those themselves.
     async fn serve<'g>(&'g self, arrived: Arrived<'_>, seen: &mut Exchange, cors: &mut Option<&'g Cors>) -> Served {
@@ -113,17 +115,19 @@ impl Gateway {
             return Ok(cors::preflight(admitted.route, &arrived.request.head.headers)?);
         }
         *cors = admitted.route.cors.as_deref();
+        arrived.limit_address(admitted.route).await?;
         let shown = (arrived.request.head, arrived.request.peer.certificate.as_deref());
         let caller = self.authenticator.identify(&admitted, shown, arrived.now, arrived.store).await?;
         seen.identified(&caller);
         let permit = authorize::decide(admitted, caller)?;
+        arrived.limit_caller(&permit).await?;
         self.carry_out(permit, arrived, seen).await
     }
 
     /// The fourth question: mostly the upstream's to answer; what is issued here is ours.
     async fn carry_out(&self, permit: Permit<'_>, arrived: Arrived<'_>, seen: &mut Exchange) -> Served {
         let route = permit.admitted().route;
-        let Arrived { request, now, store, connections } = arrived;
+        let Arrived { request, now, store, connections, .. } = arrived;
         let head = request.head;
         let issued = match (&route.leads_to, &route.on_success) {
             (Destination::Upstreams(_), None) => {
@@ -161,7 +165,7 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let request =
             Exchanged { head: &head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
-        let arrived = Arrived { request, now, store: &live.store, connections };
+        let arrived = Arrived { request, now, store: &live.store, connections, client };
         let mut cors = None;
         let outcome = gateway.serve(arrived, &mut seen, &mut cors).await;
         seen.ended(outcome.as_ref().err());
@@ -210,4 +214,23 @@ struct Arrived<'r> {
     now: Moment,
     store: &'r Asker,
     connections: &'r Connections,
+    client: IpAddr,
+}
+
+impl Arrived<'_> {
+    /// Whether its address may ask now, where that is limited.
+    async fn limit_address(&self, route: &Route) -> Result<(), Denial> {
+        match &route.rate_limit {
+            Some(limit) => limit.check_address(self.client, self.now, self.store).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether its caller may.
+    async fn limit_caller(&self, permit: &Permit<'_>) -> Result<(), Denial> {
+        match &permit.admitted().route.rate_limit {
+            Some(limit) => limit.check_caller(permit.caller(), self.now, self.store).await,
+            None => Ok(()),
+        }
+    }
 }

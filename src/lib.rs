@@ -14,6 +14,7 @@ pub mod certificate;
 pub mod denial;
 pub mod destination;
 pub mod origin;
+pub mod rate;
 pub mod refusal;
 pub mod route;
 

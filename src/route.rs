@@ -10,6 +10,7 @@ use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 pub use crate::destination::{Destination, Endpoint, OnSuccess, Shares};
 pub use crate::origin::Origin;
+use crate::rate::{RateKey, RateLimit};
 
 /// What one route demands and where it leads.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Route {
     pub rule: Rule,
     /// Whether, and how, the store is asked for the token's standing.
     pub revocation: RevocationPolicy,
+    /// How often, where that is limited.
+    pub rate_limit: Option<Box<RateLimit>>,
     /// How much and how long.
     pub limits: RouteLimits,
     /// Which pages of other origins may read its answers; nothing: what the service says of it goes through.
@@ -42,6 +45,17 @@ pub struct Route {
     pub upgrade: Vec<Protocol>,
     /// Whether `%2F` may stand inside a segment (`encoded_slash: allow`).
     pub encoded_slash: bool,
+}
+
+impl Route {
+    /// The claim that its callers are counted by.
+    #[must_use]
+    pub fn counted(&self) -> Option<&ClaimPath> {
+        match self.rate_limit.as_ref().map(|limit| &limit.key) {
+            Some(RateKey::Claim(path)) => Some(path),
+            Some(RateKey::ClientIp | RateKey::Subject) | None => None,
+        }
+    }
 }
 
 /// The ways of proving identity that a route takes.

@@ -37,9 +37,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("destination", vec![]),
         ("origin", vec![]),
         ("percent", vec![]),
+        ("rate", vec!["authenticate::Caller", "authenticate::claims", "clock", "denial", "store"]),
         ("refusal", vec!["denial", "forward::ForwardError"]),
         ("stream", vec![]),
-        ("route", vec!["admit::pattern", "authenticate::claims", "destination", "origin"]),
+        ("route", vec!["admit::pattern", "authenticate::claims", "destination", "origin", "rate"]),
         (
             "gateway",
             vec![
@@ -154,6 +155,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "forward",
                 "gateway",
                 "issue",
+                "rate",
                 "respond",
                 "route",
                 "store",

@@ -17,6 +17,7 @@ fn route(pattern: &str, methods: &[&str], hosts: &[&str]) -> Route {
         },
         leads_to: crate::route::Destination::Upstreams(crate::route::Shares::all_to(0)),
         on_success: None,
+        rate_limit: None,
         rewrite: None,
         guarded: Vec::new(),
         auth: crate::route::Auth::default(),

@@ -21,6 +21,7 @@ fn routes(rule: Rule) -> Routes {
         },
         leads_to: crate::route::Destination::Upstreams(crate::route::Shares::all_to(0)),
         on_success: None,
+        rate_limit: None,
         rewrite: None,
         guarded: Vec::new(),
         auth: crate::route::Auth::default(),

@@ -11,6 +11,7 @@ pub mod mistake;
 pub mod node;
 pub mod origin;
 pub mod place;
+mod rate;
 pub mod schema;
 pub mod section;
 pub mod target;

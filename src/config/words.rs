@@ -95,6 +95,20 @@ words!(OnReuse:
     "refuse" => Self::Refuse,
 );
 
+/// Who shares a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateScope {
+    /// All gateways of one store.
+    Store,
+    /// Nobody.
+    Gateway,
+}
+
+words!(RateScope:
+    "store" => Self::Store,
+    "gateway" => Self::Gateway,
+);
+
 /// How the record of a session is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordSource {

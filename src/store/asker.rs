@@ -125,6 +125,18 @@ impl Asker {
         }
     }
 
+    /// Takes one request out of a bucket that all gateways share; how many microseconds it comes too early. A store of
+    /// one process has none beside that process's own.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn take(&self, key: &str, interval: u64, burst: u64) -> Result<u64, StoreError> {
+        match self {
+            Self::None | Self::Memory(_) | Self::File(_) => Ok(0),
+            Self::Redis(link) => link.take(key, interval, burst).await,
+        }
+    }
+
     /// Takes an entry away; whether it was there.
     ///
     /// # Errors

@@ -37,7 +37,11 @@ fn refused(
     assert_eq!(answer.header("www-authenticate"), challenge, "{sent}");
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{sent}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{sent}");
-    assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"), "{sent}");
+    match status {
+        503 => assert_eq!(answer.header("retry-after"), Some("1"), "{sent}"),
+        429 => assert!(answer.header("retry-after").is_some(), "{sent}"),
+        _ => assert_eq!(answer.header("retry-after"), None, "{sent}"),
+    }
     assert_eq!(answer.header("allow").is_some(), status == 405, "{sent}");
     let body = answer.json();
     assert_eq!(body["status"], status, "{sent}");
@@ -193,7 +197,7 @@ impl World {
     fn start() -> Self {
         let upstream = Upstream::echo();
         let routes = format!(
-            "{ROUTES}  - {{ id: guest, match: {{ path: \"/guests\" }}, upstream: echo, access: {{ not: {{ roles: [guest] }} }} }}\n  - {{ id: shop, match: {{ path: \"/shop\" }}, upstream: echo, access: public, cors: {{ origins: [\"https://shop.test\"] }} }}\n"
+            "{ROUTES}  - {{ id: guest, match: {{ path: \"/guests\" }}, upstream: echo, access: {{ not: {{ roles: [guest] }} }} }}\n  - {{ id: shop, match: {{ path: \"/shop\" }}, upstream: echo, access: public, cors: {{ origins: [\"https://shop.test\"] }} }}\n  - {{ id: rare, match: {{ path: \"/rare\" }}, upstream: echo, access: public, rate_limit: {{ key: client_ip, limit: 1/day }} }}\n"
         );
         let closed = closed();
         let away = with_store(upstream.address, &format!("redis://{closed}"), "", &routes);
@@ -308,6 +312,11 @@ impl World {
                 let heavy = format!("\r\nx-heavy: {}\r\n\r\n", "x".repeat(40_000));
                 (whole, get("/open/x", None).replace("\r\n\r\n", &heavy), 431, None)
             }
+            Denial::RateLimited(_) => {
+                assert_eq!(whole.get("/rare", None).status, 200);
+                self.upstream.clear();
+                (whole, get("/rare", None), 429, None)
+            }
             Denial::KeysUnavailable => (&self.without_keys, get("/me/x", Some(&good)), 503, None),
             Denial::StandingUnknown => (&self.without_store, get("/me/x", Some(&good)), 503, None),
         }
@@ -354,6 +363,7 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::BodyTooLarge,
         Denial::TargetTooLong,
         Denial::HeadersTooLarge,
+        Denial::RateLimited(1),
         Denial::KeysUnavailable,
         Denial::StandingUnknown,
     ];

@@ -42,6 +42,7 @@ mod load;
 mod observing;
 mod paths;
 mod proxied;
+mod rates;
 mod redis;
 mod reload;
 mod rewriting;

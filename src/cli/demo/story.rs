@@ -191,7 +191,7 @@ impl Stage {
         format!(
             "\nBearward demo: gateway http://{gateway}, admin http://{admin}. Paste into another terminal:\n\n\
              cd \"$(mktemp -d)\"\n\
-             keep() {{ cat > $1.json; }}                                     # what one member's app holds\n\
+             keep() {{ cat > $1.new && mv $1.new $1.json; }}                 # what one member's app holds\n\
              held() {{ sed -n 's/.*\"'$2'\":\"\\([^\"]*\\)\".*/\\1/p' $1.json; }}\n\n\
              {lines}\n\
              # load (wrk has to be installed), as the admin\n\

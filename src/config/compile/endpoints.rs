@@ -94,6 +94,7 @@ fn route(config: &Config, owner: &At<String>, endpoint: Endpoint, path: &At<Patt
         auth,
         access: path.with(access),
         revocation: None,
+        rate_limit: None,
         limits: Some(path.with(limits)),
         cors: None,
         upgrade: path.with(Vec::new()),

@@ -10,6 +10,7 @@ mod endpoints;
 mod issue;
 mod issuers;
 mod listeners;
+mod rate;
 mod rewrite;
 mod routes;
 mod sessions;
@@ -40,6 +41,7 @@ use crate::forward::health::Health;
 use crate::forward::{Forwarder, Upstream};
 use crate::gateway::Gateway;
 use crate::issue::Desk;
+use crate::rate::{Buckets, Rate, RateKey};
 use crate::respond::Responder;
 use crate::route::{RevocationMode, Route, Rule};
 use crate::store::{Driver, Store, Tracker, Writer};
@@ -72,6 +74,7 @@ pub struct Kept {
     upstreams: Vec<Arc<Upstream>>,
     authorities: Vec<(Authority, Arc<AtomicBool>)>,
     sessions: Vec<([u8; 32], Arc<AtomicBool>)>,
+    buckets: Vec<rate::Known>,
 }
 
 impl Kept {
@@ -79,6 +82,12 @@ impl Kept {
     fn sessions(&self, shape: &[u8; 32]) -> Arc<AtomicBool> {
         let known = self.sessions.iter().find(|(known, _)| known == shape);
         known.map_or_else(Arc::default, |(_, retired)| Arc::clone(retired))
+    }
+
+    /// The buckets of a limit, if there was one like this: nobody gets another try by a reload.
+    fn buckets(&self, route: &str, key: &RateKey, rate: Rate) -> Arc<Buckets> {
+        let known = self.buckets.iter().find(|(of, by, often, _)| **of == *route && by == key && *often == rate);
+        known.map_or_else(Arc::default, |(.., buckets)| Arc::clone(buckets))
     }
 
     /// What identities hold of authorities, if there were some like these.
@@ -151,7 +160,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
     let desk = issue::compile(config, keyrings, (&sessions, &patterns), mistakes);
-    let routes = routes::compile(config, (&upstreams, &endpoints), mistakes);
+    let routes = routes::compile(config, (&upstreams, &endpoints), before, mistakes);
     // Of sessions the store is asked in any case.
     let asked = |route: &Route| {
         let policy = if route.auth.takes_sessions { route.revocation.strict() } else { route.revocation };
@@ -179,7 +188,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
         *config.identity.forward_token,
         sessions::kept_cookies(config),
     );
-    let asked = routes.iter().flat_map(|route| route.rule.claims()).cloned();
+    let asked = routes.iter().flat_map(|route| route.rule.claims().into_iter().chain(route.counted())).cloned();
     let asked = asked.chain(issue::asked(&desk)).collect();
     let store_of = || store.as_ref().map(|(_, store)| Arc::clone(store));
     let gateway = Gateway {
@@ -201,12 +210,17 @@ fn kept(gateway: &Gateway, store: Option<store::Shaped>) -> Kept {
     let authenticator = &gateway.authenticator;
     let authorities = authenticator.certificates().iter();
     let sessions = authenticator.sessions().iter();
+    let limited = gateway.routes.all().iter().filter_map(|route| {
+        let limit = route.rate_limit.as_ref()?;
+        Some((Arc::clone(&route.id), limit.key.clone(), limit.rate, Arc::clone(&limit.buckets)))
+    });
     Kept {
         store,
         keys: authenticator.issuers().iter().filter_map(|issuer| issuer.keys.remote()).collect(),
         upstreams: gateway.forwarder.upstreams().to_vec(),
         authorities: authorities.map(|known| (known.authority.clone(), Arc::clone(&known.retired))).collect(),
         sessions: sessions.map(|known| (known.shape, Arc::clone(&known.retired))).collect(),
+        buckets: limited.collect(),
     }
 }
 

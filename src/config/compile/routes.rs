@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::endpoints::Endpoints;
 use super::upstreams::not_zero;
-use super::{cors, issue, rewrite};
+use super::{Kept, cors, issue, rate, rewrite};
 use crate::admit::pattern::Pattern;
 use crate::config::access::{Access, ClaimValue, Demand};
 use crate::config::file::{Config, Route as Section};
@@ -21,6 +21,7 @@ use crate::route::{
 pub fn compile(
     config: &Config,
     (upstreams, endpoints): (&[Upstream], &Endpoints),
+    before: &Kept,
     mistakes: &mut Mistakes,
 ) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
@@ -46,6 +47,7 @@ pub fn compile(
         };
         let on_success = section.on_success.as_ref().map(|own| issue::on_success(own, (config, section), mistakes));
         check_upgrade(config, section, mistakes);
+        let rate_limit = section.rate_limit.as_ref().map(|own| rate::compile(own, (config, section), before, mistakes));
         let auth = auth(config, section, mistakes);
         let rule = rule(section, mistakes);
         let rewrite = section.rewrite.as_ref().map(|own| rewrite::compile(own, section, mistakes));
@@ -61,6 +63,7 @@ pub fn compile(
             auth: Auth::new(auth),
             rule,
             revocation: revocation(config, section, mistakes),
+            rate_limit: rate_limit.map(Box::new),
             limits: limits(config, section, mistakes),
             cors: cors::compile(config, section, mistakes),
             upgrade: section.upgrade.iter().map(|protocol| protocol.value).collect(),

@@ -20,13 +20,15 @@ use super::count::{Count, UpTo};
 use super::header::HeaderSource;
 use super::origin::{CorsOrigin, FieldName};
 use super::place::At;
+use super::rate::RateSource;
 use super::section::{Named, section};
 use super::target::{TargetSource, UpstreamSource};
 use super::unit::Size;
 use super::value::{Host, Version};
-use super::words::EncodedSlash;
+use super::words::{EncodedSlash, RateScope};
 use crate::admit::pattern::Pattern;
 use crate::forward::balance::Choice;
+use crate::rate::RateKey;
 use crate::route::{Protocol, RevocationMode, WhenUnavailable};
 
 section! {
@@ -281,6 +283,8 @@ section! {
         required access: Access,
         /// What differs from `revocation` for this route.
         optional revocation: RouteRevocation,
+        /// How often one client, or one caller, may ask: 429. Left out: as often as they like.
+        optional rate_limit: RateLimit,
         /// What differs from `defaults.limits` for this route.
         optional limits: RouteLimits,
         /// Which pages of other origins may read answers; instead of `defaults.cors`.
@@ -289,6 +293,21 @@ section! {
         default upgrade: Vec<At<Protocol>> = "[]",
         /// Whether `%2F` inside a segment is 400 (`refuse`) or stays as it is (`allow`).
         default encoded_slash: EncodedSlash = "refuse",
+    }
+}
+
+section! {
+    /// How often one client, or one caller, may ask.
+    pub struct RateLimit {
+        /// Who is counted: `client_ip`, before anybody is asked who calls; `subject`, or `{ claim: NAME }`, afterwards.
+        required key: RateKey,
+        /// How often: `5/minute`, `100/second`; `hour` and `day` as well.
+        required limit: RateSource,
+        /// How many may come at once. Left out: as many as `limit` names.
+        optional burst: Count<1_000_000>,
+        /// Whether gateways that share a store share the limit (`store`, asked with each request), or each has its own
+        /// (`gateway`).
+        default scope: RateScope = "store",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Texts of the gateway's own in Redis: sessions, and logins that can be refreshed.
+//! Texts of the gateway's own in Redis: sessions, logins that can be refreshed, buckets of limits.
 
 use ::redis::Value;
 
@@ -10,6 +10,18 @@ const SWAP: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1";
+
+/// One request out of a bucket (see `rate`), by the store's clock; how many microseconds it comes too early.
+const TAKE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local bucket = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
+local next = math.max(bucket, now) + interval
+local most = now + interval * burst
+if next > most then return string.format('%.0f', next - most) end
+redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000))
+return '0'";
 
 /// The time is the store's, which is the same for every gateway.
 const TIMED: &str = r"return {redis.call('GET', KEYS[1]), redis.call('TIME')}";
@@ -34,6 +46,16 @@ impl Link {
         let mut del = ::redis::cmd("DEL");
         del.arg(key);
         Ok(self.command(key, del).await? == Value::Int(1))
+    }
+
+    /// Takes one request out of a bucket; how many microseconds it comes too early.
+    pub(in crate::store) async fn take(&self, key: &str, interval: u64, burst: u64) -> Result<u64, StoreError> {
+        let mut eval = ::redis::cmd("EVAL");
+        eval.arg(TAKE).arg(1).arg(key).arg(interval).arg(burst);
+        let said = self.command(key, eval).await?;
+        let said: String =
+            ::redis::from_redis_value(said).map_err(|_| StoreError::Refused("an odd answer".to_owned()))?;
+        said.parse().map_err(|_| StoreError::Refused("an odd answer".to_owned()))
     }
 
     /// Reads a text, and what time it is there.
