@@ -75,6 +75,12 @@ impl Alarm {
         self.clock.at.get().is_some()
     }
 
+    /// Whether it has rung.
+    #[must_use]
+    pub fn has_rung(&self) -> bool {
+        self.clock.has_rung.get()
+    }
+
     /// Stops the alarm.
     pub fn clear(&self) {
         self.clock.at.set(None);

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::Limits;
 use crate::clock;
+use crate::forward::body::Hold;
 
 /// How long a connection waits before it is parked.
 const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -52,6 +53,10 @@ pub(super) struct State {
     finishing: Cell<Option<Instant>>,
     /// Since when nothing that was to be written could be.
     pub(super) stalled: Cell<Option<Instant>>,
+    /// What cuts the answer of a client of HTTP/1, and whether it did not hold at the last look: by itself it is not cut while
+    /// what comes before waits for the client.
+    pub(super) hold: Cell<Option<Rc<Hold>>>,
+    was_cut: Cell<bool>,
     /// Whether a request is not answered to its end: what follows it is held back.
     pub(super) is_answering: Cell<bool>,
     /// Whom the end of that answer wakes.
@@ -97,6 +102,10 @@ impl Watch {
             let finishing = state.finishing.get().filter(|_| is_waiting);
             let finishing = finishing.map(|since| now.saturating_duration_since(since).min(age));
             if [stalled, finishing].iter().flatten().any(|age| *age > limits.send_timeout) {
+                state.tell(Order::Abort);
+                continue;
+            }
+            if state.is_cut() {
                 state.tell(Order::Abort);
                 continue;
             }
@@ -155,6 +164,8 @@ impl Watch {
             is_ending: Cell::new(false),
             finishing: Cell::new(None),
             stalled: Cell::new(None),
+            hold: Cell::new(None),
+            was_cut: Cell::new(false),
             is_answering: Cell::new(false),
             reader: Cell::new(None),
             woken: Notify::new(),
@@ -196,6 +207,14 @@ impl State {
         matches!(self.phase.get(), Phase::Waiting | Phase::Head)
             && self.can_park.get()
             && now.saturating_duration_since(self.since.get()) < BETWEEN
+    }
+
+    /// Whether its answer was to be cut at the last look already, and is not.
+    fn is_cut(&self) -> bool {
+        let hold = self.hold.take();
+        let is_cut = hold.as_ref().is_some_and(|hold| hold.cut().is_some());
+        self.hold.set(hold);
+        self.was_cut.replace(is_cut) && is_cut
     }
 
     pub(super) fn tell(&self, order: Order) {
@@ -282,6 +301,7 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
+        self.0.hold.set(None);
         self.0.is_answering.set(false);
         if let Some(reader) = self.0.reader.take() {
             reader.wake();

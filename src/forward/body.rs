@@ -4,6 +4,7 @@
 //! here. Trailers of HTTP/1 are dropped: they could carry header fields past every check.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub struct Streaming {
     exchange: Option<Box<Exchange>>,
     goes_back_to: Option<Pool>,
     silence: Duration,
-    pub(super) hold: Hold,
+    pub(super) hold: Rc<Hold>,
 }
 
 /// What cuts an answer that lasts.
@@ -55,8 +56,17 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// Why it is to be cut, if it is.
+    #[must_use]
+    pub fn cut(&self) -> Option<AnswerCut> {
+        if self.leash.as_ref().is_some_and(Leash::is_cut) {
+            return Some(AnswerCut::TakenBack);
+        }
+        self.end.as_ref().is_some_and(Alarm::has_rung).then_some(AnswerCut::TookTooLong)
+    }
+
     /// Ready when it is to be cut.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<AnswerCut> {
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<AnswerCut> {
         if self.leash.as_ref().is_some_and(|leash| leash.poll(cx).is_ready()) {
             return Poll::Ready(AnswerCut::TakenBack);
         }
@@ -104,7 +114,7 @@ impl Answer {
             exchange: Some(exchange),
             goes_back_to: pool,
             silence,
-            hold: Hold::default(),
+            hold: Rc::default(),
         };
         if is_over {
             streaming.settle();
@@ -112,6 +122,19 @@ impl Answer {
         }
         streaming.first = first;
         Ok(Self::Streaming(Box::new(streaming)))
+    }
+}
+
+impl Answer {
+    /// What cuts it, whether or not the client takes what comes.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Rc<Hold>> {
+        match self {
+            Self::Streaming(streaming) => Some(&streaming.hold),
+            Self::Stream(stream) => Some(&stream.hold),
+            // What is whole is with the client's connection; a tunnel looks for itself.
+            Self::Whole(_) | Self::Tunnel(_) => None,
+        }
     }
 }
 

@@ -99,6 +99,12 @@ impl Held {
 }
 
 impl Leash {
+    /// Whether it was cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.held.is_cut.get()
+    }
+
     /// Ready once it was cut.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if self.held.is_cut.get() {

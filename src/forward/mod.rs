@@ -247,7 +247,7 @@ impl Forwarder {
         let pool = head.is_persistent.then(|| connections.pool.clone());
         let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
         if let Answer::Streaming(streaming) = &mut answer {
-            streaming.hold = hold();
+            streaming.hold = hold().into();
         }
         Ok(answered(head.status, head.headers, answer))
     }
@@ -275,7 +275,7 @@ fn answered_by_stream(
         Answer::Whole(Bytes::new())
     } else {
         let mut streaming = StreamAnswer::new(exchange, body, length, silence);
-        streaming.hold = hold();
+        streaming.hold = hold().into();
         Answer::Stream(Box::new(streaming))
     };
     answered(head.status, head.headers, answer)

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -17,7 +18,7 @@ use http_body::{Frame, SizeHint};
 use super::metrics::Counters;
 use crate::authenticate::Caller;
 use crate::clock;
-use crate::forward::body::{Answer, AnswerCut};
+use crate::forward::body::{Answer, AnswerCut, Hold};
 use crate::forward::upgrade::{Tunnel, Tunnelled};
 use crate::refusal::Refusal;
 use crate::respond::Body;
@@ -149,6 +150,15 @@ impl Drop for Exchange {
     }
 }
 
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        // It was let go by who sends it, because it does not hold any more.
+        if let Some(cut) = self.hold().and_then(|hold| hold.cut()).filter(|_| !http_body::Body::is_end_stream(self)) {
+            self.exchange.cut_off(cut);
+        }
+    }
+}
+
 /// A body with the exchange that ends with it.
 pub struct Recorded {
     body: Body,
@@ -180,6 +190,15 @@ impl http_body::Body for Recorded {
 }
 
 impl Recorded {
+    /// What cuts the answer, whether or not the client takes what comes.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Rc<Hold>> {
+        match &self.body {
+            Body::Streamed(answer) => answer.hold(),
+            Body::Whole(_) => None,
+        }
+    }
+
     /// The tunnel that begins where the answer is a change of protocol.
     pub fn tunnel(&mut self) -> Option<Box<Tunnel>> {
         match std::mem::replace(&mut self.body, Body::Whole(Bytes::new())) {

@@ -127,3 +127,48 @@ fn a_store_that_is_away_for_a_moment_ends_no_stream_and_one_that_stays_away_does
     assert!(frozen.elapsed() < Duration::from_secs(4), "{:?}", frozen.elapsed());
     assert!(!lax.is_cut());
 }
+
+/// A client that takes an answer byte by byte keeps it no longer than one that takes it as it comes, in either protocol.
+#[test]
+fn a_client_that_reads_slowly_keeps_an_answer_no_longer() {
+    use crate::support::h2::{H2, frame, request};
+    let upstream = Upstream::scripted(|_, stream| {
+        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_ok();
+        let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        while goes_on {
+            goes_on = stream.write_all(chunk.as_bytes()).is_ok();
+        }
+        false
+    });
+    let short = "  - { id: short, match: { path: \"/short\" }, upstream: echo, access: authenticated, limits: { answer_timeout: 1s } }\n";
+    let gateway = Gateway::start(&with_store(upstream.address, "memory:", "", &format!("{ROUTES}{short}")));
+    let cut = |outcome: &str| gateway.access_lines().iter().filter(|line| line["outcome"] == *outcome).count();
+    let bearer = format!("Bearer {}", token(&json!({ "sub": "kim" })));
+    for (path, outcome) in [("/short", "answer_timeout"), ("/me/long", "taken_back")] {
+        let mut h2 = H2::connect(gateway.address);
+        let stream = h2.ask(&request("GET", path, &[("authorization", &bearer)]), None);
+        let mut socket = gateway.client().stream;
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time limit");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: gw.test\r\nauthorization: {bearer}\r\n\r\n");
+        socket.write_all(head.as_bytes()).expect("it goes out");
+        let mut trickle = || {
+            // A little more now and then: less would be a flood of frames that bring nothing.
+            std::thread::sleep(Duration::from_millis(20));
+            let more = [frame(8, 0, 0, &[0, 0, 8, 0]), frame(8, 0, stream, &[0, 0, 8, 0])].concat();
+            let _closed = h2.try_write(&more);
+            let _closed = socket.read(&mut [0; 1]);
+        };
+        for _ in 0..10 {
+            trickle();
+        }
+        if outcome == "taken_back" {
+            let order = json!({ "sub": "kim", "before": now() }).to_string();
+            assert_eq!(gateway.admin("POST", "/revocations", &order).status, 200);
+        }
+        let end = Instant::now() + Duration::from_secs(5);
+        while cut(outcome) < 2 {
+            assert!(Instant::now() < end, "{outcome}: {:?}", gateway.lines());
+            trickle();
+        }
+    }
+}

@@ -88,7 +88,10 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
             let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
             say_if_last(&mut answer, state);
             Ok::<_, Infallible>(answer.map(|mut body| match body.tunnel() {
-                None => Sending { body: Some(body), _busy: busy, _answering: Some(answering) },
+                None => {
+                    state.hold.set(body.hold().cloned());
+                    Sending { body: Some(body), _busy: busy, _answering: Some(answering) }
+                }
                 // What comes from now on is no request: it is held back until the tunnel takes it.
                 Some(tunnel) => {
                     changed.set(Some(Changed { tunnel, recorded: body, _answering: answering }));
@@ -175,7 +178,7 @@ pub(super) async fn leave(
             linger(io.stream.socket(), true).await;
         }
         (Order::Abort, _) => {
-            tracing::info!(client = %client.address, "a client does not read: its connection is closed");
+            tracing::info!(client = %client.address, "a client does not read, or reads too slowly: its connection is closed");
         }
     }
     None

@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use self::meter::Credit;
 pub(super) use self::meter::PREFACE;
 use self::reader::Metered;
-use self::stream::{Flow, Sending, Streams};
+use self::stream::{Flow, Streams};
 use super::connection::{Client, refused};
 use super::phase::{Busy, Order, Phase, State};
 use super::watched::Watched;
@@ -78,7 +78,7 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
             async move {
                 let request = request::in_words_of_http1(request);
                 let answer = Gateway::handle(&live, &worker.connections, &peer, busy, request).await;
-                Ok::<_, Infallible>(answer.map(|body| Sending { body, flow }))
+                Ok::<_, Infallible>(answer.map(|body| flow.send(body)))
             }
         })
     };

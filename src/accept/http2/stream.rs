@@ -23,7 +23,7 @@ use super::meter::{ANSWERED, Credit};
 use crate::accept::phase::{Busy, Order, State};
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::forward::body::AnswerCut;
+use crate::forward::body::{AnswerCut, Hold};
 use crate::observe::exchange::Recorded;
 
 /// A request that is taken back sooner than this was work for nothing.
@@ -39,6 +39,8 @@ pub(super) struct Flow {
     drained: Cell<Option<Waker>>,
     state: Rc<State>,
     credit: Rc<Credit>,
+    /// What cuts its answer: the parser does not look at that while a piece waits for the client.
+    hold: Cell<Option<Rc<Hold>>>,
 }
 
 impl Flow {
@@ -53,7 +55,22 @@ impl Flow {
             drained: Cell::new(None),
             state: Rc::clone(state),
             credit: Rc::clone(credit),
+            hold: Cell::new(None),
         }
+    }
+
+    /// Its answer, watched.
+    pub(super) fn send(self: Rc<Self>, body: Recorded) -> Sending {
+        self.hold.set(body.hold().cloned());
+        Sending { body, flow: self }
+    }
+
+    /// Ready when its answer is to be cut.
+    fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        let Some(hold) = self.hold.take() else { return Poll::Pending };
+        let polled = hold.poll(cx).map(drop);
+        self.hold.set(Some(hold));
+        polled
     }
 
     fn hand_over(self: &Rc<Self>, bytes: Bytes) -> Piece {
@@ -142,8 +159,8 @@ impl Drop for Piece {
 
 /// An answer's body, watched.
 pub(super) struct Sending {
-    pub(super) body: Recorded,
-    pub(super) flow: Rc<Flow>,
+    body: Recorded,
+    flow: Rc<Flow>,
 }
 
 impl Body for Sending {
@@ -203,14 +220,17 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
 async fn answer(stream: impl Future<Output = ()>, flow: &Flow) {
     {
         let mut stream = pin!(stream);
-        let is_through = poll_fn(|cx| match stream.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => flow.poll_stalled(cx).map(|()| false),
+        poll_fn(|cx| {
+            if stream.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let stalled = flow.poll_stalled(cx);
+            if stalled.is_ready() {
+                tracing::info!("a client does not take an answer: its stream is reset");
+            }
+            if stalled.is_ready() { stalled } else { flow.poll_cut(cx) }
         })
         .await;
-        if !is_through {
-            tracing::info!("a client does not take an answer: its stream is reset");
-        }
         // What is not through is dropped here, which resets the stream.
     }
     if !poll_fn(|cx| flow.poll_drained(cx)).await {

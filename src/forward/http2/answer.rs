@@ -3,6 +3,7 @@
 //! Trailers go on to clients of HTTP/2, without fields that belong to a connection or say where a body ends;
 //! gRPC has its status there.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub struct StreamAnswer {
     silence: Duration,
     /// Whether the request's body came to no good end.
     is_cut: bool,
-    pub(in crate::forward) hold: Hold,
+    pub(in crate::forward) hold: Rc<Hold>,
 }
 
 impl StreamAnswer {
@@ -39,7 +40,7 @@ impl StreamAnswer {
     #[must_use]
     pub fn new(exchange: StreamExchange, body: RecvStream, length: Option<u64>, silence: Duration) -> Self {
         let left = if body.is_end_stream() { Some(0) } else { length };
-        Self { exchange: Some(exchange), body, left, taken: 0, silence, is_cut: false, hold: Hold::default() }
+        Self { exchange: Some(exchange), body, left, taken: 0, silence, is_cut: false, hold: Rc::default() }
     }
 
     /// Whether nothing more comes, trailers included.
