@@ -124,6 +124,7 @@ impl Authenticator {
             // What is taken back of its certificate is taken back of the token.
             let holder = self.known_certificate(holder, |_| true, now.unix)?.ok_or(Denial::UnprovenToken)?;
             holder.vouch.check(route.revocation, now, store).await?;
+            identity.vouch.holder.store(Some(holder));
         }
         identity.vouch.check(route.revocation, now, store).await?;
         Ok(Caller::Known(identity))
@@ -142,6 +143,9 @@ impl Authenticator {
         match caller {
             Caller::Anonymous => Ok(()),
             Caller::Known(identity) => {
+                if let Some(holder) = identity.vouch.holder.load_full() {
+                    holder.vouch.check(policy, now, store).await?;
+                }
                 identity.vouch.check(policy, now, store).await?;
                 Self::goes_on(identity, now, store).await
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use arc_swap::ArcSwapOption;
 use serde_json::Value;
 
 use super::Identity;
@@ -122,6 +123,7 @@ impl Memory {
             key: proven.key,
             retired: proven.retired,
             bound: proven.bound,
+            holder: ArcSwapOption::empty(),
             expires_at: proven.expires_at,
             has_jti,
             has_iat,

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwapOption;
+
+use super::Identity;
 use super::keys::Key;
 use super::proven::Bound;
 use super::session::Life;
@@ -24,6 +27,8 @@ pub struct Vouch {
     pub(super) retired: Option<Arc<AtomicBool>>,
     /// Whose hands it has to come from.
     pub(super) bound: Bound,
+    /// Who that is, once it has: its end is that of the token.
+    pub(super) holder: ArcSwapOption<Identity>,
     /// Unix seconds, with leeway.
     pub(super) expires_at: i64,
     pub(super) has_jti: bool,
@@ -101,6 +106,7 @@ impl Vouch {
             key: None,
             retired: None,
             bound: Bound::Free,
+            holder: ArcSwapOption::empty(),
             expires_at: i64::MAX,
             has_jti: true,
             has_iat: true,

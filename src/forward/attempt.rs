@@ -227,10 +227,10 @@ impl<'a> Attempt<'a> {
                     return Ok((place, Way::Http1(connection)));
                 }
                 Ok(Way::Http2(seat, _)) => return Ok((place, Way::Http2(seat, load))),
-                Err(error) => {
+                Err((error, left)) => {
                     tries.failure = Some(error);
-                    // Where the request had less time left than a connection may take, nothing is known of the target.
-                    let is_cut_short = limit < self.upstream.connect_timeout;
+                    // Where the connection had less time left than it may take, nothing is known of the target.
+                    let is_cut_short = left < self.upstream.connect_timeout;
                     if !(is_cut_short && matches!(error, ForwardError::TimedOut(_))) {
                         self.failed(place, tries);
                     }
@@ -243,22 +243,28 @@ impl<'a> Attempt<'a> {
     }
 
     /// A new connection; of HTTP/2 also one that somebody else has just made.
-    async fn reach(&self, target: &Target, limit: Duration) -> Result<Way, ForwardError> {
+    ///
+    /// # Errors
+    /// Why there is none, and how long the connection itself had: who waits for somebody else's learns nothing by that.
+    async fn reach(&self, target: &Target, limit: Duration) -> Result<Way, (ForwardError, Duration)> {
         let pool = &self.connections.pool;
         if target.speaks == Speaks::Http1 {
-            return pool.connect(target, limit).await.map(Way::Http1);
+            return pool.connect(target, limit).await.map(Way::Http1).map_err(|error| (error, limit));
         }
-        let sessions = pool.sessions();
+        let (began, sessions) = (clock::monotonic(), pool.sessions());
+        let gate = sessions.gate(&target.key);
+        let mut left = limit;
+        let mut turn = gate.as_ref().and_then(|gate| gate.try_acquire().ok());
+        if let Some(gate) = gate.as_ref().filter(|_| turn.is_none()) {
+            let waited = timeout(limit, gate.acquire()).await;
+            turn = waited.map_err(|_| (ForwardError::TimedOut(Phase::Connect), Duration::ZERO))?.ok();
+            left = limit.saturating_sub(clock::monotonic().saturating_duration_since(began));
+        }
         let made = async {
-            let gate = sessions.gate(&target.key);
-            let _turn = match &gate {
-                Some(gate) => Some(gate.acquire().await.map_err(|_| ForwardError::Unreachable)?),
-                None => None,
-            };
             if let Some(seat) = sessions.take(&target.key, clock::monotonic()) {
                 return Ok(Way::Http2(seat, None));
             }
-            let connection = pool.connect(target, limit).await?;
+            let connection = pool.connect(target, left).await?;
             if target.speaks == Speaks::Negotiated && !connection.stream.is_http2() {
                 sessions.made(&target.key, None);
                 return Ok(Way::Http1(connection));
@@ -268,7 +274,9 @@ impl<'a> Attempt<'a> {
             sessions.made(&target.key, Some(session));
             Ok(Way::Http2(seat, None))
         };
-        timeout(limit, made).await.map_err(|_| ForwardError::TimedOut(Phase::Connect))?
+        let made = timeout(left, made).await.unwrap_or(Err(ForwardError::TimedOut(Phase::Connect)));
+        drop(turn);
+        made.map_err(|error| (error, left))
     }
 
     /// A connection to another target than the one that failed, if there is one and it may be asked.

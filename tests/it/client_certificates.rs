@@ -256,6 +256,24 @@ fn an_answer_that_lasts_ends_with_the_authorities_that_it_was_permitted_by() {
     until("it is logged", || mesh.gateway.access_lines().iter().any(cut));
 }
 
+/// So is one that was permitted by a token that is bound to a certificate, when that is taken back.
+#[test]
+fn an_answer_that_lasts_ends_with_the_certificate_that_its_token_is_bound_to() {
+    let mesh = Mesh::start_on(Upstream::trickles(), ", mode: optional", "");
+    let (orders, der) = mesh.client("orders");
+    let bound = token(&json!({ "cnf": { "x5t#S256": thumbprint(&der) } }));
+    let mut client = mesh.connect(&orders).expect("a connection");
+    client.0.write_all(get("/me/x", Some(&bound)).as_bytes()).expect("it is sent");
+    let mut piece = [0; 512];
+    assert!(client.0.read(&mut piece).expect("a piece") > 0);
+    let taken_back = json!({ "certificate": sign::pem("CERTIFICATE", &der) }).to_string();
+    let answer = Client::connect(mesh.gateway.admin).send(order("POST", "/revocations", &taken_back));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("it is cut", || matches!(client.0.read(&mut piece), Ok(0) | Err(_)));
+    let cut = |line: &serde_json::Value| line["outcome"] == "taken_back";
+    until("it is logged", || mesh.gateway.access_lines().iter().any(cut));
+}
+
 /// What was proved to one listener is nothing to another one, whatever is resumed.
 #[test]
 fn threat_89_a_session_of_one_listener_is_resumed_at_no_other() {

@@ -243,3 +243,27 @@ fn a_client_that_reads_nothing_holds_up_no_other_stream() {
         assert_eq!(client.get("/open/large", None).body.len(), 2_000_000);
     }
 }
+
+/// Who waits for a connection that somebody else is making learns nothing of the target: one try is one failure.
+#[test]
+fn a_target_that_takes_no_connection_fails_once_and_not_once_for_each_that_waits() {
+    let (_held, address) = crate::support::upstream::deaf();
+    let routes = "  - { id: open, match: { path: \"/open/**\" }, upstream: echo, access: public }\n";
+    let yaml = crate::support::config(address, routes).replace("http://", "h2://").replace(
+        "\"] } }\ndefaults",
+        "\"], connect_timeout: 300ms, retries: 0, ejection: { failures: 2 } } }\ndefaults",
+    );
+    let gateway = Gateway::start_with(&yaml, &["--workers", "1"]);
+    let mut clients: Vec<_> = (0..6).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.write("GET /open/x HTTP/1.1\r\nhost: gw.test\r\n\r\n");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read().status, 504);
+    }
+    assert!(!gateway.lines().iter().any(|line| line.contains("it is passed over")), "{:?}", gateway.lines());
+    for _ in 0..2 {
+        assert!([503, 504].contains(&gateway.get("/open/x", None).status));
+    }
+    assert!(gateway.lines().iter().any(|line| line.contains("it is passed over")));
+}
