@@ -30,11 +30,11 @@ pub enum Endpoint {
     /// A refresh token is given up, and its login with it (RFC 7009).
     Revoke(usize),
     /// A login ends, or all of its subject.
-    Logout(usize),
-    /// The same for the sessions at a place among those that it makes.
-    SessionLogout(usize),
+    Logout,
     /// Its public keys (RFC 7517 §5).
     Jwks(usize),
+    /// Other issuers say that logins have ended (OpenID Connect Back-Channel Logout 1.0).
+    BackchannelLogout,
 }
 
 impl Endpoint {
@@ -44,20 +44,9 @@ impl Endpoint {
         match self {
             Self::Refresh(_) => "refresh",
             Self::Revoke(_) => "revoke",
-            Self::Logout(_) | Self::SessionLogout(_) => "logout",
+            Self::Logout => "logout",
             Self::Jwks(_) => "jwks",
-        }
-    }
-
-    /// The place.
-    #[must_use]
-    pub const fn place(self) -> usize {
-        match self {
-            Self::Refresh(place)
-            | Self::Revoke(place)
-            | Self::Logout(place)
-            | Self::SessionLogout(place)
-            | Self::Jwks(place) => place,
+            Self::BackchannelLogout => "backchannel_logout",
         }
     }
 }

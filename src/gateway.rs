@@ -139,7 +139,8 @@ impl Gateway {
                 self.desk.login((route, on_success), head, answer, (now, store)).await?
             }
             (Destination::Endpoint(endpoint), _) => {
-                let asked = Asked { head, upload: connections.upload(route, request), store };
+                let (upload, authenticator) = (connections.upload(route, request), (&self.authenticator, now.unix));
+                let asked = Asked { head, upload, store, authenticator };
                 self.desk.serve(*endpoint, &permit, asked).await?
             }
         };

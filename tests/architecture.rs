@@ -103,11 +103,13 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (
             "issue",
             vec![
+                "authenticate::Authenticator",
                 "authenticate::Caller",
                 "authenticate::Identity",
                 "authenticate::bearer",
                 "authenticate::json",
                 "authenticate::keys",
+                "authenticate::logout_token",
                 "authenticate::session",
                 "authorize::Permit",
                 "clock",

@@ -22,6 +22,7 @@ pub mod identity;
 pub mod issuer;
 pub mod json;
 pub mod keys;
+pub mod logout_token;
 mod proven;
 pub mod session;
 pub mod token;

@@ -44,13 +44,21 @@ impl<'t> UnverifiedToken<'t> {
     /// # Errors
     /// `MalformedToken`, `UnsupportedToken`, or `AlgorithmNotAllowed` for an `alg` that is not known.
     pub fn parse(bearer: Bearer<'t>) -> Result<Self, Denial> {
+        Self::parse_as(bearer, Expects::AccessToken)
+    }
+
+    /// The same where another kind of token is expected.
+    ///
+    /// # Errors
+    /// As [`UnverifiedToken::parse`].
+    pub fn parse_as(bearer: Bearer<'t>, expects: Expects) -> Result<Self, Denial> {
         let text = bearer.text()?;
         let (signed, signature) = text.rsplit_once('.').ok_or(Denial::MalformedToken)?;
         let (header, payload) = signed.split_once('.').ok_or(Denial::MalformedToken)?;
         if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {
             return Err(Denial::MalformedToken);
         }
-        let header = Header::parse(&decode(header)?)?;
+        let header = Header::parse(&decode(header)?, expects)?;
         let claims = json::object(&decode(payload)?).map(Claims::new).ok_or(Denial::MalformedToken)?;
         Ok(Self { algorithm: header.algorithm, kid: header.kid, claims, signed, signature })
     }
@@ -62,14 +70,14 @@ struct Header {
 }
 
 impl Header {
-    fn parse(bytes: &[u8]) -> Result<Self, Denial> {
+    fn parse(bytes: &[u8], expects: Expects) -> Result<Self, Denial> {
         let members = json::object(bytes).ok_or(Denial::MalformedToken)?;
         if ["crit", "b64", "zip", "enc"].iter().any(|&name| members.contains_key(name)) {
             return Err(Denial::UnsupportedToken);
         }
         match members.get("typ") {
             None => {}
-            Some(Value::String(typ)) if is_token_type(typ) => {}
+            Some(Value::String(typ)) if expects.takes(typ) => {}
             Some(_) => return Err(Denial::UnsupportedToken),
         }
         let kid = match members.get("kid") {
@@ -105,12 +113,28 @@ pub const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("RS512", Algorithm::RS512),
 ];
 
-fn is_token_type(typ: &str) -> bool {
-    let short = match typ.split_at_checked(12) {
-        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
-        _ => typ,
-    };
-    short.eq_ignore_ascii_case("jwt") || short.eq_ignore_ascii_case("at+jwt")
+/// Which kind of token is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expects {
+    /// One that says who calls (RFC 9068).
+    AccessToken,
+    /// One that says that a login has ended (OpenID Connect Back-Channel Logout 1.0 §2.4).
+    LogoutToken,
+}
+
+impl Expects {
+    /// Whether it may be of this type: none is the other (RFC 8725 §3.11).
+    fn takes(self, typ: &str) -> bool {
+        let short = match typ.split_at_checked(12) {
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") => rest,
+            _ => typ,
+        };
+        let own = match self {
+            Self::AccessToken => "at+jwt",
+            Self::LogoutToken => "logout+jwt",
+        };
+        short.eq_ignore_ascii_case("jwt") || short.eq_ignore_ascii_case(own)
+    }
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, Denial> {

@@ -1,7 +1,7 @@
 //! A login ends, or all of a subject.
 //!
 //! 1. `POST`: the login of the credential that came with it. A session that a service has made is over with its record.
-//! 2. `POST ?everywhere`: whatever was issued to the subject up to now.
+//! 2. `POST ?everywhere`: whatever was issued to the subject up to now, by whoever issued that credential.
 //! 3. The answer comes when the mark in the store is known to every gateway, or when one that is cut off has stopped to
 //!    serve; where that is not known it is 202: the mark is written, and counts with the next word of the store.
 //! 4. Times are those of the store's clock, which is the same for all that issue and end. A time is written twice: once the
@@ -9,50 +9,38 @@
 //!
 //! Source: RFC 9700 §4.14.
 
-use std::sync::Arc;
-
 use http::{Response, StatusCode};
 
 use super::family::Family;
 use super::{Asked, Desk, Issued, answer, unknown};
 use crate::authenticate::{Caller, Identity};
-use crate::cookie::SetCookie;
 use crate::denial::Denial;
 use crate::forward::body::Answer;
 use crate::refusal::Refusal;
 use crate::store::{Ack, Asker, Mark, StoreError};
 
 impl Desk {
-    /// Ends the caller's login, or all of the caller's, where `issuer` vouches for logins; `cookie` is that of its refresh
-    /// tokens.
+    /// Ends the caller's login, or all of the caller's.
     ///
     /// # Errors
     /// `StandingUnknown`, when the store did not say that it has it: then it may have ended, or not.
-    pub(super) async fn logout(
-        &self,
-        (issuer, cookie): (&Arc<str>, Option<&SetCookie>),
-        caller: &Caller,
-        asked: Asked<'_>,
-    ) -> Result<Issued, Refusal> {
+    pub(super) async fn logout(&self, caller: &Caller, asked: Asked<'_>) -> Result<Issued, Refusal> {
         let Asked { head, store, .. } = asked;
         let Caller::Known(identity) = caller else { return Err(Denial::MissingToken.into()) };
-        // Who vouches for the credential may be another one than whose path this is.
-        let mut issuers = vec![&**identity.issuer()];
-        if identity.issuer() != issuer {
-            issuers.push(issuer);
-        }
         let sid = identity.claims().member("sid").and_then(|sid| sid.as_str()).filter(|sid| !sid.is_empty());
         let record = identity.session_key();
+        let is_everywhere = is_everywhere(head.uri.query());
         let mut is_known = true;
-        if is_everywhere(head.uri.query()) {
-            is_known &= self.end_all(&issuers, identity, store).await?;
+        if is_everywhere {
+            is_known &= self.end_all(identity, store).await?;
         }
         match (sid, record) {
-            (Some(sid), _) => is_known &= self.end(&issuers, sid, Ack::All, store).await?,
+            (Some(sid), _) => is_known &= self.end(identity.issuer(), sid, Ack::All, store).await?,
             (None, Some(record)) => {
                 store.remove(record).await.map_err(unknown)?;
                 is_known &= self.settled().await?;
             }
+            (None, None) if is_everywhere => {}
             // A token of no login: it can be named by itself, by who may (`bearward revoke`).
             (None, None) => return Err(Denial::MissingClaim("sid".into()).into()),
         }
@@ -62,13 +50,15 @@ impl Desk {
         if let Some(sid) = sid {
             self.forget(sid, store).await;
         }
-        Ok(Issued::of(identity.subject(), self.goodbye(is_known, cookie)))
+        Ok(Issued::of(identity.subject(), self.goodbye(is_known)))
     }
 
     /// The answer, which takes the cookies away.
-    fn goodbye(&self, is_known: bool, cookie: Option<&SetCookie>) -> Response<Answer> {
+    fn goodbye(&self, is_known: bool) -> Response<Answer> {
         let mut response = answer::empty(if is_known { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED });
-        for cookie in self.sessions.iter().map(|maker| &maker.cookie).chain(cookie) {
+        let refresh = self.issuers.iter().filter_map(|issuer| issuer.refresh.as_ref()?.cookie.as_ref());
+        let cookies = self.sessions.iter().map(|maker| &maker.cookie).chain(refresh.map(|(cookie, _)| cookie));
+        for cookie in cookies {
             answer::set_cookie(&mut response, cookie.removal());
         }
         response
@@ -76,32 +66,28 @@ impl Desk {
 
     /// Writes the mark that takes a login back: its access tokens, its refresh tokens and its session. Whether every
     /// gateway that has to know it does.
-    pub(super) async fn end(&self, issuers: &[&str], sid: &str, ack: Ack, store: &Asker) -> Result<bool, Refusal> {
+    pub(super) async fn end(&self, issuer: &str, sid: &str, ack: Ack, store: &Asker) -> Result<bool, Refusal> {
         let pattern = self.patterns.sid.as_ref().ok_or(Denial::StandingUnknown)?;
-        let mut is_known = true;
-        for key in keys(issuers.iter().map(|issuer| pattern.key(sid, issuer))) {
-            is_known &= self.mark(&key, |_| Mark::Presence, ack, store).await?;
-        }
-        Ok(is_known)
+        self.mark(&pattern.key(sid, issuer), |_| Mark::Presence, ack, store).await
     }
 
     /// Writes the marks that take back whatever was issued to a subject up to now.
-    async fn end_all(&self, issuers: &[&str], identity: &Identity, store: &Asker) -> Result<bool, Refusal> {
+    async fn end_all(&self, identity: &Identity, store: &Asker) -> Result<bool, Refusal> {
         let pattern = self.patterns.sub.as_ref().ok_or(Denial::StandingUnknown)?;
-        let own = self.issuers.iter().map(|issuer| &*issuer.issuer);
-        let own = own.chain(self.sessions.iter().map(|maker| &*maker.issuer));
-        let all = issuers.iter().copied().chain(own);
-        let mut is_known = true;
-        for key in keys(all.map(|issuer| pattern.key(identity.subject(), issuer))) {
-            for ack in [Ack::Primary, Ack::All] {
-                is_known &= self.mark(&key, Mark::NotBefore, ack, store).await?;
-            }
-        }
-        Ok(is_known)
+        // SECURITY: of this issuer alone. Where keys hold it, the same subject is somebody else's at another one.
+        let key = pattern.key(identity.subject(), identity.issuer());
+        let first = self.mark(&key, Mark::NotBefore, Ack::Primary, store).await?;
+        Ok(self.mark(&key, Mark::NotBefore, Ack::All, store).await? && first)
     }
 
     /// Writes a mark of this moment.
-    async fn mark(&self, key: &str, mark: impl Fn(i64) -> Mark, ack: Ack, store: &Asker) -> Result<bool, Refusal> {
+    pub(super) async fn mark(
+        &self,
+        key: &str,
+        mark: impl Fn(i64) -> Mark,
+        ack: Ack,
+        store: &Asker,
+    ) -> Result<bool, Refusal> {
         let writer = self.store.as_ref().ok_or(Denial::StandingUnknown)?;
         let now = store.timed(key).await.map_err(unknown)?.now;
         let seconds = i64::try_from(now / 1000).unwrap_or(i64::MAX);
@@ -137,14 +123,6 @@ impl Desk {
             }
         }
     }
-}
-
-/// Each key once.
-fn keys(all: impl Iterator<Item = String>) -> Vec<String> {
-    let mut keys: Vec<String> = all.collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
 }
 
 /// Whether the query says so: `?everywhere`, with any value but `false`.

@@ -4,7 +4,8 @@
 //!    session, or both (`login`).
 //! 2. A refresh token becomes the next pair (`refresh`, `family`).
 //! 3. Logging out ends a login, or all of a subject, whatever they were used with (`logout`).
-//! 4. The keys that tokens are verified with are published (`tokens`).
+//! 4. Other issuers may say that a login has ended (`backchannel`).
+//! 5. The keys that tokens are verified with are published (`tokens`).
 //!
 //! One name holds a login together: `sid`, in its access tokens, in the name of its family and in the record of its
 //! session. One mark in the store takes all of it back, and that is all that a logout waits for: what is taken away
@@ -13,6 +14,7 @@
 //! What it does not do: look at a password, or keep anything by itself.
 
 mod answer;
+mod backchannel;
 mod family;
 mod form;
 mod login;
@@ -33,6 +35,8 @@ use http::{Response, StatusCode};
 pub use self::family::Turning;
 use self::session::SessionMaker;
 use self::tokens::TokenIssuer;
+use crate::authenticate::Authenticator;
+use crate::authenticate::logout_token::Sender;
 use crate::authorize::Permit;
 use crate::denial::Denial;
 use crate::forward::ForwardError;
@@ -57,6 +61,8 @@ pub struct Desk {
     pub prefix: String,
     /// For how long what takes a login back is remembered, in milliseconds: no credential lives longer.
     pub longest: u64,
+    /// Who may say that logins have ended.
+    pub senders: Vec<Sender>,
     /// Whether gateways say what they have applied, so that it can be waited for.
     pub has_leases: bool,
 }
@@ -69,6 +75,8 @@ pub struct Asked<'r> {
     pub upload: Upload,
     /// The worker's way to the store.
     pub store: &'r Asker,
+    /// Who knows the keys of other issuers, and what time it is.
+    pub authenticator: (&'r Authenticator, i64),
 }
 
 /// What the gateway answers, and of whom.
@@ -95,21 +103,13 @@ impl Desk {
     /// # Errors
     /// What each of them says.
     pub async fn serve(&self, endpoint: Endpoint, permit: &Permit<'_>, asked: Asked<'_>) -> Result<Issued, Refusal> {
-        let nowhere = Refusal::Failed(ForwardError::Unreachable);
-        if let Endpoint::SessionLogout(place) = endpoint {
-            let maker = self.sessions.get(place).ok_or(nowhere)?;
-            return self.logout((&maker.issuer, None), permit.caller(), asked).await;
-        }
-        let issuer = self.issuers.get(endpoint.place()).ok_or(nowhere)?;
+        let issuer = |place: usize| self.issuers.get(place).ok_or(Refusal::Failed(ForwardError::Unreachable));
         match endpoint {
-            Endpoint::Refresh(_) => self.refresh(issuer, asked).await,
-            Endpoint::Revoke(_) => self.revoke(issuer, asked).await,
-            Endpoint::Logout(_) | Endpoint::SessionLogout(_) => {
-                let cookie = issuer.refresh.as_ref().and_then(|refresh| refresh.cookie.as_ref());
-                let cookie = cookie.map(|(cookie, _)| cookie);
-                self.logout((&issuer.issuer, cookie), permit.caller(), asked).await
-            }
-            Endpoint::Jwks(_) => Ok(Issued::nobody(published(&issuer.published))),
+            Endpoint::Refresh(place) => self.refresh(issuer(place)?, asked).await,
+            Endpoint::Revoke(place) => self.revoke(issuer(place)?, asked).await,
+            Endpoint::Logout => self.logout(permit.caller(), asked).await,
+            Endpoint::Jwks(place) => Ok(Issued::nobody(published(&issuer(place)?.published))),
+            Endpoint::BackchannelLogout => self.backchannel_logout(asked).await,
         }
     }
 

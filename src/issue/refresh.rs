@@ -28,6 +28,10 @@ use crate::store::{Ack, Asker, Standing};
 /// How often one request tries to turn a token on that others turn on as well.
 const TRIES: usize = 100;
 
+/// How late a turn may come to the store at the least, in half milliseconds: one that came later than the client has given
+/// it up would make a copy of the token that the client has.
+const LATE: u64 = 2_000;
+
 /// A token, and how it came.
 struct Presented {
     token: RefreshToken,
@@ -49,7 +53,7 @@ impl Desk {
     /// # Errors
     /// `InvalidGrant`, `ReusedGrant`, `MalformedGrant`, `CrossSite`, `StandingUnknown`.
     pub(super) async fn refresh(&self, issuer: &TokenIssuer, asked: Asked<'_>) -> Result<Issued, Refusal> {
-        let Asked { head, upload, store } = asked;
+        let Asked { head, upload, store, .. } = asked;
         let refresh = issuer.refresh.as_ref().ok_or(Denial::InvalidGrant)?;
         let form = Form::read(head, upload).await?;
         if form.value("grant_type").is_some_and(|kind| kind != "refresh_token") {
@@ -77,24 +81,24 @@ impl Desk {
     /// # Errors
     /// `MalformedGrant`, for an access token too, which is not given up here; `StandingUnknown`.
     pub(super) async fn revoke(&self, issuer: &TokenIssuer, asked: Asked<'_>) -> Result<Issued, Refusal> {
-        let Asked { head, upload, store } = asked;
+        let Asked { head, upload, store, .. } = asked;
         let form = Form::read(head, upload).await?;
         let text = form.value("token").ok_or(Denial::MalformedGrant("invalid_request"))?;
         if text.contains('.') {
             return Err(Denial::MalformedGrant("unsupported_token_type").into());
         }
-        let mut response = answer::empty(StatusCode::OK);
-        let cookie = issuer.refresh.as_ref().and_then(|refresh| refresh.cookie.as_ref());
-        answer::set_cookie(&mut response, cookie.and_then(|(cookie, _)| cookie.removal()));
-        let Some(token) = RefreshToken::parse(text) else { return Ok(Issued::nobody(response)) };
+        let Some(token) = RefreshToken::parse(text) else { return Ok(Issued::nobody(answer::empty(StatusCode::OK))) };
         let sid = token.sid();
         let said = store.timed(&self.family_key(&sid)).await.map_err(unknown)?;
         let family = said.text.as_deref().and_then(Family::read);
         let Some(family) = family.filter(|family| is_of(family, issuer) && family.has_had(&token)) else {
-            return Ok(Issued::nobody(response));
+            return Ok(Issued::nobody(answer::empty(StatusCode::OK)));
         };
-        self.end(&[&issuer.issuer], &sid, Ack::All, store).await?;
+        self.end(&issuer.issuer, &sid, Ack::All, store).await?;
         self.forget(&sid, store).await;
+        let mut response = answer::empty(StatusCode::OK);
+        let cookie = issuer.refresh.as_ref().and_then(|refresh| refresh.cookie.as_ref());
+        answer::set_cookie(&mut response, cookie.and_then(|(cookie, _)| cookie.removal()));
         Ok(Issued::of(&family.subject, response))
     }
 
@@ -124,7 +128,8 @@ impl Desk {
                 Turn::Reused => return Err(self.reused((issuer, refresh), &sid, &family, store).await),
             };
             let written = next.write().ok_or(Denial::KeysUnavailable)?;
-            if store.swap(&key, &text, &written, refresh.ttl).await.map_err(unknown)? {
+            let by = said.now.saturating_add(refresh.turning.grace.max(LATE) / 2);
+            if store.swap(&key, (&text, &written), refresh.ttl, by).await.map_err(unknown)? {
                 return Ok(Turned { family: *next, token: following.unwrap_or(token), at });
             }
         }
@@ -159,7 +164,7 @@ impl Desk {
             return Denial::ReusedGrant.into();
         }
         tracing::warn!(subject, sid, "a refresh token was used again: its login ends");
-        if let Err(refusal) = self.end(&[&issuer.issuer], sid, Ack::Primary, store).await {
+        if let Err(refusal) = self.end(&issuer.issuer, sid, Ack::Primary, store).await {
             return refusal;
         }
         self.forget(sid, store).await;

@@ -111,17 +111,18 @@ impl Asker {
         }
     }
 
-    /// Puts `new` in the place of `old`, to live for so many milliseconds, if that is what is there: in one step,
-    /// whoever else writes.
+    /// Puts the second in the place of the first, to live for so many milliseconds, if that is what is there: in one step,
+    /// whoever else writes. A store elsewhere does it `by` a time of its own clock, in unix milliseconds, or not at all:
+    /// what was given up for lost is not done later.
     ///
     /// # Errors
     /// [`StoreError`], when there is no answer; then it may have been done or not.
-    pub async fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> Result<bool, StoreError> {
+    pub async fn swap(&self, key: &str, (old, new): (&str, &str), life: u64, by: u64) -> Result<bool, StoreError> {
         match self {
             Self::None => Err(StoreError::Away),
             Self::Memory(memory) => Ok(memory.swap(key, old, new, life)),
             Self::File(file) => file.swap(key, old, new, life).await,
-            Self::Redis(link) => link.swap(key, old, new, life).await,
+            Self::Redis(link) => link.swap(key, (old, new), life, by).await,
         }
     }
 

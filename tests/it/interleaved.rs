@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::issuing::{Login, Setup, body, by_cookie, by_token, login_to, member, post_to, refresh, try_post};
+use crate::support::fault::Fault;
 use crate::support::redis::Redis;
 use crate::support::{Answer, Gateway, until};
 
@@ -297,5 +298,58 @@ fn a_refresh_that_is_cut_off_by_a_kill_can_be_sent_again() {
         let answer = refresh(keeper.address, &token);
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(by_token(&keeper, "/me/x", body(&answer)["access_token"].as_str().expect("text")).status, 200);
+    }
+}
+
+/// Whatever is issued while a logout everywhere is under way is as dead as what was issued before it: at the turn of a
+/// second, where times that are read too early would say otherwise.
+#[test]
+fn nothing_that_is_issued_beside_a_logout_everywhere_outlives_it() {
+    let (redis, member) = (Redis::start(), member());
+    let url = redis.url();
+    let setup = Setup { store: &url, refresh: GRACE, ..Setup::default() };
+    let first = setup.start(member.address);
+    // The one that is asked to log out has a long way to the store: a time that it reads is old when its mark is there.
+    let fault = Fault::before(redis.port);
+    let far = fault.url();
+    let second = Setup { store: &far, ..setup }.start_beside(&first, member.address);
+    fault.delay(std::time::Duration::from_millis(150));
+    for round in 0..turns(2) {
+        let who = json!({ "sub": format!("member-{round}") });
+        let logins: Vec<Login> = (0..4).map(|_| login_to(&first, &who).expect("it logs in")).collect();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let issued: Vec<(String, String)> = std::thread::scope(|scope| {
+            let refreshers = logins.iter().map(|login| {
+                let address = first.address;
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let (mut token, mut issued) = (login.refresh.clone(), Vec::new());
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        let answer = refresh(address, &token);
+                        if answer.status != 200 {
+                            break;
+                        }
+                        let pair = body(&answer);
+                        pair["refresh_token"].as_str().expect("text").clone_into(&mut token);
+                        issued.push((pair["access_token"].as_str().expect("text").to_owned(), token.clone()));
+                    }
+                    issued
+                })
+            });
+            let refreshers: Vec<_> = refreshers.collect();
+            until("the second is over while the mark is on its way", || {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+                (380..480).contains(&(now.as_millis() % 1000))
+            });
+            let fields = format!("authorization: Bearer {}\r\n", logins[0].access);
+            assert_eq!(post_to(second.address, "/auth/logout?everywhere", &fields, "", "").status, 204);
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            refreshers.into_iter().flat_map(|thread| thread.join().expect("a list")).collect()
+        });
+        assert!(issued.len() > 8, "{}", issued.len());
+        for (access, token) in issued.iter().rev().take(40) {
+            assert_eq!(by_token(&first, "/me/x", access).status, 401, "round {round}");
+            assert_eq!(refresh(first.address, token).status, 400, "round {round}");
+        }
     }
 }

@@ -18,6 +18,7 @@ mod support;
 
 mod acknowledged;
 mod answers;
+mod backchannel;
 mod balancing;
 mod bodies;
 mod client_certificates;

@@ -88,10 +88,7 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
             let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
             say_if_last(&mut answer, state);
             Ok::<_, Infallible>(answer.map(|mut body| match body.tunnel() {
-                None => {
-                    state.hold.set(body.hold().cloned());
-                    Sending { body: Some(body), _busy: busy, _answering: Some(answering) }
-                }
+                None => Sending::begin(body, busy, answering, state),
                 // What comes from now on is no request: it is held back until the tunnel takes it.
                 Some(tunnel) => {
                     changed.set(Some(Changed { tunnel, recorded: body, _answering: answering }));
@@ -218,6 +215,13 @@ struct Sending {
     body: Option<Recorded>,
     _busy: Busy,
     _answering: Option<Answering>,
+}
+
+impl Sending {
+    fn begin(body: Recorded, busy: Busy, answering: Answering, state: &State) -> Self {
+        state.hold.set(body.hold().cloned());
+        Self { body: Some(body), _busy: busy, _answering: Some(answering) }
+    }
 }
 
 /// A connection that changes its protocol.

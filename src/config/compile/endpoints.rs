@@ -45,7 +45,7 @@ pub fn compile(config: &Config) -> Endpoints {
         for (endpoint, path) in [
             (Endpoint::Refresh(place), &endpoints.refresh),
             (Endpoint::Revoke(place), &endpoints.revoke),
-            (Endpoint::Logout(place), &endpoints.logout),
+            (Endpoint::Logout, &endpoints.logout),
             (Endpoint::Jwks(place), &endpoints.jwks),
         ] {
             if let Some(path) = path {
@@ -53,26 +53,34 @@ pub fn compile(config: &Config) -> Endpoints {
             }
         }
     }
-    for (place, (name, section)) in issue::made(config).enumerate() {
+    for (name, section) in issue::made(config) {
         if let Some(path) = &section.logout {
-            let endpoint = Endpoint::SessionLogout(place);
-            all.push((route(config, name, endpoint, path), endpoint));
+            all.push((route(config, name, Endpoint::Logout, path), Endpoint::Logout));
         }
+    }
+    if let Some(section) = &config.revocation.backchannel_logout {
+        let owner = section.path.with("issuers".to_owned());
+        let endpoint = Endpoint::BackchannelLogout;
+        all.push((route(config, &owner, endpoint, &section.path), endpoint));
     }
     Endpoints { all }
 }
 
 fn route(config: &Config, owner: &At<String>, endpoint: Endpoint, path: &At<Pattern>) -> At<Route> {
-    let method = match endpoint {
-        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Logout(_) | Endpoint::SessionLogout(_) => Method::POST,
-        Endpoint::Jwks(_) => Method::GET,
+    let methods = match endpoint {
+        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Logout | Endpoint::BackchannelLogout => {
+            vec![Method::POST]
+        }
+        Endpoint::Jwks(_) => vec![Method::GET, Method::HEAD],
     };
     // Whoever was logged in here, in whichever way, may end that.
     let issuers = issue::own(config).map(|(name, _)| name);
     let names = issuers.chain(&config.sessions.declared).map(|name| path.with(name.value.clone()));
     let (access, auth) = match endpoint {
-        Endpoint::Logout(_) | Endpoint::SessionLogout(_) => (Access::Authenticated, Some(path.with(names.collect()))),
-        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Jwks(_) => (Access::Public, None),
+        Endpoint::Logout => (Access::Authenticated, Some(path.with(names.collect()))),
+        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Jwks(_) | Endpoint::BackchannelLogout => {
+            (Access::Public, None)
+        }
     };
     let limits = RouteLimits {
         body: Some(path.with(Size(MAX_BODY))),
@@ -82,10 +90,10 @@ fn route(config: &Config, owner: &At<String>, endpoint: Endpoint, path: &At<Patt
         answer_timeout: None,
     };
     path.with(Route {
-        id: path.with(format!("{}.{}", owner.value, endpoint.name())),
+        id: owner.with(format!("{}.{}", owner.value, endpoint.name())),
         r#match: path.with(Match {
             path: path.clone(),
-            methods: Some(path.with(vec![path.with(method)])),
+            methods: Some(path.with(methods.into_iter().map(|method| path.with(method)).collect())),
             hosts: None,
         }),
         upstream: path.with(UpstreamSource(Vec::new())),

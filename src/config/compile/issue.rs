@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::sessions::origins;
+use super::cookies::{refresh_cookie, session_cookie};
 use super::signing::Keyring;
 use super::upstreams::not_zero;
+use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
+use crate::authenticate::logout_token::Sender;
 use crate::authenticate::session::Sessions;
 use crate::config::file::{
-    Config, Issuer as IssuerSection, OnSuccess as Section, Refresh as RefreshSection, RefreshCookie,
-    Route as RouteSection, Sessions as SessionsSection,
+    Config, Issuer as IssuerSection, OnSuccess as Section, Refresh as RefreshSection, Route as RouteSection,
+    Sessions as SessionsSection,
 };
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::words::{Encoding, OnReuse, RecordSource};
-use crate::cookie::{self, SameSite, SetCookie};
 use crate::issue::session::SessionMaker;
 use crate::issue::tokens::{OWN_CLAIMS, Refresh, TokenIssuer};
 use crate::issue::{Desk, Turning};
-use crate::route::OnSuccess;
+use crate::route::{OnSuccess, RevocationMode};
 use crate::store::KeyPatterns;
 
 /// What is remembered beyond the end of what it takes back, for clocks that differ.
@@ -46,10 +47,10 @@ pub fn made(config: &Config) -> impl Iterator<Item = &(At<String>, At<SessionsSe
     config.sessions.entries.iter().filter(|(name, _)| creators(config, name).next().is_some())
 }
 
-/// Claims of credentials that are asked for when a login ends.
-pub fn asked(desk: &Desk) -> impl Iterator<Item = ClaimPath> {
-    let is_needed = !desk.issuers.is_empty();
-    is_needed.then(|| ClaimPath::parse("sid")).flatten().into_iter()
+/// The claim of credentials that is asked for when a login ends.
+pub fn asked(desk: &Desk) -> Option<ClaimPath> {
+    let is_needed = !desk.issuers.is_empty() || !desk.sessions.is_empty();
+    is_needed.then(|| ClaimPath::parse("sid")).flatten()
 }
 
 /// Compiles what is issued; the store is for who knows it.
@@ -99,10 +100,38 @@ pub fn compile(
         sessions: makers,
         patterns: patterns.clone(),
         store: None,
+        senders: senders(config, mistakes),
         prefix: config.store.as_ref().map_or_else(|| "bearward:".to_owned(), |store| store.prefix.value.clone()),
         longest,
         has_leases: *config.revocation.leases,
     }
+}
+
+/// Who may say that logins have ended.
+fn senders(config: &Config, mistakes: &mut Mistakes) -> Vec<Sender> {
+    let Some(section) = &config.revocation.backchannel_logout else { return Vec::new() };
+    let keys = &config.revocation.keys;
+    for (key, word) in [(&keys.sid, "sid"), (&keys.sub, "sub")] {
+        if key.is_none() {
+            let mistake = Mistake::at(section, "what is said here could not be kept");
+            mistakes.add(mistake.allowed(format!("goes with `revocation.keys.{word}`")));
+        }
+    }
+    let mut senders = Vec::new();
+    for (name, audiences) in &section.issuers.entries {
+        let declared = &config.issuers.declared;
+        let Some(place) = declared.iter().position(|known| known.value == name.value) else {
+            let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
+            let mistake = mistake.allowed(format!("declared issuers: {}", config.issuers.names()));
+            mistakes.add(mistake.near(name, declared.iter().map(|known| known.as_str())));
+            continue;
+        };
+        if audiences.is_empty() {
+            mistakes.add(Mistake::at(audiences, "the list is empty").allowed("at least one client id"));
+        }
+        senders.push((place, audiences.iter().map(|audience| audience.value.clone()).collect()));
+    }
+    senders
 }
 
 /// For how long what takes a login back has to be remembered, in milliseconds: no credential lives longer.
@@ -157,9 +186,9 @@ fn times(section: &At<IssuerSection>, mistakes: &mut Mistakes) {
         let mistake = Mistake::at(refresh, "nobody could refresh: there is no path for it");
         mistakes.add(mistake.allowed("goes with `endpoints: { refresh: /auth/refresh }`"));
     }
-    if let Some(path) =
-        section.endpoints.refresh.as_ref().filter(|path| path.parameters().count() > 0 || path.takes_rest())
-    {
+    let is_plain = |path: &At<Pattern>| path.parameters().count() == 0 && !path.takes_rest();
+    let refreshed = section.endpoints.refresh.as_ref().filter(|_| refresh.cookie.is_some());
+    if let Some(path) = refreshed.filter(|path| !is_plain(path)) {
         let mistake = Mistake::at(path, "a cookie is limited to one path");
         mistakes.add(mistake.allowed("a path without parameters"));
     }
@@ -172,11 +201,21 @@ fn begins_for_logout(config: &Config, mistakes: &mut Mistakes) {
     let Some(logout) = logouts.chain(made(config).filter_map(|(_, section)| section.logout.as_ref())).next() else {
         return;
     };
+    if *config.revocation.mode == RevocationMode::Off {
+        let mistake =
+            Mistake::at(&config.revocation.mode, "a logout would end nothing").also(logout.place, "this path");
+        mistakes.add(mistake.allowed("`tracked` or `lookup`; a route may say `off` for itself"));
+    }
     for (name, section) in config.sessions.entries.iter().filter(|(name, _)| creators(config, name).next().is_none()) {
-        if section.absolute_timeout.is_none() {
+        let says_when = section.claims.entries.iter().any(|(claim, _)| claim.value == "iat");
+        if section.absolute_timeout.is_none() && !says_when {
             let found = format!("one logout everywhere would keep later sessions `{}` out", name.value.escape_debug());
             let mistake = Mistake::at(name, found).also(logout.place, "which may be asked for here");
-            mistakes.add(mistake.allowed("`absolute_timeout`, so that their records say when they began (`iat`)"));
+            mistakes.add(
+                mistake.allowed(
+                    "`absolute_timeout`, or `claims: { iat: ... }`, so that their records say when they began",
+                ),
+            );
         }
     }
 }
@@ -201,67 +240,6 @@ fn refresh(own: &At<RefreshSection>, section: &IssuerSection, mistakes: &mut Mis
         turning: Turning { rotate: *own.rotate, grace: millis(*own.reuse_grace) },
         reuse_ends: *own.on_reuse == OnReuse::RevokeFamily,
         cookie: own.cookie.as_ref().map(|cookie| refresh_cookie(cookie, path, mistakes)),
-    }
-}
-
-fn refresh_cookie(
-    own: &At<RefreshCookie>,
-    path: &str,
-    mistakes: &mut Mistakes,
-) -> (SetCookie, Vec<crate::route::Origin>) {
-    let cookie = SetCookie {
-        name: own.name.as_str().into(),
-        path: path.into(),
-        domain: None,
-        secure: *own.secure,
-        http_only: true,
-        same_site: *own.same_site,
-    };
-    check_cookie(&own.name, &cookie, mistakes);
-    (cookie, origins(&own.allowed_origins, mistakes))
-}
-
-fn session_cookie(section: &At<SessionsSection>, mistakes: &mut Mistakes) -> SetCookie {
-    let own = &section.cookie;
-    let cookie = SetCookie {
-        name: own.name.as_str().into(),
-        path: own.path.as_str().into(),
-        domain: own.domain.as_ref().map(|domain| domain.as_str().into()),
-        secure: *own.secure,
-        http_only: *own.http_only,
-        same_site: *own.same_site,
-    };
-    check_cookie(&own.name, &cookie, mistakes);
-    cookie
-}
-
-/// What browsers would not take (RFC 6265bis §4.1.3, §5.6).
-fn check_cookie(name: &At<String>, cookie: &SetCookie, mistakes: &mut Mistakes) {
-    let mut wrong = |found: &str, allowed: &str| {
-        mistakes.add(Mistake::at(name, found).allowed(allowed));
-    };
-    let lower = name.to_ascii_lowercase();
-    if !cookie::is_name(name) {
-        wrong("this is no name of a cookie", "letters, digits and signs of a header name");
-    }
-    if lower.starts_with("__secure-") && !cookie.secure {
-        wrong("browsers do not take a cookie of this name", "`__Secure-` goes with `secure: true`");
-    }
-    if lower.starts_with("__host-") && (!cookie.secure || &*cookie.path != "/" || cookie.domain.is_some()) {
-        wrong(
-            "browsers do not take a cookie of this name",
-            "`__Host-` goes with `secure: true`, the path `/` and no `domain`",
-        );
-    }
-    if cookie.same_site == SameSite::None && !cookie.secure {
-        wrong("browsers do not take this cookie", "`same_site: none` goes with `secure: true`");
-    }
-    let is_fit = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';' && byte != b',');
-    if !cookie.path.starts_with('/') || !is_fit(&cookie.path) {
-        wrong("its path cannot stand in a cookie", "a path: `/`");
-    }
-    if cookie.domain.as_ref().is_some_and(|domain| domain.is_empty() || !is_fit(domain)) {
-        wrong("its domain cannot stand in a cookie", "a name: `example.com`");
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod client_certificates;
 mod conflicts;
+mod cookies;
 mod cors;
 mod endpoints;
 mod issue;

@@ -101,6 +101,18 @@ section! {
         default leases: bool = "true",
         /// While the store is silent: `deny` answers 503, `allow` serves as if the token were good.
         default when_unavailable: WhenUnavailable = "deny",
+        /// Where issuers say that a login has ended (OpenID Connect Back-Channel Logout). Left out: nowhere.
+        optional backchannel_logout: BackchannelLogout,
+    }
+}
+
+section! {
+    /// Where issuers say that a login has ended.
+    pub struct BackchannelLogout {
+        /// The path, for `POST` with `logout_token=...`.
+        required path: Pattern,
+        /// The issuers that may, each with the client ids that its logout tokens are for (`aud`).
+        required issuers: Named<Vec<At<String>>>,
     }
 }
 

@@ -7,6 +7,8 @@ use crate::store::{StoreError, Timed};
 
 /// SECURITY: in one step, so that of two gateways that turn the same login on only one does.
 const SWAP: &str = r"
+local time = redis.call('TIME')
+if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[4]) then return redis.error_reply('LATE') end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1";
@@ -34,10 +36,16 @@ impl Link {
         self.command(key, set).await.map(drop)
     }
 
-    /// Puts `new` in the place of `old`, if that is what is there.
-    pub(in crate::store) async fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> Result<bool, StoreError> {
+    /// Puts the second in the place of the first, if that is what is there and it is not later than `by`.
+    pub(in crate::store) async fn swap(
+        &self,
+        key: &str,
+        (old, new): (&str, &str),
+        life: u64,
+        by: u64,
+    ) -> Result<bool, StoreError> {
         let mut eval = ::redis::cmd("EVAL");
-        eval.arg(SWAP).arg(1).arg(key).arg(old).arg(new).arg(life.max(1));
+        eval.arg(SWAP).arg(1).arg(key).arg(old).arg(new).arg(life.max(1)).arg(by);
         Ok(self.command(key, eval).await? == Value::Int(1))
     }
 
