@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 
@@ -15,6 +16,7 @@ use crate::accept::{Busy, Limits, Peer};
 use crate::admit::Routes;
 use crate::authenticate::Authenticator;
 use crate::authorize::{self, Permit};
+use crate::certificate::ClientCertificate;
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
@@ -116,16 +118,17 @@ impl Gateway {
         }
         *cors = admitted.route.cors.as_deref();
         arrived.limit_address(admitted.route).await?;
-        let shown = (arrived.request.head, arrived.request.peer.certificate.as_deref());
-        let caller = self.authenticator.identify(&admitted, shown, arrived.now, arrived.store).await?;
+        let caller = self.authenticator.identify(&admitted, arrived.shown(), arrived.now, arrived.store).await?;
         seen.identified(&caller);
-        let permit = authorize::decide(admitted, caller)?;
-        arrived.limit_caller(&permit).await?;
-        self.carry_out(permit, arrived, seen).await
+        let permit = arrived.limit_caller(authorize::decide(admitted, caller)?).await?;
+        if permit.is_of_issue() {
+            return Box::pin(self.issue(permit, arrived, seen)).await;
+        }
+        Ok(self.forwarder.forward(permit, arrived.request, arrived.connections).await?)
     }
 
-    /// The fourth question: mostly the upstream's to answer; what is issued here is ours.
-    async fn carry_out(&self, permit: Permit<'_>, arrived: Arrived<'_>, seen: &mut Exchange) -> Served {
+    /// What is issued here: the fourth question, where it is ours to answer.
+    async fn issue(&self, permit: Permit<'_>, arrived: Arrived<'_>, seen: &mut Exchange) -> Served {
         let route = permit.admitted().route;
         let Arrived { request, now, store, connections, .. } = arrived;
         let head = request.head;
@@ -218,20 +221,26 @@ struct Arrived<'r> {
     client: IpAddr,
 }
 
-impl Arrived<'_> {
+impl<'r> Arrived<'r> {
+    /// What it shows of who calls.
+    fn shown(&self) -> (&'r Parts, Option<&'r ClientCertificate>) {
+        (self.request.head, self.request.peer.certificate.as_deref())
+    }
+
     /// Whether its address may ask now, where that is limited.
     async fn limit_address(&self, route: &Route) -> Result<(), Denial> {
         match &route.rate_limit {
-            Some(limit) => limit.check_address(self.client, self.now, self.store).await,
+            // Boxed, here and below: what few requests need is no room that each of them takes.
+            Some(limit) => Box::pin(limit.check_address(self.client, self.now, self.store)).await,
             None => Ok(()),
         }
     }
 
     /// Whether its caller may.
-    async fn limit_caller(&self, permit: &Permit<'_>) -> Result<(), Denial> {
-        match &permit.admitted().route.rate_limit {
-            Some(limit) => limit.check_caller(permit.caller(), self.now, self.store).await,
-            None => Ok(()),
+    async fn limit_caller<'g>(&self, permit: Permit<'g>) -> Result<Permit<'g>, Denial> {
+        if let Some(limit) = &permit.admitted().route.rate_limit {
+            Box::pin(limit.check_caller(permit.caller(), self.now, self.store)).await?;
         }
+        Ok(permit)
     }
 }

@@ -48,6 +48,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "admit",
                 "authenticate",
                 "authorize",
+                "certificate",
                 "clock",
                 "denial",
                 "forward",

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::admit::Admitted;
 use crate::authenticate::{Caller, Identity};
 use crate::denial::Denial;
-use crate::route::{Expected, Requirement, Rule};
+use crate::route::{Destination, Expected, Requirement, Rule};
 
 /// Proof that the rule held for this caller on this route; only [`decide`] makes one.
 #[derive(Debug)]
@@ -24,6 +24,13 @@ impl<'g> Permit<'g> {
     #[must_use]
     pub const fn admitted(&self) -> &Admitted<'g> {
         &self.admitted
+    }
+
+    /// Whether it is for what is issued here, and not for a service's answer as it comes.
+    #[must_use]
+    pub const fn is_of_issue(&self) -> bool {
+        let route = self.admitted.route;
+        route.on_success.is_some() || matches!(route.leads_to, Destination::Endpoint(_))
     }
 
     /// For whom.
