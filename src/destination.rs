@@ -33,6 +33,8 @@ pub enum Endpoint {
     Logout,
     /// Its public keys (RFC 7517 §5).
     Jwks(usize),
+    /// The public keys of what services are told of callers.
+    AssertionJwks,
     /// Other issuers say that logins have ended (OpenID Connect Back-Channel Logout 1.0).
     BackchannelLogout,
 }
@@ -45,7 +47,7 @@ impl Endpoint {
             Self::Refresh(_) => "refresh",
             Self::Revoke(_) => "revoke",
             Self::Logout => "logout",
-            Self::Jwks(_) => "jwks",
+            Self::Jwks(_) | Self::AssertionJwks => "jwks",
             Self::BackchannelLogout => "backchannel_logout",
         }
     }

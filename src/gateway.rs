@@ -167,8 +167,16 @@ impl Gateway {
         let mut seen = Exchange::begin(&request, client, &request_id, started, &live.counters);
         let is_grpc = grpc::is_spoken(request.version(), request.headers());
         let (head, body) = request.into_parts();
-        let request =
-            Exchanged { head: &head, body, peer, request_id: &request_id, started, busy, leashes: &live.leashes };
+        let request = Exchanged {
+            head: &head,
+            body,
+            peer,
+            request_id: &request_id,
+            started,
+            unix: now.unix,
+            busy,
+            leashes: &live.leashes,
+        };
         let arrived = Arrived { request, now, store: &live.store, connections, client };
         let mut cors = None;
         let outcome = gateway.serve(arrived, &mut seen, &mut cors).await;

@@ -17,6 +17,7 @@ pub mod origin;
 pub mod rate;
 pub mod refusal;
 pub mod route;
+pub mod signer;
 
 pub mod accept;
 pub mod admit;

@@ -96,6 +96,7 @@ fn with_keys() -> tempfile::TempDir {
     generate("ES256", "shop", "keys");
     generate("ES256", "2026-11", "keys");
     generate("ES256", "2026-12", "keys");
+    generate("ES256", "assertion", "keys");
     generate("ES256", "demo", ".");
     let rename = |from: &str, to: &str| fs::copy(folder.path().join(from), folder.path().join(to)).expect(from);
     rename("secrets/batch.secret", "secrets/batch-hs256");

@@ -226,6 +226,7 @@ impl Subject {
             request_id: &self.request_id,
             framing: BodyFraming::Empty,
             is_read: false,
+            assertion: None,
         })
     }
 }

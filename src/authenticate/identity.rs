@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
 
 use super::claims::Claims;
@@ -24,12 +25,49 @@ pub struct Identity {
     scopes: Vec<String>,
     claims: Claims,
     headers: Vec<(HeaderName, HeaderValue)>,
+    assertions: Assertions,
     /// Why it may be believed.
     pub(super) vouch: Vouch,
 }
 
+/// What has been signed of one identity, by the place of the upstream that it is for; it is not kept for many.
+#[derive(Debug, Default)]
+pub struct Assertions(ArcSwapOption<Vec<Signed>>);
+
+/// Until when a value is good.
+#[derive(Clone, Debug)]
+struct Signed {
+    upstream: usize,
+    until: i64,
+    value: HeaderValue,
+}
+
+/// Most upstreams that one identity has values for.
+const MOST_SIGNED: usize = 8;
+
+impl Assertions {
+    /// The value for an upstream, if it is good at `now`, in unix seconds.
+    #[must_use]
+    pub fn find(&self, upstream: usize, now: i64) -> Option<HeaderValue> {
+        let all = self.0.load();
+        let found = all.as_ref()?.iter().find(|signed| signed.upstream == upstream && now < signed.until);
+        found.map(|signed| signed.value.clone())
+    }
+
+    /// Keeps a value.
+    pub fn keep(&self, upstream: usize, until: i64, value: HeaderValue) {
+        let mut all = self.0.load().as_deref().cloned().unwrap_or_default();
+        all.retain(|signed| signed.upstream != upstream);
+        if all.len() >= MOST_SIGNED {
+            all.remove(0);
+        }
+        all.push(Signed { upstream, until, value });
+        self.0.store(Some(Arc::new(all)));
+    }
+}
+
 impl Identity {
-    pub(super) const fn new(
+    pub(super) fn new(
         subject: Arc<str>,
         roles: Vec<String>,
         scopes: Vec<String>,
@@ -37,7 +75,7 @@ impl Identity {
         headers: Vec<(HeaderName, HeaderValue)>,
         vouch: Vouch,
     ) -> Self {
-        Self { subject, roles, scopes, claims, headers, vouch }
+        Self { subject, roles, scopes, claims, headers, assertions: Assertions::default(), vouch }
     }
 
     /// An identity without a token, for tests of what comes after.
@@ -86,6 +124,12 @@ impl Identity {
     #[must_use]
     pub const fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// What has been signed of it for services.
+    #[must_use]
+    pub const fn assertions(&self) -> &Assertions {
+        &self.assertions
     }
 
     /// The identity headers, encoded as the configuration says; an absent claim is not among them.

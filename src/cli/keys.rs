@@ -21,7 +21,7 @@ use super::{Failure, print};
 use crate::authenticate::keys::family;
 use crate::authenticate::token::{ALGORITHMS, algorithm_named};
 use crate::clock;
-use crate::issue::signer::public_jwk;
+use crate::signer::public_jwk;
 
 /// Make keys.
 #[derive(Debug, clap::Subcommand)]

@@ -14,7 +14,7 @@ use super::{Failure, duration, print};
 use crate::authenticate::bearer::Bearer;
 use crate::authenticate::token::UnverifiedToken;
 use crate::clock;
-use crate::issue::signer::{ACCESS_TOKEN, Signer};
+use crate::signer::{ACCESS_TOKEN, Signer};
 
 /// Make or take apart a token, for development.
 #[derive(Debug, clap::Subcommand)]

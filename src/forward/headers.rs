@@ -80,6 +80,8 @@ pub struct Sources<'r> {
     pub upgrade: Option<Protocol>,
     /// Whether the gateway reads the answer: then it is not to be compressed.
     pub is_read: bool,
+    /// What is signed of the caller.
+    pub assertion: Option<&'r (&'r HeaderName, HeaderValue)>,
 }
 
 /// How a request's body is framed upstream, whatever the client's fields said.
@@ -117,7 +119,7 @@ impl HeaderPlan {
     /// The head of the request to the upstream, to the empty line.
     #[must_use]
     pub fn write(&self, sources: Sources<'_>) -> Vec<u8> {
-        let Sources { head, target, caller, peer, request_id, framing, upgrade, is_read } = sources;
+        let Sources { head, target, caller, peer, request_id, framing, upgrade, is_read, assertion } = sources;
         let mut out = Vec::with_capacity(1024);
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
         let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
@@ -149,6 +151,9 @@ impl HeaderPlan {
             for (name, value) in identity.headers() {
                 field(&mut out, name.as_str(), value.as_bytes());
             }
+        }
+        if let Some((name, value)) = assertion {
+            field(&mut out, name.as_str(), value.as_bytes());
         }
         write_forwarding(&mut out, &head.headers, peer);
         field(&mut out, "x-request-id", request_id.as_bytes());

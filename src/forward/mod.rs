@@ -12,6 +12,7 @@
 //! What it does not do: follow redirects, cache, or decide anything about the caller.
 
 pub mod answer;
+pub mod assertion;
 mod attempt;
 pub mod balance;
 pub mod body;
@@ -41,9 +42,10 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 
+use self::assertion::Assertion;
 use self::attempt::{Attempt, Reply};
 use self::balance::Balance;
 use self::body::{Answer, Hold};
@@ -62,6 +64,7 @@ use self::upgrade::Tunnel;
 use self::upload::{Upload, UploadFault, UploadLimits};
 use crate::accept::{Busy, Peer};
 use crate::alarm::Alarm;
+use crate::authenticate::Caller;
 use crate::authorize::Permit;
 use crate::route::{Destination, Route, Shares};
 
@@ -101,6 +104,7 @@ pub struct Upstream {
 pub struct Forwarder {
     upstreams: Vec<Arc<Upstream>>,
     plan: HeaderPlan,
+    assertion: Option<Assertion>,
 }
 
 /// What one worker keeps between requests.
@@ -123,6 +127,8 @@ pub struct Exchanged<'r> {
     pub request_id: &'r HeaderValue,
     /// When it began.
     pub started: Instant,
+    /// The same in unix seconds.
+    pub unix: i64,
     /// Keeps the client's connection busy while its body is on the way.
     pub busy: Busy,
     /// Where its answer is watched, if it lasts.
@@ -180,8 +186,8 @@ impl Connections {
 impl Forwarder {
     /// A forwarder to these upstreams.
     #[must_use]
-    pub fn new(upstreams: Vec<Upstream>, plan: HeaderPlan) -> Self {
-        Self { upstreams: upstreams.into_iter().map(Arc::new).collect(), plan }
+    pub fn new(upstreams: Vec<Upstream>, plan: HeaderPlan, assertion: Option<Assertion>) -> Self {
+        Self { upstreams: upstreams.into_iter().map(Arc::new).collect(), plan, assertion }
     }
 
     /// The upstreams, by their place.
@@ -204,7 +210,8 @@ impl Forwarder {
         let Destination::Upstreams(shares) = &route.leads_to else { return Err(ForwardError::Unreachable) };
         let place = draw(shares);
         let upstream = self.upstreams.get(place).ok_or(ForwardError::Unreachable)?;
-        let Exchanged { head, peer, request_id, started, leashes, .. } = exchanged;
+        let Exchanged { head, peer, request_id, started, leashes, unix, .. } = exchanged;
+        let assertion = self.assert(permit.caller(), (place, &upstream.name), unix)?;
         let upload = connections.upload(route, exchanged);
         let framing = upload.framing();
         let upgrade = upgrade::asked(head, &route.upgrade, framing != BodyFraming::Empty);
@@ -217,6 +224,7 @@ impl Forwarder {
             framing,
             upgrade,
             is_read: route.on_success.is_some(),
+            assertion: assertion.as_ref(),
         };
         let (first, whole) = (route.limits.request_timeout, route.limits.answer_timeout);
         let first = whole.map_or(first, |whole| whole.min(first));
@@ -250,6 +258,20 @@ impl Forwarder {
             streaming.hold = hold().into();
         }
         Ok(answered(head.status, head.headers, answer))
+    }
+}
+
+impl Forwarder {
+    /// What is signed of the caller for an upstream, and the field that it is in.
+    fn assert(
+        &self,
+        caller: &Caller,
+        upstream: (usize, &Arc<str>),
+        now: i64,
+    ) -> Result<Option<(&HeaderName, HeaderValue)>, ForwardError> {
+        let (Some(assertion), Caller::Known(identity)) = (&self.assertion, caller) else { return Ok(None) };
+        let value = assertion.of(identity, upstream, now)?;
+        Ok(value.map(|value| (&assertion.header, value)))
     }
 }
 

@@ -21,7 +21,6 @@ mod login;
 mod logout;
 mod refresh;
 pub mod session;
-pub mod signer;
 pub mod tokens;
 mod wish;
 
@@ -61,6 +60,8 @@ pub struct Desk {
     pub prefix: String,
     /// For how long what takes a login back is remembered, in milliseconds: no credential lives longer.
     pub longest: u64,
+    /// The set of the public keys of what services are told, as it is published.
+    pub assertion_keys: Bytes,
     /// Who may say that logins have ended.
     pub senders: Vec<Sender>,
     /// Whether gateways say what they have applied, so that it can be waited for.
@@ -109,6 +110,7 @@ impl Desk {
             Endpoint::Revoke(place) => self.revoke(issuer(place)?, asked).await,
             Endpoint::Logout => self.logout(permit.caller(), asked).await,
             Endpoint::Jwks(place) => Ok(Issued::nobody(published(&issuer(place)?.published))),
+            Endpoint::AssertionJwks => Ok(Issued::nobody(published(&self.assertion_keys))),
             Endpoint::BackchannelLogout => self.backchannel_logout(asked).await,
         }
     }

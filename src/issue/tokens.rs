@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::family::{Login, Turning, random};
-use super::signer::Signer;
 use crate::cookie::SetCookie;
 use crate::denial::Denial;
 use crate::route::Origin;
+use crate::signer::Signer;
 
 /// Claims that say who vouches for a token, until when, and which one it is: they are the gateway's to say.
 pub const OWN_CLAIMS: [&str; 11] =

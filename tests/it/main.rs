@@ -18,6 +18,7 @@ mod support;
 
 mod acknowledged;
 mod answers;
+mod assertion;
 mod backchannel;
 mod balancing;
 mod bodies;

@@ -58,6 +58,10 @@ pub fn compile(config: &Config) -> Endpoints {
             all.push((route(config, name, Endpoint::Logout, path), Endpoint::Logout));
         }
     }
+    if let Some(path) = config.identity.assertion.as_ref().and_then(|section| section.jwks.as_ref()) {
+        let owner = path.with("assertion".to_owned());
+        all.push((route(config, &owner, Endpoint::AssertionJwks, path), Endpoint::AssertionJwks));
+    }
     if let Some(section) = &config.revocation.backchannel_logout {
         let owner = section.path.with("issuers".to_owned());
         let endpoint = Endpoint::BackchannelLogout;
@@ -71,16 +75,18 @@ fn route(config: &Config, owner: &At<String>, endpoint: Endpoint, path: &At<Patt
         Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Logout | Endpoint::BackchannelLogout => {
             vec![Method::POST]
         }
-        Endpoint::Jwks(_) => vec![Method::GET, Method::HEAD],
+        Endpoint::Jwks(_) | Endpoint::AssertionJwks => vec![Method::GET, Method::HEAD],
     };
     // Whoever was logged in here, in whichever way, may end that.
     let issuers = issue::own(config).map(|(name, _)| name);
     let names = issuers.chain(&config.sessions.declared).map(|name| path.with(name.value.clone()));
     let (access, auth) = match endpoint {
         Endpoint::Logout => (Access::Authenticated, Some(path.with(names.collect()))),
-        Endpoint::Refresh(_) | Endpoint::Revoke(_) | Endpoint::Jwks(_) | Endpoint::BackchannelLogout => {
-            (Access::Public, None)
-        }
+        Endpoint::Refresh(_)
+        | Endpoint::Revoke(_)
+        | Endpoint::Jwks(_)
+        | Endpoint::AssertionJwks
+        | Endpoint::BackchannelLogout => (Access::Public, None),
     };
     let limits = RouteLimits {
         body: Some(path.with(Size(MAX_BODY))),

@@ -101,6 +101,7 @@ pub fn compile(
         patterns: patterns.clone(),
         store: None,
         senders: senders(config, mistakes),
+        assertion_keys: bytes::Bytes::new(),
         prefix: config.store.as_ref().map_or_else(|| "bearward:".to_owned(), |store| store.prefix.value.clone()),
         longest,
         has_leases: *config.revocation.leases,

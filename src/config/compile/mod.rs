@@ -3,6 +3,7 @@
 //!
 //! This is the one place where words of the file and types of the run time meet.
 
+mod assertion;
 mod client_certificates;
 mod conflicts;
 mod cookies;
@@ -37,6 +38,7 @@ use crate::authenticate::Authenticator;
 use crate::authenticate::headers::IdentityHeader;
 use crate::authenticate::keys::remote::{Refresher, RemoteKeys};
 use crate::certificate::Authority;
+use crate::forward::assertion::Assertion;
 use crate::forward::headers::HeaderPlan;
 use crate::forward::health::Health;
 use crate::forward::{Forwarder, Upstream};
@@ -160,6 +162,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let sessions = sessions::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
+    let (assertion, assertion_keys) = assertion::compile(config, folder, mistakes).unzip();
     let desk = issue::compile(config, keyrings, (&sessions, &patterns), mistakes);
     let routes = routes::compile(config, (&upstreams, &endpoints), before, mistakes);
     // Of sessions the store is asked in any case.
@@ -184,19 +187,21 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     if !mistakes.is_empty() {
         return None;
     }
+    let own = assertion.as_ref().map(|assertion: &Assertion| &assertion.header);
     let plan = HeaderPlan::new(
-        headers.iter().map(|header| &header.name),
+        headers.iter().map(|header| &header.name).chain(own),
         *config.identity.forward_token,
         sessions::kept_cookies(config),
     );
     let asked = routes.iter().flat_map(|route| route.rule.claims().into_iter().chain(route.counted())).cloned();
-    let asked = asked.chain(issue::asked(&desk)).collect();
+    let said = assertion.iter().flat_map(|assertion| assertion.claims.clone());
+    let asked = asked.chain(issue::asked(&desk)).chain(said).collect();
     let store_of = || store.as_ref().map(|(_, store)| Arc::clone(store));
     let gateway = Gateway {
         routes: Routes::new(routes, head),
         authenticator: Authenticator::new((issuers, certificates, sessions), headers, asked, patterns, store_of()),
-        forwarder: Forwarder::new(upstreams, plan),
-        desk: Desk { store: store_of(), ..desk },
+        forwarder: Forwarder::new(upstreams, plan, assertion),
+        desk: Desk { store: store_of(), assertion_keys: assertion_keys.unwrap_or_default(), ..desk },
         responder: Responder::new(realm),
         trusted_proxies: config.trusted_proxies.iter().map(|network| network.value).collect(),
     };
@@ -261,7 +266,16 @@ fn files(config: &Config, folder: &Path) -> Vec<PathBuf> {
     let authorities = config.client_certificates.entries.iter();
     let authorities = authorities.flat_map(|(_, one)| std::iter::once(&one.ca_file).chain(&one.crl_file));
     let secrets = config.sessions.entries.iter().filter_map(|(_, section)| section.cookie.secret_file.as_ref());
-    issuers.chain(upstreams).chain(authorities).chain(secrets).map(|file| folder.join(&file.value)).collect()
+    let assertion = config.identity.assertion.iter();
+    let assertion = assertion.flat_map(|own| std::iter::once(&own.signing_key).chain(own.other_keys.iter()));
+    let assertion = assertion.map(|key| &key.file);
+    issuers
+        .chain(upstreams)
+        .chain(authorities)
+        .chain(secrets)
+        .chain(assertion)
+        .map(|file| folder.join(&file.value))
+        .collect()
 }
 
 fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHeader> {
@@ -272,8 +286,7 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
             mistakes.add(mistake.allowed("letters, digits and `-`, for example `X-User-Id`"));
             continue;
         };
-        let is_plain = header.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !is_plain || TAKEN.contains(&header.as_str()) || header.as_str().starts_with("x-forwarded-") {
+        if !is_fit_for_identity(&header) {
             let mistake = Mistake::at(name, format!("`{}` cannot carry identity", name.value));
             let allowed = "letters, digits and `-`, and none that HTTP or the gateway gives a meaning";
             mistakes.add(mistake.allowed(allowed).remedy("`X-User-Id`, for example"));
@@ -286,6 +299,12 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
         headers.push(IdentityHeader { name: header, claim: source.claim.clone(), encoding: source.encoding });
     }
     headers
+}
+
+/// Whether a header may carry identity: its name is read in one way, and has no meaning of its own.
+fn is_fit_for_identity(header: &HeaderName) -> bool {
+    let is_plain = header.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    is_plain && !TAKEN.contains(&header.as_str()) && !header.as_str().starts_with("x-forwarded-")
 }
 
 fn realm(config: &Config, mistakes: &mut Mistakes) -> String {

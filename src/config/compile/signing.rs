@@ -15,7 +15,7 @@ use crate::authenticate::token::UnverifiedToken;
 use crate::config::file::{Issuer as Section, SigningKey};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
-use crate::issue::signer::{ACCESS_TOKEN, Signer, public_jwk};
+use crate::signer::{ACCESS_TOKEN, Signer, public_jwk};
 
 /// Longest name of a key, in bytes.
 const MAX_KID: usize = 256;
@@ -79,8 +79,19 @@ pub fn read(
         mistakes.add(mistake.allowed("`ES256`, `EdDSA`, `RS256` and kin with `signing_key`"));
         return None;
     }
+    keyring(name, (own, &section.other_keys), (algorithms, ACCESS_TOKEN), folder, mistakes)
+}
+
+/// Reads the key that signs tokens of the type `typ`, and those beside it.
+pub fn keyring(
+    name: &At<String>,
+    (own, others): (&At<SigningKey>, &[At<SigningKey>]),
+    (algorithms, typ): (&[Algorithm], &str),
+    folder: &Path,
+    mistakes: &mut Mistakes,
+) -> Option<Keyring> {
     let mut all: Vec<Material> = Vec::new();
-    for key in std::iter::once(own).chain(section.other_keys.iter()) {
+    for key in std::iter::once(own).chain(others) {
         if all.iter().any(|known| known.jwk.common.key_id.as_ref() == Some(&key.kid.value)) {
             let mistake = Mistake::at(&key.kid, format!("another key is called `{}` too", key.kid.escape_debug()));
             mistakes.add(mistake.allowed("each key needs a name of its own, and keeps it"));
@@ -91,17 +102,18 @@ pub fn read(
             Err(found) => mistakes.add(unfit(key, &found, folder)),
         }
     }
-    if all.len() != 1 + section.other_keys.len() {
+    if all.len() != 1 + others.len() {
         return None;
     }
     let first = all.first()?;
-    let Ok(signer) = Signer::new(first.algorithm, Some(&own.kid), ACCESS_TOKEN, &first.pem) else {
+    let signers = [typ, ACCESS_TOKEN].map(|typ| Signer::new(first.algorithm, Some(&own.kid), typ, &first.pem));
+    let [Ok(signer), Ok(probe)] = signers else {
         mistakes.add(unfit(own, "this is no private key", folder));
         return None;
     };
     let document = serde_json::to_vec(&JwkSet { keys: all.into_iter().map(|key| key.jwk).collect() }).ok()?;
     let keys = jwk::key_set(&document, algorithms).ok()?;
-    if !can_be_verified(&signer, &keys) {
+    if !can_be_verified(&probe, &keys) {
         mistakes.add(unfit(own, "what it signs cannot be verified", folder));
         return None;
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
+mod assertion;
 mod issuer;
 mod listener;
 mod session;
 
+pub use self::assertion::Assertion;
 pub use self::issuer::{Issuer, OnSuccess, Refresh, RefreshCookie, SigningKey};
 pub use self::listener::{Certificate, ClientAuth, ClientCertificates, Listener, Tls};
 pub use self::session::{CookieSource, Csrf, Sessions};
@@ -139,6 +141,8 @@ section! {
         default headers: Named<HeaderSource> = "{}",
         /// Whether upstreams get the client's `Authorization` too.
         default forward_token: bool = "false",
+        /// What upstreams that want proof are told: a short signed token. Left out: none.
+        optional assertion: Assertion,
     }
 }
 

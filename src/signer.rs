@@ -9,6 +9,9 @@ use crate::authenticate::keys::family;
 /// The type of an access token (RFC 9068 §2.1).
 pub const ACCESS_TOKEN: &str = "at+jwt";
 
+/// The type of what a service is told of a caller: no access token of anybody's (RFC 8725 §3.11).
+pub const ASSERTION: &str = "assertion+jwt";
+
 /// A private key that was read once, for many tokens.
 pub struct Signer {
     header: Header,
