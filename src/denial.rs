@@ -38,6 +38,8 @@ pub enum Denial {
     BadSignature,
     /// `exp` is in the past.
     Expired,
+    /// Whoever issued the token says that it is not active (RFC 7662 §2.2), or nobody knows it.
+    InactiveToken,
     /// The token lives longer than the issuer's `max_lifetime`.
     LifetimeTooLong,
     /// The record of the session cannot be read, or is of another kind than the configuration says.
@@ -123,7 +125,7 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 38] = [
+    pub const LABELS: [&'static str; 39] = [
         "ambiguous_path",
         "duplicate_credentials",
         "invalid_grant",
@@ -133,6 +135,7 @@ impl Denial {
         "algorithm_not_allowed",
         "bad_signature",
         "expired",
+        "inactive_token",
         "lifetime_too_long",
         "malformed_session",
         "malformed_token",
@@ -177,35 +180,36 @@ impl Denial {
             Self::AlgorithmNotAllowed => 6,
             Self::BadSignature => 7,
             Self::Expired => 8,
-            Self::LifetimeTooLong => 9,
-            Self::MalformedSession => 10,
-            Self::MalformedToken => 11,
-            Self::MissingClaim(_) => 12,
-            Self::MissingToken => 13,
-            Self::NotYetValid => 14,
-            Self::Revoked => 15,
-            Self::UnknownKey => 16,
-            Self::UnknownSession => 17,
-            Self::UnprovenToken => 18,
-            Self::UnsupportedToken => 19,
-            Self::WrongAudience => 20,
-            Self::WrongIssuer => 21,
-            Self::Barred => 22,
-            Self::ClaimMismatch => 23,
-            Self::CrossSite => 24,
-            Self::Excluded => 25,
-            Self::MissingCertificate => 26,
-            Self::MissingRole => 27,
-            Self::MissingScope(_) => 28,
-            Self::OriginNotAllowed => 29,
-            Self::NoRoute => 30,
-            Self::MethodNotAllowed(_) => 31,
-            Self::BodyTooLarge => 32,
-            Self::TargetTooLong => 33,
-            Self::HeadersTooLarge => 34,
-            Self::RateLimited(_) => 35,
-            Self::KeysUnavailable => 36,
-            Self::StandingUnknown => 37,
+            Self::InactiveToken => 9,
+            Self::LifetimeTooLong => 10,
+            Self::MalformedSession => 11,
+            Self::MalformedToken => 12,
+            Self::MissingClaim(_) => 13,
+            Self::MissingToken => 14,
+            Self::NotYetValid => 15,
+            Self::Revoked => 16,
+            Self::UnknownKey => 17,
+            Self::UnknownSession => 18,
+            Self::UnprovenToken => 19,
+            Self::UnsupportedToken => 20,
+            Self::WrongAudience => 21,
+            Self::WrongIssuer => 22,
+            Self::Barred => 23,
+            Self::ClaimMismatch => 24,
+            Self::CrossSite => 25,
+            Self::Excluded => 26,
+            Self::MissingCertificate => 27,
+            Self::MissingRole => 28,
+            Self::MissingScope(_) => 29,
+            Self::OriginNotAllowed => 30,
+            Self::NoRoute => 31,
+            Self::MethodNotAllowed(_) => 32,
+            Self::BodyTooLarge => 33,
+            Self::TargetTooLong => 34,
+            Self::HeadersTooLarge => 35,
+            Self::RateLimited(_) => 36,
+            Self::KeysUnavailable => 37,
+            Self::StandingUnknown => 38,
         }
     }
 
@@ -228,6 +232,7 @@ impl Denial {
             Self::AlgorithmNotAllowed
             | Self::BadSignature
             | Self::Expired
+            | Self::InactiveToken
             | Self::LifetimeTooLong
             | Self::MalformedSession
             | Self::MalformedToken
@@ -270,6 +275,7 @@ impl Denial {
             Self::AlgorithmNotAllowed
             | Self::BadSignature
             | Self::Expired
+            | Self::InactiveToken
             | Self::LifetimeTooLong
             | Self::MalformedToken
             | Self::MissingClaim(_)
@@ -319,6 +325,7 @@ impl Denial {
             Self::AlgorithmNotAllowed
             | Self::BadSignature
             | Self::Expired
+            | Self::InactiveToken
             | Self::LifetimeTooLong
             | Self::MalformedToken
             | Self::MissingClaim(_)
@@ -347,45 +354,10 @@ impl Denial {
     /// The error code that clients of OAuth look for (RFC 6749 §5.2), where it was about a grant.
     #[must_use]
     pub const fn error(&self) -> Option<&'static str> {
-        match self {
-            Self::InvalidGrant | Self::ReusedGrant => Some("invalid_grant"),
-            Self::MalformedGrant(error) => Some(error),
-            Self::AmbiguousPath
-            | Self::DuplicateCredentials
-            | Self::MalformedRequest
-            | Self::AlgorithmNotAllowed
-            | Self::Barred
-            | Self::BadSignature
-            | Self::Expired
-            | Self::LifetimeTooLong
-            | Self::MalformedSession
-            | Self::MalformedToken
-            | Self::MissingClaim(_)
-            | Self::MissingToken
-            | Self::NotYetValid
-            | Self::Revoked
-            | Self::UnknownKey
-            | Self::UnknownSession
-            | Self::UnprovenToken
-            | Self::UnsupportedToken
-            | Self::WrongAudience
-            | Self::WrongIssuer
-            | Self::ClaimMismatch
-            | Self::CrossSite
-            | Self::Excluded
-            | Self::MissingCertificate
-            | Self::MissingRole
-            | Self::MissingScope(_)
-            | Self::OriginNotAllowed
-            | Self::NoRoute
-            | Self::MethodNotAllowed(_)
-            | Self::BodyTooLarge
-            | Self::TargetTooLong
-            | Self::HeadersTooLarge
-            | Self::RateLimited(_)
-            | Self::KeysUnavailable
-            | Self::StandingUnknown => None,
+        if let Self::MalformedGrant(error) = self {
+            return Some(error);
         }
+        if matches!(self, Self::InvalidGrant | Self::ReusedGrant) { Some("invalid_grant") } else { None }
     }
 
     /// Whether the client should come back: `Retry-After` in seconds.

@@ -201,7 +201,7 @@ impl Gateway {
             for held in live.leashes.lasting(now.monotonic) {
                 let live = Rc::clone(&live);
                 tokio::task::spawn_local(async move {
-                    match Authenticator::still_holds(&held.caller, held.policy, now, &live.store).await {
+                    match live.gateway.authenticator.still_holds(&held.caller, held.policy, now, &live.store).await {
                         Ok(()) => held.holds(),
                         Err(Denial::StandingUnknown) => held.doubt(),
                         Err(_) => held.cut(),

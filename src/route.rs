@@ -64,6 +64,8 @@ pub struct Auth {
     all: Vec<Proof>,
     /// Whether sessions are among them: told at once, since most requests have no cookie to look for.
     pub takes_sessions: bool,
+    /// Whether tokens are among them that have to be asked about.
+    pub takes_opaque: bool,
 }
 
 impl Auth {
@@ -71,7 +73,8 @@ impl Auth {
     #[must_use]
     pub fn new(all: Vec<Proof>) -> Self {
         let takes_sessions = all.iter().any(|proof| matches!(proof, Proof::Session(_)));
-        Self { all, takes_sessions }
+        let takes_opaque = all.iter().any(|proof| matches!(proof, Proof::Opaque(_)));
+        Self { all, takes_sessions, takes_opaque }
     }
 
     /// Whether one is among them.
@@ -89,7 +92,15 @@ impl Auth {
     pub fn issuers(&self) -> impl Iterator<Item = usize> {
         self.iter().filter_map(|proof| match proof {
             Proof::Issuer(place) => Some(place),
-            Proof::Certificate(_) | Proof::Session(_) => None,
+            Proof::Certificate(_) | Proof::Session(_) | Proof::Opaque(_) => None,
+        })
+    }
+
+    /// Those who are asked about tokens, by their place.
+    pub fn opaque(&self) -> impl Iterator<Item = usize> {
+        self.iter().filter_map(|proof| match proof {
+            Proof::Opaque(place) => Some(place),
+            Proof::Issuer(_) | Proof::Certificate(_) | Proof::Session(_) => None,
         })
     }
 
@@ -97,7 +108,7 @@ impl Auth {
     pub fn sessions(&self) -> impl Iterator<Item = usize> {
         self.iter().filter_map(|proof| match proof {
             Proof::Session(place) => Some(place),
-            Proof::Issuer(_) | Proof::Certificate(_) => None,
+            Proof::Issuer(_) | Proof::Certificate(_) | Proof::Opaque(_) => None,
         })
     }
 }
@@ -111,6 +122,8 @@ pub enum Proof {
     Certificate(usize),
     /// By the cookie of a session.
     Session(usize),
+    /// By a token that somebody is asked about.
+    Opaque(usize),
 }
 
 impl Proof {
@@ -119,7 +132,7 @@ impl Proof {
     pub const fn is_certificate(self) -> bool {
         match self {
             Self::Certificate(_) => true,
-            Self::Issuer(_) | Self::Session(_) => false,
+            Self::Issuer(_) | Self::Session(_) | Self::Opaque(_) => false,
         }
     }
 }

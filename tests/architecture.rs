@@ -163,6 +163,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "forward",
                 "gateway",
                 "issue",
+                "percent",
                 "rate",
                 "respond",
                 "route",

@@ -101,6 +101,7 @@ fn with_keys() -> tempfile::TempDir {
     let rename = |from: &str, to: &str| fs::copy(folder.path().join(from), folder.path().join(to)).expect(from);
     rename("secrets/batch.secret", "secrets/batch-hs256");
     rename("secrets/batch.secret", "secrets/express");
+    rename("secrets/batch.secret", "secrets/introspection");
     rename("keys/partner.public.pem", "keys/partner.pem");
     make(&["keys", "generate", "--tls", "edge", "--out", "tls"]);
     make(&["keys", "generate", "--tls", "shop", "--out", "tls"]);

@@ -87,7 +87,7 @@ impl Identity {
     /// Whether a token has proved it.
     #[must_use]
     pub const fn is_by_token(&self) -> bool {
-        matches!(self.vouch.proof, crate::route::Proof::Issuer(_))
+        matches!(self.vouch.proof, crate::route::Proof::Issuer(_) | crate::route::Proof::Opaque(_))
     }
 
     /// Who vouches for it, as keys of the store spell it.

@@ -5,7 +5,7 @@
 //!
 //! 1. Exactly one bearer credential (`bearer`), or the cookie of a session (`session`), not both; where neither is
 //!    sent, the certificate of the connection (`certificate`).
-//! 2. Verified before and its key still in use (`cache`), or verified now (`token`, `issuer`).
+//! 2. Verified before and its key still in use (`cache`), or verified now (`token`, `issuer`), or asked about (`opaque`).
 //! 3. Who vouches for it is one that this route takes; where it is bound to a certificate, that is the one shown.
 //! 4. Still in its time.
 //! 5. Not taken back, by what the store says now; silence is a refusal unless the route says
@@ -23,6 +23,7 @@ pub mod issuer;
 pub mod json;
 pub mod keys;
 pub mod logout_token;
+pub mod opaque;
 mod proven;
 pub mod session;
 pub mod token;
@@ -41,6 +42,7 @@ use self::claims::ClaimPath;
 use self::headers::IdentityHeader;
 pub use self::identity::{Caller, Identity};
 use self::issuer::Issuer;
+use self::opaque::Introspector;
 use self::proven::{Bound, Memory, Proven};
 use self::session::Sessions;
 use self::token::UnverifiedToken;
@@ -51,12 +53,16 @@ use crate::denial::Denial;
 use crate::route::{Proof, RevocationPolicy, Route, Rule};
 use crate::store::{Asker, KeyPatterns, Store};
 
+/// Who is believed: issuers, authorities, kinds of sessions, and who is asked about tokens.
+pub type Believed = (Vec<Issuer>, Vec<ClientCertificates>, Vec<Sessions>, Vec<Introspector>);
+
 /// Turns credentials into identities, for all routes of one configuration.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: Vec<Issuer>,
     certificates: Vec<ClientCertificates>,
     sessions: Vec<Sessions>,
+    introspectors: Vec<Introspector>,
     memory: Memory,
     store: Option<Arc<Store>>,
     tokens: IdentityCache,
@@ -68,7 +74,7 @@ impl Authenticator {
     /// An authenticator that remembers nobody yet.
     #[must_use]
     pub fn new(
-        (issuers, certificates, sessions): (Vec<Issuer>, Vec<ClientCertificates>, Vec<Sessions>),
+        (issuers, certificates, sessions, introspectors): Believed,
         headers: Vec<IdentityHeader>,
         asked: Vec<ClaimPath>,
         patterns: KeyPatterns,
@@ -76,7 +82,7 @@ impl Authenticator {
     ) -> Self {
         let memory = Memory { headers, asked, patterns };
         let (tokens, known_certificates) = (IdentityCache::of_tokens(), IdentityCache::of_certificates());
-        Self { issuers, certificates, sessions, memory, store, tokens, known_certificates }
+        Self { issuers, certificates, sessions, introspectors, memory, store, tokens, known_certificates }
     }
 
     /// Who is calling, at `now`.
@@ -97,6 +103,7 @@ impl Authenticator {
         let cookie = if route.auth.takes_sessions { self.cookie(route, request)? } else { None };
         let identity = match (Bearer::of(request), cookie) {
             (Ok(_), Some(_)) => return Err(Denial::DuplicateCredentials),
+            (Ok(bearer), None) if route.auth.takes_opaque => Box::pin(self.of_any(bearer, route, now)).await?,
             (Ok(bearer), None) => self.of_token(bearer, route, now.unix)?,
             // Of another scheme: who sends it means to be whom it says.
             (Err(Denial::MissingToken), Some(_)) if request.headers.contains_key(AUTHORIZATION) => {
@@ -115,7 +122,7 @@ impl Authenticator {
         };
         if !route.auth.takes(identity.vouch.proof) {
             // Where no token is taken it makes no difference which one it is (RFC 6750 §3.1).
-            let takes_tokens = route.auth.issuers().next().is_some();
+            let takes_tokens = route.auth.takes_opaque || route.auth.issuers().next().is_some();
             return Err(if takes_tokens { Denial::WrongIssuer } else { Denial::DuplicateCredentials });
         }
         if identity.vouch.proof.is_certificate() {
@@ -136,6 +143,7 @@ impl Authenticator {
     /// # Errors
     /// As [`Authenticator::identify`], for a token that was verified.
     pub async fn still_holds(
+        &self,
         caller: &Caller,
         policy: RevocationPolicy,
         now: Moment,
@@ -148,6 +156,7 @@ impl Authenticator {
                     holder.vouch.check(policy, now, store).await?;
                 }
                 identity.vouch.check(policy, now, store).await?;
+                self.is_still_active(identity, now).await?;
                 Self::goes_on(identity, now, store).await
             }
         }
@@ -163,6 +172,11 @@ impl Authenticator {
         for sessions in &self.sessions {
             if !next.sessions.iter().any(|other| other.shape == sessions.shape) {
                 sessions.retired.store(true, Ordering::Release);
+            }
+        }
+        for asked in &self.introspectors {
+            if !next.introspectors.iter().any(|other| other.is_like(asked)) {
+                asked.retired.store(true, Ordering::Release);
             }
         }
         for trusted in &self.certificates {
@@ -197,6 +211,7 @@ impl Authenticator {
             Proof::Issuer(place) => self.issuers.get(place).map(|issuer| &issuer.name),
             Proof::Certificate(place) => self.certificates.get(place).map(|trusted| &trusted.authority.name),
             Proof::Session(place) => self.sessions.get(place).map(|sessions| &sessions.name),
+            Proof::Opaque(place) => self.introspectors.get(place).map(|asked| &asked.name),
         }
     }
 
@@ -216,6 +231,17 @@ impl Authenticator {
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Who a bearer token is of, where some have to be asked about.
+    async fn of_any(&self, bearer: Bearer<'_>, route: &Route, now: Moment) -> Result<Arc<Identity>, Denial> {
+        if let Some(known) = self.tokens.find(bearer.as_bytes()).filter(|known| known.vouch.is_believed(now.unix)) {
+            return Ok(known);
+        }
+        if opaque::is_opaque(bearer.text()?) {
+            return self.of_opaque(bearer, route, now).await;
+        }
+        self.of_token(bearer, route, now.unix)
     }
 
     /// Who a bearer token is of.

@@ -131,6 +131,7 @@ impl Memory {
             weight: 1024 + claims.weight() + (words + fields + standing_keys.len() * 192) as u64,
             standing_keys,
             slot: Slot::default(),
+            asked: None,
             life,
         };
         Ok(Identity::new(proven.subject, roles, scopes, claims, headers, vouch))

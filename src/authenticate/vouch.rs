@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use super::Identity;
 use super::keys::Key;
+use super::opaque::Asked;
 use super::proven::Bound;
 use super::session::Life;
 use crate::clock::Moment;
@@ -38,6 +39,8 @@ pub struct Vouch {
     pub(super) standing_keys: Arc<StandingKeys>,
     /// What the store said of them; leaves with the token.
     pub(super) slot: Slot,
+    /// What was said of it, where somebody was asked.
+    pub(super) asked: Option<Asked>,
     /// How long it lives, where it is a session.
     pub(super) life: Option<Life>,
     /// About how many bytes of memory the identity takes.
@@ -49,6 +52,11 @@ impl Vouch {
     pub(super) fn is_withdrawn(&self) -> bool {
         self.key.as_ref().is_some_and(|key| key.is_retired())
             || self.retired.as_ref().is_some_and(|retired| retired.load(Ordering::Acquire))
+    }
+
+    /// Whether what was said of it is believed at `now`, in unix seconds.
+    pub(super) fn is_believed(&self, now: i64) -> bool {
+        self.asked.as_ref().is_none_or(|asked| asked.is_believed(now))
     }
 
     /// Whether it holds at `now`: its key is in use, its time is not over, nobody took it back.
@@ -69,8 +77,8 @@ impl Vouch {
         match self.proof {
             Proof::Issuer(_) => self.can_be_taken_back()?,
             // Lists of its authorities take it back.
-            Proof::Certificate(_) if self.standing_keys.is_empty() => return Ok(()),
-            Proof::Certificate(_) | Proof::Session(_) => {}
+            Proof::Certificate(_) | Proof::Opaque(_) if self.standing_keys.is_empty() => return Ok(()),
+            Proof::Certificate(_) | Proof::Session(_) | Proof::Opaque(_) => {}
         }
         let standing = match policy.mode {
             RevocationMode::Off => return Ok(()),
@@ -113,6 +121,7 @@ impl Vouch {
             needs_jti: false,
             standing_keys: Arc::default(),
             slot: Slot::default(),
+            asked: None,
             life: None,
             weight: 0,
         }

@@ -191,6 +191,7 @@ struct World {
     redis: Redis,
     with_sessions: Gateway,
     issuing: (Upstream, Gateway),
+    asking: (Upstream, Gateway),
 }
 
 impl World {
@@ -229,6 +230,7 @@ impl World {
             whole,
             redis,
             with_sessions,
+            asking: crate::introspection::start(&upstream),
             issuing: crate::issuing::start(crate::issuing::member()),
             without_store: Gateway::start(&away),
             without_keys: Gateway::start(&keys),
@@ -270,6 +272,7 @@ impl World {
                 (whole, get("/me/x", Some(&format!("{}AAAA", &good[..good.len() - 4]))), 401, INVALID_TOKEN)
             }
             Denial::Expired => (whole, with(json!({ "exp": now - 60, "iat": now - 600 })), 401, INVALID_TOKEN),
+            Denial::InactiveToken => (&self.asking.1, get("/me/x", Some("unknown")), 401, INVALID_TOKEN),
             Denial::LifetimeTooLong => (whole, with(json!({ "exp": now + 200_000 })), 401, INVALID_TOKEN),
             Denial::MalformedSession => {
                 self.redis.command(&["SET", "session:odd", "rubbish"]);
@@ -337,6 +340,7 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::AlgorithmNotAllowed,
         Denial::BadSignature,
         Denial::Expired,
+        Denial::InactiveToken,
         Denial::LifetimeTooLong,
         Denial::MalformedSession,
         Denial::MalformedToken,

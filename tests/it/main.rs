@@ -36,6 +36,7 @@ mod handover;
 mod headers;
 mod http2;
 mod interleaved;
+mod introspection;
 mod issuing;
 mod keys;
 mod lasting;

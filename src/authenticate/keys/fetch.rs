@@ -1,4 +1,4 @@
-//! Fetches one small document over HTTP/1.1: no redirect, no proxy, no cache, a cap on its size.
+//! Fetches one small document, or posts a question, over HTTP/1.1: no redirect, no proxy, no cache, a cap on its size.
 //!
 //! `https://` with the system's roots (`SSL_CERT_FILE` names others); `http://` only to a loopback
 //! address, because who can change the document can sign tokens.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -63,20 +63,35 @@ impl Source {
     /// # Errors
     /// What went wrong, for the log.
     pub async fn fetch(&self, limit: usize) -> Result<Bytes, String> {
+        self.send(self.head(Method::GET).body(Full::default()), limit).await
+    }
+
+    /// Posts a form, and reads the answer, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    pub async fn post(&self, authorization: &HeaderValue, form: Bytes, limit: usize) -> Result<Bytes, String> {
+        let head = self.head(Method::POST).header(header::AUTHORIZATION, authorization);
+        let head = head.header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        self.send(head.body(Full::new(form)), limit).await
+    }
+
+    async fn send(&self, request: http::Result<Request<Full<Bytes>>>, limit: usize) -> Result<Bytes, String> {
+        let request = request.map_err(|error| format!("HTTP: {error}"))?;
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.port)).await.map_err(|error| format!("cannot connect: {error}"))?;
         match &self.tls {
-            None => self.request(stream, limit).await,
+            None => Self::request(stream, request, limit).await,
             Some(config) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(|_| "no name for TLS".to_owned())?;
                 let connector = TlsConnector::from(Arc::clone(config));
                 let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-                self.request(stream, limit).await
+                Self::request(stream, request, limit).await
             }
         }
     }
 
-    async fn request<S>(&self, stream: S, limit: usize) -> Result<Bytes, String>
+    async fn request<S>(stream: S, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -84,7 +99,7 @@ impl Source {
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("HTTP: {error}"))?;
         let connection = tokio::spawn(connection);
         let answer = async {
-            let response = sender.send_request(self.head()?).await.map_err(|error| format!("HTTP: {error}"))?;
+            let response = sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
             if response.status() != StatusCode::OK {
                 return Err(format!("the answer is {}", response.status()));
             }
@@ -96,17 +111,15 @@ impl Source {
         document
     }
 
-    fn head(&self) -> Result<Request<Empty<Bytes>>, String> {
+    fn head(&self, method: Method) -> http::request::Builder {
         let target = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let host = self.uri.authority().map_or(self.host.as_str(), http::uri::Authority::as_str);
         Request::builder()
-            .method(Method::GET)
+            .method(method)
             .uri(target)
             .header(header::HOST, host)
             .header(header::ACCEPT, HeaderValue::from_static("application/json, application/jwk-set+json"))
             .header(header::CONNECTION, HeaderValue::from_static("close"))
-            .body(Empty::new())
-            .map_err(|error| format!("HTTP: {error}"))
     }
 }
 

@@ -9,6 +9,7 @@ mod conflicts;
 mod cookies;
 mod cors;
 mod endpoints;
+mod introspection;
 mod issue;
 mod issuers;
 mod listeners;
@@ -160,21 +161,13 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let issuers = issuers::compile(config, folder, before, (&mut background, &mut keyrings), mistakes);
     let upstreams = upstreams::compile(config, folder, before, mistakes);
     let sessions = sessions::compile(config, folder, before, mistakes);
+    let introspectors = introspection::compile(config, folder, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
     let (assertion, assertion_keys) = assertion::compile(config, folder, mistakes).unzip();
     let desk = issue::compile(config, keyrings, (&sessions, &patterns), mistakes);
     let routes = routes::compile(config, (&upstreams, &endpoints), before, mistakes);
-    // Of sessions the store is asked in any case.
-    let asked = |route: &Route| {
-        let policy = if route.auth.takes_sessions { route.revocation.strict() } else { route.revocation };
-        (!matches!(route.rule, Rule::Public)).then_some(policy.mode)
-    };
-    let mut modes: Vec<RevocationMode> = routes.iter().filter_map(asked).collect();
-    if !desk.issuers.is_empty() || !desk.sessions.is_empty() {
-        // What is issued is kept there.
-        modes.push(RevocationMode::Lookup);
-    }
+    let modes = modes(&routes, &desk);
     let store = store::compile(config, folder, (&patterns, &modes), before, &mut background, mistakes);
     let certificates = client_certificates::compile(authorities, before, mistakes);
     conflicts::check(config, mistakes);
@@ -199,7 +192,13 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let store_of = || store.as_ref().map(|(_, store)| Arc::clone(store));
     let gateway = Gateway {
         routes: Routes::new(routes, head),
-        authenticator: Authenticator::new((issuers, certificates, sessions), headers, asked, patterns, store_of()),
+        authenticator: Authenticator::new(
+            (issuers, certificates, sessions, introspectors),
+            headers,
+            asked,
+            patterns,
+            store_of(),
+        ),
         forwarder: Forwarder::new(upstreams, plan, assertion),
         desk: Desk { store: store_of(), assertion_keys: assertion_keys.unwrap_or_default(), ..desk },
         responder: Responder::new(realm),
@@ -209,6 +208,18 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let kept = kept(&gateway, store);
     let files = files(config, folder);
     Some(Compiled { gateway, listeners, admin: *config.admin.address, limits, background, kept, files })
+}
+
+/// When the store is asked, by whoever asks it.
+fn modes(routes: &[Route], desk: &Desk) -> Vec<RevocationMode> {
+    // Of sessions it is asked in any case.
+    let asked = |route: &Route| {
+        let policy = if route.auth.takes_sessions { route.revocation.strict() } else { route.revocation };
+        (!matches!(route.rule, Rule::Public)).then_some(policy.mode)
+    };
+    let issues = !desk.issuers.is_empty() || !desk.sessions.is_empty() || !desk.senders.is_empty();
+    // What is issued, or said to have ended, is kept there.
+    routes.iter().filter_map(asked).chain(issues.then_some(RevocationMode::Lookup)).collect()
 }
 
 /// What the next configuration takes over.
@@ -266,6 +277,7 @@ fn files(config: &Config, folder: &Path) -> Vec<PathBuf> {
     let authorities = config.client_certificates.entries.iter();
     let authorities = authorities.flat_map(|(_, one)| std::iter::once(&one.ca_file).chain(&one.crl_file));
     let secrets = config.sessions.entries.iter().filter_map(|(_, section)| section.cookie.secret_file.as_ref());
+    let secrets = secrets.chain(config.introspection.entries.iter().map(|(_, section)| &section.client_secret_file));
     let assertion = config.identity.assertion.iter();
     let assertion = assertion.flat_map(|own| std::iter::once(&own.signing_key).chain(own.other_keys.iter()));
     let assertion = assertion.map(|key| &key.file);

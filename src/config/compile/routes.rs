@@ -172,23 +172,26 @@ fn proof(config: &Config, name: &At<String>) -> Option<Proof> {
     let place = |declared: &[At<String>]| declared.iter().position(|known| known.value == name.value);
     let issuer = place(&config.issuers.declared).map(Proof::Issuer);
     let certificate = || place(&config.client_certificates.declared).map(Proof::Certificate);
-    issuer.or_else(certificate).or_else(|| place(&config.sessions.declared).map(Proof::Session))
+    let session = || place(&config.sessions.declared).map(Proof::Session);
+    issuer.or_else(certificate).or_else(session).or_else(|| place(&config.introspection.declared).map(Proof::Opaque))
 }
 
 /// A name in `auth` that nothing has.
 fn unknown_proof(config: &Config, name: &At<String>, mistakes: &mut Mistakes) {
     let mistake = Mistake::at(name, format!("unknown issuer `{}`", name.value.escape_debug()));
     let mut allowed = format!("declared issuers: {}", config.issuers.names());
-    let (certificates, sessions) = (&config.client_certificates, &config.sessions);
+    let (certificates, sessions, asked) = (&config.client_certificates, &config.sessions, &config.introspection);
     for (kind, declared, names) in [
         ("client certificates", &certificates.declared, certificates.names()),
         ("sessions", &sessions.declared, sessions.names()),
+        ("introspection", &asked.declared, asked.names()),
     ] {
         if !declared.is_empty() {
             allowed = format!("{allowed}; {kind}: {names}");
         }
     }
     let known = config.issuers.declared.iter().chain(&certificates.declared).chain(&sessions.declared);
+    let known = known.chain(&asked.declared);
     mistakes.add(mistake.allowed(allowed).near(name, known.map(|known| known.as_str())));
 }
 

@@ -130,3 +130,27 @@ section! {
         optional client_id: String,
     }
 }
+
+section! {
+    /// Who is asked about tokens that say nothing by themselves (RFC 7662).
+    pub struct Introspection {
+        /// Where: `https://`, or `http://` on loopback.
+        required uri: String,
+        /// As whom the gateway asks (HTTP Basic, RFC 6749 §2.3.1).
+        required client_id: String,
+        /// File with the secret; one final line break is not part of it.
+        required client_secret_file: PathBuf,
+        /// What `iss` has to be, where an answer has one; what `{iss}` in `revocation.keys` stands for. Left out: the name.
+        optional issuer: String,
+        /// What `aud` has to name one of; empty: it is not looked at.
+        default audiences: Vec<At<String>> = "[]",
+        /// How long an answer is believed, and never past `exp`; `0s`: each request asks.
+        default cache: Duration = "30s",
+        /// How long an answer may take; then 503.
+        default timeout: Duration = "2s",
+        /// The member with the caller's roles: text or a list.
+        default roles_claim: ClaimPath = "roles",
+        /// The member with the caller's scopes: text with spaces, or a list.
+        default scopes_claim: ClaimPath = "scope",
+    }
+}

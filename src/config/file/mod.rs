@@ -14,7 +14,7 @@ mod listener;
 mod session;
 
 pub use self::assertion::Assertion;
-pub use self::issuer::{Issuer, OnSuccess, Refresh, RefreshCookie, SigningKey};
+pub use self::issuer::{Introspection, Issuer, OnSuccess, Refresh, RefreshCookie, SigningKey};
 pub use self::listener::{Certificate, ClientAuth, ClientCertificates, Listener, Tls};
 pub use self::session::{CookieSource, Csrf, Sessions};
 use super::access::Access;
@@ -52,6 +52,8 @@ section! {
         default client_certificates: Named<ClientCertificates> = "{}",
         /// Cookies whose sessions the store has. Named in `auth`, such a session proves who is calling.
         default sessions: Named<Sessions> = "{}",
+        /// Who is asked about tokens that say nothing by themselves (RFC 7662). Named in `auth`, such a token proves who is calling.
+        default introspection: Named<Introspection> = "{}",
         /// How a token is taken back.
         default revocation: Revocation = "{}",
         /// What upstreams are told about the caller.

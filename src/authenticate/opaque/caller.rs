@@ -1,0 +1,124 @@
+//! Who a token is of that says nothing by itself: what is remembered, or what is answered now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::authenticate::bearer::Bearer;
+use crate::authenticate::{Authenticator, Identity};
+use crate::clock::Moment;
+use crate::denial::Denial;
+use crate::route::{Proof, Route};
+
+/// A token that was asked about, and until when the answer is believed.
+#[derive(Debug)]
+pub struct Asked {
+    token: Box<str>,
+    /// Unix seconds.
+    until: AtomicI64,
+}
+
+impl Asked {
+    /// Whether the answer is believed at `now`.
+    pub(in crate::authenticate) fn is_believed(&self, now: i64) -> bool {
+        now < self.until.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a token is none that says who calls by itself: three parts, of which the first is an object.
+pub(in crate::authenticate) fn is_opaque(token: &str) -> bool {
+    let mut parts = token.split('.');
+    let header = parts.next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let is_jwt = parts.count() == 2 && header.is_some_and(|header| header.first() == Some(&b'{'));
+    !is_jwt
+}
+
+impl Authenticator {
+    /// Who such a token is of, by whoever of those that the route takes knows it.
+    pub(in crate::authenticate) async fn of_opaque(
+        &self,
+        bearer: Bearer<'_>,
+        route: &Route,
+        now: Moment,
+    ) -> Result<Arc<Identity>, Denial> {
+        let text = Bearer::from_text(bearer.text()?)?.text()?;
+        let mut denial = Denial::InactiveToken;
+        for place in route.auth.opaque() {
+            match self.introspected(place, text, now).await {
+                Ok(identity) => {
+                    self.tokens.keep(bearer.as_bytes(), Arc::clone(&identity));
+                    return Ok(identity);
+                }
+                // Another one may know it; who does not answer might have.
+                Err(Denial::InactiveToken) => {}
+                Err(other) => denial = other,
+            }
+        }
+        self.tokens.forget(bearer.as_bytes());
+        Err(denial)
+    }
+
+    /// What one of them answers.
+    async fn introspected(&self, place: usize, token: &str, now: Moment) -> Result<Arc<Identity>, Denial> {
+        let introspector = self.introspectors.get(place).ok_or(Denial::KeysUnavailable)?;
+        let ask = async {
+            let claims = introspector.ask(token, now).await?;
+            let proven = introspector.prove(place, claims, now.unix)?;
+            let until = proven.expires_at.min(now.unix.saturating_add(introspector.cache));
+            let mut identity = self.memory.identity(proven, None)?;
+            identity.vouch.asked = Some(Asked { token: token.into(), until: AtomicI64::new(until) });
+            Ok(Arc::new(identity))
+        };
+        // Boxed: it has room for a whole conversation with a server.
+        Box::pin(introspector.shared(token, ask)).await
+    }
+
+    /// Whether an answer that lasts goes on, when what was said of its token is not believed any more.
+    pub(in crate::authenticate) async fn is_still_active(
+        &self,
+        identity: &Identity,
+        now: Moment,
+    ) -> Result<(), Denial> {
+        let Some(asked) = identity.vouch.asked.as_ref().filter(|asked| !asked.is_believed(now.unix)) else {
+            return Ok(());
+        };
+        let Proof::Opaque(place) = identity.vouch.proof else { return Err(Denial::UnknownKey) };
+        match self.introspected(place, &asked.token, now).await {
+            Ok(next)
+                if next.subject() == identity.subject()
+                    && next.roles() == identity.roles()
+                    && next.scopes() == identity.scopes() =>
+            {
+                let until = next.vouch.asked.as_ref().map_or(0, |asked| asked.until.load(Ordering::Relaxed));
+                asked.until.store(until, Ordering::Relaxed);
+                Ok(())
+            }
+            // What it may is another matter now: it is decided anew with the next request.
+            Ok(_) => Err(Denial::Revoked),
+            Err(Denial::KeysUnavailable) => Err(Denial::StandingUnknown),
+            Err(denial) => Err(denial),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_jwt_is_not_asked_about() {
+        for (token, expected) in [
+            ("eyJhbGciOiJub25lIn0.e30.c2ln", false),
+            ("eyJhbGciOiJub25lIn0.e30.", false),
+            ("eyJhbGciOiJub25lIn0.e30", true),
+            ("a.b.c", true),
+            ("2YotnFZFEjr1zCsicMWpAA", true),
+            ("e.y.J", true),
+            ("", true),
+        ] {
+            assert_eq!(is_opaque(token), expected, "{token}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! When somebody who has failed is asked again.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::clock;
+
+/// Failures in a row after which nobody is asked for a while.
+const FAILURES: u32 = 5;
+/// For how long, first and at the most, in milliseconds.
+const PAUSE: (u64, u64) = (500, 10_000);
+
+/// Open while whoever is asked has failed time and again.
+#[derive(Debug, Default)]
+pub struct Circuit {
+    failures: AtomicU32,
+    /// By the monotonic clock in milliseconds; 0: closed.
+    open_until: AtomicU64,
+}
+
+impl Circuit {
+    /// Whether somebody may ask: while it is open one at a time, when its time is over.
+    pub fn lets_through(&self, now: Instant) -> bool {
+        let until = self.open_until.load(Ordering::Acquire);
+        if until == 0 {
+            return true;
+        }
+        let now = clock::millis(now);
+        // Who asks moves the time, so that the next one waits for what comes of it.
+        let next = now.saturating_add(self.pause());
+        now >= until && self.open_until.compare_exchange(until, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// It answered; whether that is news.
+    pub fn answered(&self) -> bool {
+        self.failures.store(0, Ordering::Release);
+        self.open_until.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// It failed; whether it is not asked from now on.
+    pub fn failed(&self, now: Instant) -> bool {
+        let failures = self.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        if failures < FAILURES {
+            return false;
+        }
+        let until = clock::millis(now).saturating_add(self.pause());
+        self.open_until.swap(until, Ordering::AcqRel) == 0
+    }
+
+    fn pause(&self) -> u64 {
+        let doubled = self.failures.load(Ordering::Acquire).saturating_sub(FAILURES).min(10);
+        (PAUSE.0 << doubled).min(PAUSE.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_has_failed_time_and_again_is_asked_by_one_at_a_time() {
+        let (circuit, start) = (Circuit::default(), clock::monotonic());
+        let at = |millis| start + Duration::from_millis(millis);
+        for _ in 0..FAILURES - 1 {
+            assert!(!circuit.failed(start) && circuit.lets_through(start));
+        }
+        assert!(circuit.failed(start) && !circuit.lets_through(at(499)));
+        assert!(circuit.lets_through(at(501)) && !circuit.lets_through(at(502)), "one at a time");
+        assert!(!circuit.failed(at(510)) && !circuit.lets_through(at(1400)), "twice as long");
+        assert!(circuit.lets_through(at(1600)));
+        assert!(circuit.answered() && !circuit.answered());
+        assert!(circuit.lets_through(at(1601)) && circuit.lets_through(at(1601)));
+    }
+}

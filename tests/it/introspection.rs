@@ -1,0 +1,222 @@
+//! Tokens that say nothing by themselves: whoever issued them is asked (RFC 7662).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{customer, get, with_store};
+use crate::support::{Gateway, Upstream, now, until};
+
+const ROUTES: &str = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, auth: [opaque, rsa], access: authenticated }
+  - { id: pay, match: { path: "/pay" }, upstream: echo, auth: [opaque], access: { scopes: ["pay:write"] } }
+  - { id: jwt, match: { path: "/jwt" }, upstream: echo, auth: [rsa], access: authenticated }
+  - { id: often, match: { path: "/often" }, upstream: echo, auth: [often], access: authenticated }
+  - { id: both, match: { path: "/both" }, upstream: echo, auth: [opaque, often], access: authenticated }
+"#;
+
+/// A server that knows tokens, and counts how often it is asked.
+pub struct Knows {
+    pub server: Upstream,
+    answers: Arc<Mutex<Vec<(String, String)>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Knows {
+    fn start() -> Self {
+        let answers: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (known, count) = (Arc::clone(&answers), Arc::clone(&asked));
+        let server = Upstream::scripted(move |seen, stream| {
+            use std::io::Write;
+            count.fetch_add(1, Ordering::SeqCst);
+            let form = String::from_utf8_lossy(&seen.body).into_owned();
+            let token = form.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+            let known = known.lock().expect("answers");
+            let answer = known.iter().rev().find(|(name, _)| name == token).map(|(_, answer)| answer.clone());
+            drop(known);
+            let answer = answer.unwrap_or_else(|| r#"{"active":false}"#.to_owned());
+            if answer == "silent" {
+                std::thread::sleep(Duration::from_secs(1));
+                return false;
+            }
+            let (status, answer) = answer.split_once('|').unwrap_or(("200 OK", &answer));
+            let length = answer.len();
+            let text = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{answer}"
+            );
+            stream.write_all(text.as_bytes()).is_ok()
+        });
+        Self { server, answers, asked }
+    }
+
+    fn says(&self, token: &str, answer: &Value) {
+        self.says_text(token, &answer.to_string());
+    }
+
+    fn says_text(&self, token: &str, answer: &str) {
+        self.answers.lock().expect("answers").push((token.to_owned(), answer.to_owned()));
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn gateway(upstream: &Upstream, knows: &Knows) -> Gateway {
+    let address = knows.server.address;
+    let lines = format!(
+        "introspection:\n  opaque: {{ uri: \"http://{address}/introspect\", client_id: \"gate way\", client_secret_file: hmac.secret, issuer: https://as.test, audiences: [api], cache: 2s, timeout: 500ms }}\n  often: {{ uri: \"http://{address}/often\", client_id: g, client_secret_file: hmac.secret, cache: 0s, timeout: 500ms }}\n"
+    );
+    Gateway::start(&with_store(upstream.address, "memory:", &lines, ROUTES))
+}
+
+/// A gateway whose server knows no token.
+pub fn start(upstream: &Upstream) -> (Upstream, Gateway) {
+    let knows = Knows::start();
+    let gateway = gateway(upstream, &knows);
+    (knows.server, gateway)
+}
+
+fn active(sub: &str, scope: &str) -> Value {
+    json!({ "active": true, "sub": sub, "scope": scope, "aud": "api", "iat": now() - 5, "exp": now() + 600, "roles": ["customer"] })
+}
+
+#[test]
+fn who_issued_a_token_says_whose_it_is_and_is_asked_once_in_a_while() {
+    let (upstream, knows) = (Upstream::echo(), Knows::start());
+    let gateway = gateway(&upstream, &knows);
+    knows.says("tok-1", &active("kim", "pay:write"));
+    knows.says("tok-2", &active("lee", ""));
+    let told = gateway.get("/me/x", Some("tok-1")).text();
+    assert!(told.contains("x-user-id: kim\r\n") && told.contains("x-user-roles: customer\r\n"), "{told}");
+    let question = knows.server.last();
+    assert_eq!(question.value("authorization").map(|value| value.starts_with("Basic Z2F0ZSUyMHdheTph")), Some(true));
+    assert_eq!(String::from_utf8_lossy(&question.body), "token=tok-1&token_type_hint=access_token");
+    let before = knows.asked();
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/me/x", Some("tok-1")).status, 200);
+    }
+    assert!(knows.asked() - before <= 1, "{}", knows.asked() - before);
+    // Each route decides by itself, after it is known whose it is.
+    assert_eq!(gateway.get("/pay", Some("tok-1")).status, 200);
+    let refused = gateway.get("/pay", Some("tok-2"));
+    assert_eq!(
+        (refused.status, refused.header("www-authenticate").map(|text| text.contains("insufficient_scope"))),
+        (403, Some(true))
+    );
+    // A JWT is nobody's question, and what is none is none where nobody is asked.
+    let before = knows.asked();
+    assert_eq!(gateway.get("/me/x", Some(&customer())).status, 200);
+    assert_eq!(gateway.get("/jwt", Some("tok-1")).status, 401);
+    assert_eq!(gateway.get("/me/x", Some("eyJhbGciOiJub25lIn0.e30.")).status, 401);
+    assert_eq!(knows.asked(), before);
+    // However many come with it at once.
+    knows.says("tok-0", &active("kim", ""));
+    let before = knows.asked();
+    let mut clients: Vec<_> = (0..200).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.write(get("/me/x", Some("tok-0")));
+    }
+    for client in &mut clients {
+        assert_eq!(client.read().status, 200);
+    }
+    assert!(knows.asked() - before <= 10, "{}", knows.asked() - before);
+    // It is asked again, and what is not active any more lets nobody in.
+    knows.says("tok-1", &json!({ "active": false }));
+    until("it is asked again", || gateway.get("/me/x", Some("tok-1")).status == 401);
+    // Whoever tries it again and again costs nothing.
+    let before = knows.asked();
+    for _ in 0..10 {
+        let answer = gateway.get("/me/x", Some("tok-1"));
+        assert_eq!((answer.status, &gateway.line_of(&answer)["outcome"]), (401, &json!("inactive_token")));
+    }
+    assert!(knows.asked() - before <= 1);
+    // It is taken back here like any other.
+    assert_eq!(gateway.get("/me/x", Some("tok-2")).status, 200);
+    assert_eq!(gateway.admin("POST", "/revocations", r#"{"sub":"lee"}"#).status, 200);
+    assert_eq!(gateway.get("/me/x", Some("tok-2")).status, 401);
+    // Where nothing is remembered each request asks.
+    knows.says("tok-3", &active("kim", ""));
+    let before = knows.asked();
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/often", Some("tok-3")).status, 200);
+    }
+    assert_eq!(knows.asked() - before, 5);
+    let log = gateway.lines().join("\n");
+    assert!(!log.contains("tok-") && !log.contains("thirty-two"), "no token and no secret is logged");
+}
+
+#[test]
+fn what_is_said_is_judged_and_what_is_not_said_is_503() {
+    let (upstream, knows) = (Upstream::echo(), Knows::start());
+    let gateway = gateway(&upstream, &knows);
+    let with = |more: Value| {
+        let mut answer = active("kim", "");
+        for (name, value) in more.as_object().expect("an object") {
+            answer[name] = value.clone();
+        }
+        answer
+    };
+    for (token, answer, status, outcome) in [
+        ("a", with(json!({ "aud": "other" })), 401, "wrong_audience"),
+        ("b", with(json!({ "aud": null })), 401, "wrong_audience"),
+        ("c", with(json!({ "iss": "https://evil.test" })), 401, "wrong_issuer"),
+        ("d", with(json!({ "iss": "https://as.test" })), 200, "ok"),
+        ("e", with(json!({ "exp": now() - 1 })), 401, "expired"),
+        ("f", with(json!({ "nbf": now() + 600 })), 401, "not_yet_valid"),
+        ("g", json!({ "active": true, "aud": "api" }), 401, "missing_claim"),
+        ("h", with(json!({ "cnf": { "jkt": "x" } })), 401, "unproven_token"),
+        ("i", with(json!({ "aud": ["x", "api"] })), 200, "ok"),
+        ("j", json!({ "sub": "kim" }), 503, "keys_unavailable"),
+        ("k", json!({ "active": "true", "sub": "kim", "aud": "api" }), 503, "keys_unavailable"),
+    ] {
+        knows.says(token, &answer);
+        let came = gateway.get("/me/x", Some(token));
+        assert_eq!((came.status, gateway.line_of(&came)["outcome"].as_str()), (status, Some(outcome)), "{token}");
+    }
+    knows.says_text("twice", r#"{"active":false,"active":true,"sub":"kim","aud":"api"}"#);
+    knows.says_text("error", "500 Internal Server Error|{}");
+    knows.says_text("denied", "401 Unauthorized|{}");
+    for token in ["twice", "error"] {
+        assert_eq!(gateway.get("/me/x", Some(token)).status, 503, "{token}");
+    }
+    // One that is silent holds nobody for long, and is left alone when it has been silent time and again.
+    knows.says_text("silent", "silent");
+    knows.says("good", &active("kim", ""));
+    let started = Instant::now();
+    assert_eq!(gateway.get("/me/x", Some("silent")).status, 503);
+    assert!(started.elapsed() < Duration::from_millis(950), "{:?}", started.elapsed());
+    let log = |words: &str| gateway.lines().iter().any(|line| line.contains(words));
+    until("it is left alone", || {
+        gateway.get("/me/x", Some("denied")).status == 503 && log("tokens cannot be asked about")
+    });
+    let before = knows.asked();
+    let came = gateway.get("/me/x", Some("good"));
+    assert!(came.status == 503 && came.header("retry-after") == Some("1") && knows.asked() == before);
+    until("it is asked again", || gateway.get("/me/x", Some("good")).status == 200);
+    assert_eq!(gateway.get("/me/x", Some(&customer())).status, 200);
+    // Of two one is enough, and the one that is away might have known.
+    knows.says("both", &active("kim", ""));
+    assert_eq!(gateway.get("/both", Some("both")).status, 200);
+    assert_eq!(gateway.get("/both", Some("nobodys")).status, 401);
+    assert_eq!(gateway.send(get("/both", Some("both")).replace("Bearer", "Basic")).status, 401);
+}
+
+/// An answer that lasts goes on for as long as the token is active, and no longer.
+#[test]
+fn an_answer_that_lasts_is_asked_about_again() {
+    let (upstream, knows) = (Upstream::trickles(), Knows::start());
+    let gateway = gateway(&upstream, &knows);
+    knows.says("tok-1", &active("kim", ""));
+    let mut client = gateway.client();
+    client.write(get("/me/x", Some("tok-1")));
+    assert_eq!(client.read_to_head().status, 200);
+    let began = Instant::now();
+    until("it was asked again", || began.elapsed() > Duration::from_secs(3) && knows.asked() >= 2);
+    assert!(gateway.access_lines().is_empty(), "it goes on");
+    knows.says("tok-1", &json!({ "active": false }));
+    until("it is cut", || gateway.access_lines().iter().any(|line| line["outcome"] == "taken_back"));
+}
