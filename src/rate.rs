@@ -7,7 +7,6 @@
 //!    allows it; while the store is silent, ours decides.
 //! 3. What buckets are by is never kept: a keyed hash here, a digest in the store.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use quick_cache::unsync::Cache;
 
 use crate::authenticate::Caller;
 use crate::authenticate::claims::ClaimPath;
@@ -72,16 +72,22 @@ impl Rate {
     }
 }
 
-/// Buckets: when each is full again, by the monotonic clock in microseconds.
-#[derive(Debug)]
+/// Buckets: when each is full again, by the monotonic clock in microseconds. Those that are used stay; new ones push others
+/// out.
 pub struct Buckets {
     hasher: RandomState,
-    shards: [Mutex<HashMap<u64, u64>>; SHARDS],
+    shards: [Mutex<Cache<u64, u64>>; SHARDS],
+}
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buckets").finish_non_exhaustive()
+    }
 }
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::new(Cache::new(BUCKETS))) }
     }
 }
 
@@ -92,15 +98,6 @@ impl Buckets {
         let Some(shard) = self.shards.get(place) else { return Ok(()) };
         let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let next = rate.take(buckets.get(&name).copied().unwrap_or(0), now)?;
-        if buckets.len() >= BUCKETS && !buckets.contains_key(&name) {
-            // Full ones say nothing.
-            buckets.retain(|_, full_at| *full_at > now);
-            if buckets.len() >= BUCKETS
-                && let Some(other) = buckets.keys().next().copied()
-            {
-                buckets.remove(&other);
-            }
-        }
         buckets.insert(name, next);
         Ok(())
     }
@@ -185,7 +182,7 @@ mod tests {
         for number in 0..(SHARDS * BUCKETS * 2) as u64 {
             assert_eq!(buckets.take(&number.to_be_bytes(), rate, 5), Ok(()));
         }
-        let all: usize = buckets.shards.iter().map(|shard| shard.lock().map_or(0, |shard| shard.len())).sum();
+        let all: usize = buckets.shards.iter().map(|shard| shard.lock().map_or(0, |buckets| buckets.len())).sum();
         assert!(all <= SHARDS * BUCKETS);
     }
 
