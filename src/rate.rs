@@ -45,7 +45,7 @@ pub struct RateLimit {
 pub enum RateKey {
     /// The client's address; of IPv6 the network of 64 bits, which one customer has.
     ClientIp,
-    /// The caller's subject.
+    /// The caller's subject, of its issuer.
     Subject,
     /// A claim of the caller; who has none shares a bucket with all others that have none.
     Claim(ClaimPath),
@@ -127,7 +127,11 @@ impl RateLimit {
     pub async fn check_caller(&self, caller: &Caller, now: Moment, store: &Asker) -> Result<(), Denial> {
         match (&self.key, caller) {
             (RateKey::ClientIp, _) | (_, Caller::Anonymous) => Ok(()),
-            (RateKey::Subject, Caller::Known(identity)) => self.check(identity.subject().as_bytes(), now, store).await,
+            // The same subject is somebody else's at another issuer.
+            (RateKey::Subject, Caller::Known(identity)) => {
+                let whose = format!("{}\0{}", identity.issuer(), identity.subject());
+                self.check(whose.as_bytes(), now, store).await
+            }
             (RateKey::Claim(path), Caller::Known(identity)) => {
                 let claim = identity.claims().at(path).map(ToString::to_string).unwrap_or_default();
                 self.check(claim.as_bytes(), now, store).await

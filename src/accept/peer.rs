@@ -1,6 +1,6 @@
 //! Who is on the other end of a connection.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -56,7 +56,7 @@ impl Peer {
         let fields = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|field| field.to_str().ok());
         let mut client = self.address;
         for address in fields.flat_map(|field| field.rsplit(',')) {
-            let Ok(address) = address.trim().parse::<IpAddr>() else { break };
+            let Some(address) = address_of(address.trim()) else { break };
             client = address.to_canonical();
             if !trusted.iter().any(|network| network.contains(&client)) {
                 break;
@@ -64,6 +64,13 @@ impl Peer {
         }
         client
     }
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    bare.parse().ok().or_else(with_port)
 }
 
 #[cfg(test)]
@@ -82,6 +89,13 @@ mod tests {
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("10.9.9.9"));
         assert_eq!(proxy.client(&headers, &trusted).to_string(), "198.51.100.7");
         assert_eq!(stranger.client(&headers, &trusted).to_string(), "192.0.2.9");
+        for (written, address) in
+            [("203.0.113.1:5001", "203.0.113.1"), ("[2001:db8::1]:44", "2001:db8::1"), ("[2001:db8::2]", "2001:db8::2")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_static(written));
+            assert_eq!(proxy.client(&headers, &trusted).to_string(), address);
+        }
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("rubbish"));
         assert_eq!(proxy.client(&headers, &trusted).to_string(), "10.0.0.1");
     }

@@ -38,30 +38,34 @@ pub struct Assertions(ArcSwapOption<Vec<Signed>>);
 #[derive(Clone, Debug)]
 struct Signed {
     upstream: usize,
+    from: i64,
     until: i64,
     value: HeaderValue,
 }
 
 /// Most upstreams that one identity has values for.
-const MOST_SIGNED: usize = 8;
+const MOST_SIGNED: usize = 32;
 
 impl Assertions {
     /// The value for an upstream, if it is good at `now`, in unix seconds.
     #[must_use]
     pub fn find(&self, upstream: usize, now: i64) -> Option<HeaderValue> {
         let all = self.0.load();
-        let found = all.as_ref()?.iter().find(|signed| signed.upstream == upstream && now < signed.until);
+        let found = all
+            .as_ref()?
+            .iter()
+            .find(|signed| signed.upstream == upstream && (signed.from..signed.until).contains(&now));
         found.map(|signed| signed.value.clone())
     }
 
-    /// Keeps a value.
-    pub fn keep(&self, upstream: usize, until: i64, value: HeaderValue) {
+    /// Keeps a value that is good from one time to another.
+    pub fn keep(&self, upstream: usize, (from, until): (i64, i64), value: HeaderValue) {
         let mut all = self.0.load().as_deref().cloned().unwrap_or_default();
         all.retain(|signed| signed.upstream != upstream);
         if all.len() >= MOST_SIGNED {
             all.remove(0);
         }
-        all.push(Signed { upstream, until, value });
+        all.push(Signed { upstream, from, until, value });
         self.0.store(Some(Arc::new(all)));
     }
 }
@@ -88,6 +92,12 @@ impl Identity {
     #[must_use]
     pub const fn is_by_token(&self) -> bool {
         matches!(self.vouch.proof, crate::route::Proof::Issuer(_) | crate::route::Proof::Opaque(_))
+    }
+
+    /// When its credential ends, leeway included, in unix seconds.
+    #[must_use]
+    pub const fn ends_at(&self) -> i64 {
+        self.vouch.expires_at
     }
 
     /// Who vouches for it, as keys of the store spell it.

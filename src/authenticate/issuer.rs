@@ -18,6 +18,7 @@ use jsonwebtoken::Algorithm;
 
 use super::claims::{ClaimPath, Claims, WrongType};
 use super::keys::{Key, KeySource};
+use super::logout_token;
 use super::token::UnverifiedToken;
 use crate::denial::Denial;
 
@@ -80,6 +81,10 @@ impl Issuer {
         // Without `iat` at least what is left of its life is bounded; a revocation must outlive it.
         if times.expires.saturating_sub(times.issued_at.unwrap_or(now)) > self.max_lifetime {
             return Err(Denial::LifetimeTooLong);
+        }
+        // SECURITY: its type says so where its issuer writes one; a logout token lets nobody in (RFC 8725 §3.12).
+        if logout_token::is_one(&token.claims) {
+            return Err(Denial::UnsupportedToken);
         }
         let subject = required_text(&token.claims, "sub")?;
         for name in ["jti", "sid"] {

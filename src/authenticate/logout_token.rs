@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Authenticator;
 use super::bearer::Bearer;
+use super::claims::{ClaimPath, Claims};
 use super::token::{Expects, UnverifiedToken};
 use crate::denial::Denial;
 
@@ -32,6 +33,11 @@ pub struct Ended {
     pub at: i64,
 }
 
+/// Whether claims are those of a logout token.
+pub(super) fn is_one(claims: &Claims) -> bool {
+    claims.member("events").and_then(|events| events.get(EVENT)).is_some_and(Value::is_object)
+}
+
 impl Authenticator {
     /// What a logout token says.
     ///
@@ -47,7 +53,7 @@ impl Authenticator {
         let (issuer, audiences) = sender.ok_or(Denial::WrongIssuer)?;
         let (_, token) = issuer.check_signature(token)?;
         let claims = &token.claims;
-        let named = claims.texts(&super::claims::ClaimPath::parse("aud").ok_or(Denial::MalformedToken)?)?;
+        let named = claims.texts(&ClaimPath::parse("aud").ok_or(Denial::MalformedToken)?)?;
         if !named.iter().any(|name| audiences.iter().any(|audience| audience == name)) {
             return Err(Denial::WrongAudience);
         }
@@ -59,8 +65,7 @@ impl Authenticator {
         if at > now.saturating_add(issuer.leeway) {
             return Err(Denial::NotYetValid);
         }
-        let is_event = claims.member("events").and_then(|events| events.get(EVENT)).is_some_and(Value::is_object);
-        if !is_event || claims.member("nonce").is_some() {
+        if !is_one(claims) || claims.member("nonce").is_some() {
             return Err(Denial::UnsupportedToken);
         }
         claims.text("jti")?.ok_or_else(|| Denial::MissingClaim("jti".into()))?;

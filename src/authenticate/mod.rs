@@ -132,7 +132,9 @@ impl Authenticator {
             // What is taken back of its certificate is taken back of the token.
             let holder = self.known_certificate(holder, |_| true, now.unix)?.ok_or(Denial::UnprovenToken)?;
             holder.vouch.check(route.revocation, now, store).await?;
-            identity.vouch.holder.store(Some(holder));
+            if identity.vouch.holder.load().as_ref().is_none_or(|known| !Arc::ptr_eq(known, &holder)) {
+                identity.vouch.holder.store(Some(holder));
+            }
         }
         identity.vouch.check(route.revocation, now, store).await?;
         Ok(Caller::Known(identity))

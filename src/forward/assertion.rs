@@ -55,7 +55,8 @@ impl Assertion {
             ForwardError::Insecure
         })?;
         let value = HeaderValue::try_from(value).map_err(|_| ForwardError::Insecure)?;
-        identity.assertions().keep(place, now.saturating_add(self.ttl - self.ttl / 2), value.clone());
+        let half = now.saturating_add(self.ttl - self.ttl / 2).min(identity.ends_at());
+        identity.assertions().keep(place, (now, half), value.clone());
         Ok(Some(value))
     }
 
@@ -76,7 +77,8 @@ impl Assertion {
         claims.insert("aud".to_owned(), upstream.into());
         claims.insert("sub".to_owned(), identity.subject().as_ref().into());
         claims.insert("iat".to_owned(), now.into());
-        claims.insert("exp".to_owned(), now.saturating_add(self.ttl).into());
+        // No longer than what it stands on.
+        claims.insert("exp".to_owned(), now.saturating_add(self.ttl).min(identity.ends_at()).into());
         Value::Object(claims)
     }
 }

@@ -251,14 +251,15 @@ impl<'a> Attempt<'a> {
         if target.speaks == Speaks::Http1 {
             return pool.connect(target, limit).await.map(Way::Http1).map_err(|error| (error, limit));
         }
-        let (began, sessions) = (clock::monotonic(), pool.sessions());
+        let sessions = pool.sessions();
         let gate = sessions.gate(&target.key);
         let mut left = limit;
         let mut turn = gate.as_ref().and_then(|gate| gate.try_acquire().ok());
         if let Some(gate) = gate.as_ref().filter(|_| turn.is_none()) {
             let waited = timeout(limit, gate.acquire()).await;
             turn = waited.map_err(|_| (ForwardError::TimedOut(Phase::Connect), Duration::ZERO))?.ok();
-            left = limit.saturating_sub(clock::monotonic().saturating_duration_since(began));
+            // Now it is its own try, as long as any.
+            left = self.upstream.connect_timeout.min(self.until.saturating_duration_since(clock::monotonic()));
         }
         let made = async {
             if let Some(seat) = sessions.take(&target.key, clock::monotonic()) {

@@ -126,6 +126,11 @@ fn a_logout_token_that_is_none_ends_nothing() {
         &Claims::of("https://rsa.test").with(&json!({ "sub": "kim" })).json(),
     );
     assert_eq!(gateway.get("/me/x", Some(&said)).status, 401);
+    let api = json!({ "sid": "s-1", "sub": "kim", "aud": "api" });
+    for header in [r#"{"alg":"RS256","kid":"rsa-1","typ":"JWT"}"#, r#"{"alg":"RS256","kid":"rsa-1"}"#] {
+        let said = sign::rsa_as(header, &claims(&api).to_string());
+        assert_eq!(gateway.get("/me/x", Some(&said)).status, 401, "{header}");
+    }
     assert_eq!(say(&gateway, &signed(&json!({ "sid": "s-1" }))).status, 200);
     assert_eq!(gateway.get("/me/x", Some(&good)).status, 401);
 }

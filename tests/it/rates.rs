@@ -11,7 +11,7 @@ const ROUTES: &str = r#"
   - { id: mine, match: { path: /mine }, upstream: echo, access: authenticated, rate_limit: { key: subject, limit: 3/hour } }
   - { id: tier, match: { path: /tier }, upstream: echo, access: authenticated, rate_limit: { key: { claim: org.tenant }, limit: 2/day } }
   - { id: own, match: { path: /own }, upstream: echo, access: public, rate_limit: { key: client_ip, limit: 4/hour, scope: gateway } }
-  - { id: burst, match: { path: /burst }, upstream: echo, access: public, rate_limit: { key: client_ip, limit: 5/second, burst: 1 } }
+  - { id: burst, match: { path: /burst }, upstream: echo, access: public, rate_limit: { key: client_ip, limit: 30/minute, burst: 1 } }
   - { id: free, match: { path: /free }, upstream: echo, access: public }
 "#;
 
@@ -118,5 +118,12 @@ fn gateways_share_a_limit_and_each_keeps_to_it_while_the_store_is_away() {
     let fresh = Gateway::start(&yaml);
     assert_eq!(through(&upstream, 8, || fresh.get("/login", None)), 5);
     redis.thaw();
-    until("the store counts again", || fresh.get("/login", None).status == 429);
+    // What is full there is empty here: the store counts again.
+    let another = Gateway::start(&yaml);
+    until("it is ready", || another.admin("GET", "/readyz", "").status == 200);
+    assert_eq!(another.get("/login", None).status, 429);
+    // Another limit begins anew.
+    let another = Gateway::start(&yaml.replace("limit: 5/hour", "limit: 50/hour"));
+    until("it is ready", || another.admin("GET", "/readyz", "").status == 200);
+    assert_eq!(another.get("/login", None).status, 200);
 }

@@ -11,6 +11,7 @@ use super::upstreams::not_zero;
 use crate::config::file::Config;
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::forward::assertion::Assertion;
+use crate::issue::tokens::OWN_CLAIMS;
 use crate::signer::ASSERTION;
 
 /// What it may be signed with; the key says which.
@@ -35,6 +36,15 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Optio
     if *section.ttl > MAX_TTL || section.ttl.subsec_nanos() > 0 {
         let mistake = Mistake::at(&section.ttl, format!("{:?}", section.ttl.value));
         mistakes.add(mistake.allowed("whole seconds, at most `60s`: a copy of it is worth something for so long"));
+    }
+    for claim in section.claims.iter().filter(|claim| OWN_CLAIMS.contains(&claim.as_str())) {
+        let mistake = Mistake::at(claim, format!("`{}` is the gateway's to say", claim.as_str()));
+        mistakes.add(mistake.allowed("names of other claims").remedy("leave it out"));
+    }
+    let twin = config.issuers.entries.iter().find(|(_, issuer)| issuer.issuer.value == section.issuer.value);
+    if let Some((name, _)) = twin {
+        let mistake = Mistake::at(&section.issuer, format!("issuer `{}` has this `iss` already", name.value));
+        mistakes.add(mistake.allowed("an `iss` of its own: it is no access token").also(name.place, "that one"));
     }
     let upstreams = section.upstreams.as_ref().map(|names| {
         let declared = &config.upstreams.declared;

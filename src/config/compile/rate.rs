@@ -34,7 +34,9 @@ pub fn compile(
     RateLimit {
         key: own.key.value.clone(),
         rate,
-        shared: (*own.scope == RateScope::Store).then(|| format!("{prefix}rate:{}:", route.id.value)),
+        // Another limit begins anew.
+        shared: (*own.scope == RateScope::Store)
+            .then(|| format!("{prefix}rate:{}:{}x{}:", route.id.value, rate.interval, rate.burst)),
         buckets: before.buckets(&route.id, &own.key, rate),
     }
 }

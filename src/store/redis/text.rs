@@ -19,8 +19,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local bucket = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
-local next = math.max(bucket, now) + interval
 local most = now + interval * burst
+-- More than it can be: the clock was put back.
+if bucket > most then bucket = most - interval end
+local next = math.max(bucket, now) + interval
 if next > most then return string.format('%.0f', next - most) end
 redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000))
 return '0'";
