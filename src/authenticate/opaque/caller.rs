@@ -44,9 +44,10 @@ impl Authenticator {
         now: Moment,
     ) -> Result<Arc<Identity>, Denial> {
         let text = Bearer::from_text(bearer.text()?)?.text()?;
+        let was_active = self.tokens.find(bearer.as_bytes()).is_some();
         let mut denial = Denial::InactiveToken;
         for place in route.auth.opaque() {
-            match self.introspected(place, text, now).await {
+            match self.introspected(place, (text, was_active), now).await {
                 Ok(identity) => {
                     self.tokens.keep(bearer.as_bytes(), Arc::clone(&identity));
                     return Ok(identity);
@@ -61,10 +62,15 @@ impl Authenticator {
     }
 
     /// What one of them answers.
-    async fn introspected(&self, place: usize, token: &str, now: Moment) -> Result<Arc<Identity>, Denial> {
+    async fn introspected(
+        &self,
+        place: usize,
+        (token, was_active): (&str, bool),
+        now: Moment,
+    ) -> Result<Arc<Identity>, Denial> {
         let introspector = self.introspectors.get(place).ok_or(Denial::KeysUnavailable)?;
         let ask = async {
-            let claims = introspector.ask(token, now).await?;
+            let claims = introspector.ask(token, was_active, now).await?;
             let proven = introspector.prove(place, claims, now.unix)?;
             let until = proven.expires_at.min(now.unix.saturating_add(introspector.cache));
             let mut identity = self.memory.identity(proven, None)?;
@@ -85,7 +91,7 @@ impl Authenticator {
             return Ok(());
         };
         let Proof::Opaque(place) = identity.vouch.proof else { return Err(Denial::UnknownKey) };
-        match self.introspected(place, &asked.token, now).await {
+        match self.introspected(place, (&asked.token, true), now).await {
             Ok(next)
                 if next.subject() == identity.subject()
                     && next.roles() == identity.roles()

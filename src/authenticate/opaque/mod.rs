@@ -69,6 +69,8 @@ pub struct Introspector {
     authorization: HeaderValue,
     circuit: Circuit,
     questions: Semaphore,
+    /// The same about tokens that were active a moment ago: who tries made-up ones keeps nobody from those.
+    renewals: Semaphore,
     /// Until when, by the digest of the token.
     refused: Cache<Digest, i64>,
     /// Questions that are under way: who comes with the same token waits for the same answer.
@@ -129,6 +131,7 @@ impl Introspector {
             authorization,
             circuit: Circuit::default(),
             questions: Semaphore::new(MOST_ASKED),
+            renewals: Semaphore::new(MOST_ASKED),
             refused: Cache::new(REFUSED),
             under_way: Mutex::default(),
         }
@@ -164,7 +167,7 @@ impl Introspector {
     ///
     /// # Errors
     /// `InactiveToken`, or `KeysUnavailable` where nobody says.
-    async fn ask(&self, token: &str, now: Moment) -> Result<Claims, Denial> {
+    async fn ask(&self, token: &str, was_active: bool, now: Moment) -> Result<Claims, Denial> {
         let name = digest_of(token);
         if self.refused.get(&name).is_some_and(|until| now.unix < until) {
             return Err(Denial::InactiveToken);
@@ -172,7 +175,8 @@ impl Introspector {
         if !self.circuit.lets_through(now.monotonic) {
             return Err(Denial::KeysUnavailable);
         }
-        let Ok(_turn) = self.questions.try_acquire() else { return Err(Denial::KeysUnavailable) };
+        let turns = if was_active { &self.renewals } else { &self.questions };
+        let Ok(_turn) = turns.try_acquire() else { return Err(Denial::KeysUnavailable) };
         let body = Bytes::from(format!("token={}&token_type_hint=access_token", percent::encode(token)));
         let asked = timeout(self.timeout, self.source.post(&self.authorization, body, MAX_ANSWER)).await;
         let answer = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
