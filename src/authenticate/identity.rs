@@ -136,6 +136,19 @@ impl Identity {
         &self.claims
     }
 
+    /// Whether another one says the same in everything, and ends when this one does.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let (own, theirs) = (&self.vouch, &other.vouch);
+        self.subject == other.subject
+            && self.roles == other.roles
+            && self.scopes == other.scopes
+            && self.claims == other.claims
+            && self.headers == other.headers
+            && own.bound == theirs.bound
+            && own.expires_at == theirs.expires_at
+            && own.standing_keys == theirs.standing_keys
+    }
+
     /// What has been signed of it for services.
     #[must_use]
     pub const fn assertions(&self) -> &Assertions {

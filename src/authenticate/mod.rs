@@ -177,7 +177,7 @@ impl Authenticator {
             }
         }
         for asked in &self.introspectors {
-            if !next.introspectors.iter().any(|other| other.is_like(asked)) {
+            if !next.introspectors.iter().any(|other| other.shape() == asked.shape()) {
                 asked.retired.store(true, Ordering::Release);
             }
         }
@@ -204,6 +204,12 @@ impl Authenticator {
     #[must_use]
     pub fn sessions(&self) -> &[Sessions] {
         &self.sessions
+    }
+
+    /// Who is asked about tokens, by their place.
+    #[must_use]
+    pub fn introspectors(&self) -> &[Introspector] {
+        &self.introspectors
     }
 
     /// What the configuration calls a way of proving identity.
@@ -237,7 +243,8 @@ impl Authenticator {
 
     /// Who a bearer token is of, where some have to be asked about.
     async fn of_any(&self, bearer: Bearer<'_>, route: &Route, now: Moment) -> Result<Arc<Identity>, Denial> {
-        if let Some(known) = self.tokens.find(bearer.as_bytes()).filter(|known| known.vouch.is_believed(now.unix)) {
+        let is_good = |known: &Arc<Identity>| known.vouch.is_believed(now.unix) && route.auth.takes(known.vouch.proof);
+        if let Some(known) = self.tokens.find(bearer.as_bytes()).filter(is_good) {
             return Ok(known);
         }
         if opaque::is_opaque(bearer.text()?) {
@@ -252,6 +259,9 @@ impl Authenticator {
             return Ok(known);
         }
         if route.auth.issuers().next().is_none() {
+            if route.auth.takes_opaque {
+                return Err(Denial::WrongIssuer);
+            }
             // A token where none is configured (RFC 6750 §3.1).
             return Err(Denial::DuplicateCredentials);
         }

@@ -77,7 +77,9 @@ impl Vouch {
         match self.proof {
             Proof::Issuer(_) => self.can_be_taken_back()?,
             // Lists of its authorities take it back.
-            Proof::Certificate(_) | Proof::Opaque(_) if self.standing_keys.is_empty() => return Ok(()),
+            Proof::Certificate(_) if self.standing_keys.is_empty() => return Ok(()),
+            // What the configured keys cannot name could never be taken back.
+            Proof::Opaque(_) if self.standing_keys.is_empty() => return Err(Denial::MissingClaim("jti".into())),
             Proof::Certificate(_) | Proof::Session(_) | Proof::Opaque(_) => {}
         }
         let standing = match policy.mode {

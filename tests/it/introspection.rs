@@ -183,6 +183,44 @@ fn what_is_said_is_judged_and_what_is_not_said_is_503() {
     for token in ["twice", "error"] {
         assert_eq!(gateway.get("/me/x", Some(token)).status, 503, "{token}");
     }
+    // What is odd about one token is no reason to leave the others alone.
+    knows.says_text("odd", "400 Bad Request|{}");
+    for _ in 0..20 {
+        knows.says_text("odd", "400 Bad Request|{}");
+        assert_eq!(gateway.get("/me/x", Some("odd")).status, 503);
+    }
+    for number in 0..8 {
+        knows.says_text(&format!("odd-{number}"), "400 Bad Request|{}");
+        assert_eq!(gateway.get("/me/x", Some(&format!("odd-{number}"))).status, 503);
+    }
+    knows.says("fine", &active("kim", ""));
+    assert_eq!(gateway.get("/me/x", Some("fine")).status, 200);
+    // What is odd is remembered like what is not active: another audience's token costs nothing.
+    let before = knows.asked();
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/me/x", Some("a")).status, 401);
+    }
+    assert!(knows.asked() - before <= 2, "{}", knows.asked() - before);
+    knows.says("refresh", &with(json!({ "token_type": "refresh_token" })));
+    assert_eq!(gateway.get("/me/x", Some("refresh")).status, 401);
+    // A token that two know is good for both.
+    knows.says("shared", &active("kim", ""));
+    for path in ["/me/x", "/often", "/me/x", "/pay"] {
+        assert_eq!(gateway.get(path, Some("shared")).status, if path == "/pay" { 403 } else { 200 }, "{path}");
+    }
+    assert_eq!(gateway.get("/pay", Some(&customer())).status, 401);
+    // Many different ones at once wait for their turn.
+    let tokens: Vec<String> = (0..150).map(|number| format!("many-{number}")).collect();
+    for token in &tokens {
+        knows.says(token, &active("kim", ""));
+    }
+    let mut clients: Vec<_> = tokens.iter().map(|token| (gateway.client(), token)).collect();
+    for (client, token) in &mut clients {
+        client.write(get("/me/x", Some(token)));
+    }
+    for (client, token) in &mut clients {
+        assert_eq!(client.read().status, 200, "{token}");
+    }
     // One that is silent holds nobody for long, and is left alone when it has been silent time and again.
     knows.says_text("silent", "silent");
     knows.says("good", &active("kim", ""));
@@ -217,6 +255,19 @@ fn an_answer_that_lasts_is_asked_about_again() {
     let began = Instant::now();
     until("it was asked again", || began.elapsed() > Duration::from_secs(3) && knows.asked() >= 2);
     assert!(gateway.access_lines().is_empty(), "it goes on");
-    knows.says("tok-1", &json!({ "active": false }));
+    // What it says besides is another matter now: it is decided anew.
+    let mut other = active("kim", "");
+    other["name"] = "somebody else".into();
+    knows.says("tok-1", &other);
     until("it is cut", || gateway.access_lines().iter().any(|line| line["outcome"] == "taken_back"));
+    let mut client = gateway.client();
+    client.write(get("/me/x", Some("tok-1")));
+    assert_eq!(client.read_to_head().status, 200);
+    let before = gateway.access_lines().len();
+    // Nor do clients that leave keep anybody from being asked about.
+    for number in 0..20 {
+        let _left = gateway.client().try_write(get("/me/x", Some(&format!("gone-{number}"))));
+    }
+    knows.says("tok-1", &json!({ "active": false }));
+    until("it is cut", || gateway.access_lines().iter().skip(before).any(|line| line["outcome"] == "taken_back"));
 }

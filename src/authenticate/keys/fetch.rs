@@ -63,20 +63,32 @@ impl Source {
     /// # Errors
     /// What went wrong, for the log.
     pub async fn fetch(&self, limit: usize) -> Result<Bytes, String> {
-        self.send(self.head(Method::GET).body(Full::default()), limit).await
+        match self.send(self.head(Method::GET).body(Full::default()), limit).await? {
+            (StatusCode::OK, document) => Ok(document),
+            (status, _) => Err(format!("the answer is {status}")),
+        }
     }
 
-    /// Posts a form, and reads the answer, at most `limit` bytes of it.
+    /// Posts a form, and reads the answer, whatever its status is, at most `limit` bytes of it.
     ///
     /// # Errors
     /// What went wrong, for the log.
-    pub async fn post(&self, authorization: &HeaderValue, form: Bytes, limit: usize) -> Result<Bytes, String> {
+    pub async fn post(
+        &self,
+        authorization: &HeaderValue,
+        form: Bytes,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), String> {
         let head = self.head(Method::POST).header(header::AUTHORIZATION, authorization);
         let head = head.header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         self.send(head.body(Full::new(form)), limit).await
     }
 
-    async fn send(&self, request: http::Result<Request<Full<Bytes>>>, limit: usize) -> Result<Bytes, String> {
+    async fn send(
+        &self,
+        request: http::Result<Request<Full<Bytes>>>,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), String> {
         let request = request.map_err(|error| format!("HTTP: {error}"))?;
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.port)).await.map_err(|error| format!("cannot connect: {error}"))?;
@@ -91,7 +103,7 @@ impl Source {
         }
     }
 
-    async fn request<S>(stream: S, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, String>
+    async fn request<S>(stream: S, request: Request<Full<Bytes>>, limit: usize) -> Result<(StatusCode, Bytes), String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -100,11 +112,10 @@ impl Source {
         let connection = tokio::spawn(connection);
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
-            if response.status() != StatusCode::OK {
-                return Err(format!("the answer is {}", response.status()));
-            }
+            let status = response.status();
             let body = Limited::new(response.into_body(), limit).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|error| format!("the body cannot be read: {error}"))
+            let body = body.map_err(|error| format!("the body cannot be read: {error}"))?;
+            Ok((status, body.to_bytes()))
         };
         let document = answer.await;
         connection.abort();

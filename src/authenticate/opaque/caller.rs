@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::Mutex;
 
 use crate::authenticate::bearer::Bearer;
 use crate::authenticate::{Authenticator, Identity};
@@ -13,11 +14,18 @@ use crate::denial::Denial;
 use crate::route::{Proof, Route};
 
 /// A token that was asked about, and until when the answer is believed.
-#[derive(Debug)]
 pub struct Asked {
     token: Box<str>,
     /// Unix seconds.
     until: AtomicI64,
+    /// Held by the look that asks again.
+    asking: Mutex<()>,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").field("until", &self.until).finish_non_exhaustive()
+    }
 }
 
 impl Asked {
@@ -54,6 +62,7 @@ impl Authenticator {
                 }
                 // Another one may know it; who does not answer might have.
                 Err(Denial::InactiveToken) => {}
+                Err(_) if denial == Denial::KeysUnavailable => {}
                 Err(other) => denial = other,
             }
         }
@@ -71,10 +80,12 @@ impl Authenticator {
         let introspector = self.introspectors.get(place).ok_or(Denial::KeysUnavailable)?;
         let ask = async {
             let claims = introspector.ask(token, was_active, now).await?;
-            let proven = introspector.prove(place, claims, now.unix)?;
+            let proven = introspector.prove(place, claims, now.unix);
+            let proven = proven.map_err(|denial| introspector.remember(token, denial, now))?;
             let until = proven.expires_at.min(now.unix.saturating_add(introspector.cache));
             let mut identity = self.memory.identity(proven, None)?;
-            identity.vouch.asked = Some(Asked { token: token.into(), until: AtomicI64::new(until) });
+            identity.vouch.asked =
+                Some(Asked { token: token.into(), until: AtomicI64::new(until), asking: Mutex::default() });
             Ok(Arc::new(identity))
         };
         // Boxed: it has room for a whole conversation with a server.
@@ -91,12 +102,10 @@ impl Authenticator {
             return Ok(());
         };
         let Proof::Opaque(place) = identity.vouch.proof else { return Err(Denial::UnknownKey) };
+        // One look asks; those that come meanwhile learn nothing by it.
+        let Ok(_asking) = asked.asking.try_lock() else { return Ok(()) };
         match self.introspected(place, (&asked.token, true), now).await {
-            Ok(next)
-                if next.subject() == identity.subject()
-                    && next.roles() == identity.roles()
-                    && next.scopes() == identity.scopes() =>
-            {
+            Ok(next) if identity.is_same(&next) => {
                 let until = next.vouch.asked.as_ref().map_or(0, |asked| asked.until.load(Ordering::Relaxed));
                 asked.until.store(until, Ordering::Relaxed);
                 Ok(())
@@ -104,7 +113,10 @@ impl Authenticator {
             // What it may is another matter now: it is decided anew with the next request.
             Ok(_) => Err(Denial::Revoked),
             Err(Denial::KeysUnavailable) => Err(Denial::StandingUnknown),
-            Err(denial) => Err(denial),
+            Err(denial) => {
+                self.tokens.forget(asked.token.as_bytes());
+                Err(denial)
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Circuit {
     failures: AtomicU32,
     /// By the monotonic clock in milliseconds; 0: closed.
     open_until: AtomicU64,
+    /// When it was opened last, in the same way.
+    opened_at: AtomicU64,
 }
 
 impl Circuit {
@@ -31,18 +33,31 @@ impl Circuit {
         now >= until && self.open_until.compare_exchange(until, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// Whoever was let through will not hear: the next one may ask.
+    pub fn given_up(&self) {
+        let until = self.open_until.load(Ordering::Acquire);
+        if until != 0 {
+            let _other = self.open_until.compare_exchange(until, 1, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
     /// It answered; whether that is news.
     pub fn answered(&self) -> bool {
         self.failures.store(0, Ordering::Release);
         self.open_until.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// It failed; whether it is not asked from now on.
-    pub fn failed(&self, now: Instant) -> bool {
+    /// A question that began then has failed; whether nobody is asked from now on. Of many that were under way together the
+    /// one that opens it has said it all.
+    pub fn failed(&self, began: Instant, now: Instant) -> bool {
+        if clock::millis(began) < self.opened_at.load(Ordering::Acquire) {
+            return false;
+        }
         let failures = self.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         if failures < FAILURES {
             return false;
         }
+        self.opened_at.store(clock::millis(now), Ordering::Release);
         let until = clock::millis(now).saturating_add(self.pause());
         self.open_until.swap(until, Ordering::AcqRel) == 0
     }
@@ -64,13 +79,20 @@ mod tests {
         let (circuit, start) = (Circuit::default(), clock::monotonic());
         let at = |millis| start + Duration::from_millis(millis);
         for _ in 0..FAILURES - 1 {
-            assert!(!circuit.failed(start) && circuit.lets_through(start));
+            assert!(!circuit.failed(start, start) && circuit.lets_through(start));
         }
-        assert!(circuit.failed(start) && !circuit.lets_through(at(499)));
-        assert!(circuit.lets_through(at(501)) && !circuit.lets_through(at(502)), "one at a time");
-        assert!(!circuit.failed(at(510)) && !circuit.lets_through(at(1400)), "twice as long");
-        assert!(circuit.lets_through(at(1600)));
+        assert!(circuit.failed(start, at(100)) && !circuit.lets_through(at(599)));
+        // Those that were under way say nothing more.
+        for _ in 0..50 {
+            assert!(!circuit.failed(start, at(100)));
+        }
+        assert!(circuit.lets_through(at(601)) && !circuit.lets_through(at(602)), "one at a time");
+        // Who was let through and went away leaves it to the next one.
+        circuit.given_up();
+        assert!(circuit.lets_through(at(603)) && !circuit.lets_through(at(604)));
+        assert!(!circuit.failed(at(603), at(610)) && !circuit.lets_through(at(1600)), "twice as long");
+        assert!(circuit.lets_through(at(1611)));
         assert!(circuit.answered() && !circuit.answered());
-        assert!(circuit.lets_through(at(1601)) && circuit.lets_through(at(1601)));
+        assert!(circuit.lets_through(at(1612)) && circuit.lets_through(at(1612)));
     }
 }

@@ -3,8 +3,9 @@
 //! 1. Only what is no JWT is asked about, and only where the route takes such tokens.
 //! 2. What was answered is believed for `cache`, never past `exp`; then it is asked again. What is not active is remembered
 //!    for a moment, so that one who tries it again and again costs nothing.
-//! 3. Who is asked is spared: at most so many questions at a time, none while it has failed time and again (`circuit`). While it
-//!    does not answer, callers get 503: nobody is let in, and nobody throws a good token away.
+//! 3. Who is asked is spared: at most so many questions at a time, none while it has failed time and again (`circuit`); what is
+//!    odd about one token is no failure of it. While nobody says, callers get 503: nobody is let in, and nobody throws a good
+//!    token away.
 //! 4. Like every identity it can be taken back by the store's keys: `sid`, `sub`, and so on.
 
 mod caller;
@@ -14,11 +15,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use quick_cache::sync::Cache;
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
@@ -32,7 +33,7 @@ use super::claims::{ClaimPath, Claims};
 use super::json;
 use super::keys::fetch::Source;
 use super::proven::{Bound, Proven};
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::percent;
 use crate::route::Proof;
@@ -53,6 +54,8 @@ pub struct Introspector {
     pub name: Arc<str>,
     /// What keys of the store have in the place of an issuer; what `iss` has to be, where it is there.
     pub issuer: Arc<str>,
+    /// Whether it is configured, so that an answer has to agree.
+    pub is_issuer_said: bool,
     /// What `aud` has to name one of; none: nothing is asked of it.
     pub audiences: Vec<String>,
     /// Where roles are.
@@ -71,8 +74,8 @@ pub struct Introspector {
     questions: Semaphore,
     /// The same about tokens that were active a moment ago: who tries made-up ones keeps nobody from those.
     renewals: Semaphore,
-    /// Until when, by the digest of the token.
-    refused: Cache<Digest, i64>,
+    /// Why not, and until when, by the digest of the token.
+    refused: Cache<Digest, (Denial, i64)>,
     /// Questions that are under way: who comes with the same token waits for the same answer.
     under_way: Mutex<HashMap<Digest, Arc<OnceCell<Answer>>>>,
 }
@@ -81,6 +84,38 @@ pub struct Introspector {
 type Digest = [u8; 32];
 /// What came of a question.
 type Answer = Result<Arc<Identity>, Denial>;
+
+/// A question that is under way, as one of those who wait for it sees it.
+struct Shared<'i> {
+    introspector: &'i Introspector,
+    name: Digest,
+    cell: Arc<OnceCell<Answer>>,
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.introspector.lock();
+        // One is here, one is in the map: nobody else waits.
+        let is_last = Arc::strong_count(&self.cell) == 2 || self.cell.initialized();
+        if is_last && under_way.get(&self.name).is_some_and(|known| Arc::ptr_eq(known, &self.cell)) {
+            under_way.remove(&self.name);
+        }
+    }
+}
+
+/// One who was let through by the circuit, until it is known what came of it.
+struct Probe<'c> {
+    circuit: &'c Circuit,
+    is_settled: bool,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.circuit.given_up();
+        }
+    }
+}
 
 /// Whom to ask, and as whom.
 pub struct Server {
@@ -96,6 +131,8 @@ pub struct Judges {
     pub name: Arc<str>,
     /// What keys of the store have in the place of an issuer.
     pub issuer: Arc<str>,
+    /// Whether it is configured, so that an answer has to agree.
+    pub is_issuer_said: bool,
     /// What `aud` has to name one of.
     pub audiences: Vec<String>,
     /// Where roles and scopes are.
@@ -116,11 +153,12 @@ impl Introspector {
     /// One that has asked nothing yet.
     #[must_use]
     pub fn new(judges: Judges, server: Server) -> Self {
-        let Judges { name, issuer, audiences, paths: (roles, scopes), cache, timeout } = judges;
+        let Judges { name, issuer, is_issuer_said, audiences, paths: (roles, scopes), cache, timeout } = judges;
         let Server { source, authorization } = server;
         Self {
             name,
             issuer,
+            is_issuer_said,
             audiences,
             roles,
             scopes,
@@ -137,26 +175,24 @@ impl Introspector {
         }
     }
 
-    /// Whether it asks the same of the same server.
+    /// What tells it from others: whom it asks, and what it believes.
     #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
-        self.name == other.name
-            && self.source.is_same(&other.source)
-            && self.authorization == other.authorization
-            && self.issuer == other.issuer
-            && self.audiences == other.audiences
+    pub fn shape(&self) -> String {
+        format!("{:?}", (&self.name, self.source.to_string(), &self.issuer, &self.audiences))
+    }
+
+    /// The same, with what identities of one like it hold.
+    #[must_use]
+    pub fn following(self, retired: Arc<AtomicBool>) -> Self {
+        Self { retired, ..self }
     }
 
     /// The answer to a question about a token: asked with `ask`, or by somebody else at this moment.
     async fn shared(&self, token: &str, ask: impl Future<Output = Answer>) -> Answer {
         let name = digest_of(token);
         let cell = Arc::clone(self.lock().entry(name).or_default());
-        let answer = cell.get_or_init(|| ask).await.clone();
-        let mut under_way = self.lock();
-        if under_way.get(&name).is_some_and(|known| Arc::ptr_eq(known, &cell)) {
-            under_way.remove(&name);
-        }
-        answer
+        let shared = Shared { introspector: self, name, cell };
+        shared.cell.get_or_init(|| ask).await.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Answer>>>> {
@@ -168,52 +204,83 @@ impl Introspector {
     /// # Errors
     /// `InactiveToken`, or `KeysUnavailable` where nobody says.
     async fn ask(&self, token: &str, was_active: bool, now: Moment) -> Result<Claims, Denial> {
-        let name = digest_of(token);
-        if self.refused.get(&name).is_some_and(|until| now.unix < until) {
-            return Err(Denial::InactiveToken);
+        if let Some((denial, _)) = self.refused.get(&digest_of(token)).filter(|(_, until)| now.unix < *until) {
+            return Err(denial);
         }
-        if !self.circuit.lets_through(now.monotonic) {
-            return Err(Denial::KeysUnavailable);
-        }
+        let began = clock::monotonic();
         let turns = if was_active { &self.renewals } else { &self.questions };
-        let Ok(_turn) = turns.try_acquire() else { return Err(Denial::KeysUnavailable) };
-        let body = Bytes::from(format!("token={}&token_type_hint=access_token", percent::encode(token)));
-        let asked = timeout(self.timeout, self.source.post(&self.authorization, body, MAX_ANSWER)).await;
-        let answer = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        let answer = answer.and_then(|text| json::object(&text).ok_or_else(|| "it is no strict JSON".to_owned()));
-        let active = answer.and_then(|mut members| match members.remove("active") {
-            Some(Value::Bool(true)) => Ok(Some(Claims::new(members))),
-            Some(Value::Bool(false)) => Ok(None),
-            _ => Err("it does not say whether the token is active".to_owned()),
+        let asked = timeout(self.timeout, async {
+            let _turn = turns.acquire().await.map_err(|_| Denial::KeysUnavailable)?;
+            if !self.circuit.lets_through(clock::monotonic()) {
+                return Err(Denial::KeysUnavailable);
+            }
+            let mut probe = Probe { circuit: &self.circuit, is_settled: false };
+            let body = Bytes::from(format!("token={}&token_type_hint=access_token", percent::encode(token)));
+            let answer = self.source.post(&self.authorization, body, MAX_ANSWER).await;
+            probe.is_settled = true;
+            Ok(answer)
         });
-        match active {
-            Ok(claims) => {
-                if self.circuit.answered() {
-                    tracing::info!(introspection = &*self.name, "tokens can be asked about again");
-                }
-                claims.ok_or_else(|| {
-                    self.refused.insert(name, now.unix.saturating_add(REFUSED_FOR));
-                    Denial::InactiveToken
-                })
+        match asked.await {
+            Ok(Err(denial)) => Err(denial),
+            Ok(Ok(Ok((StatusCode::OK, text)))) => self.heard(token, &text, now),
+            // What is about us, or the server, and not about this token.
+            Ok(Ok(Ok((status, _)))) if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 404 | 429) => {
+                Err(self.failed(&format!("the answer is {status}"), began))
             }
-            Err(reason) => {
-                if self.circuit.failed(now.monotonic) {
-                    let (introspection, source) = (&*self.name, &self.source);
-                    tracing::error!(introspection, %source, reason, "tokens cannot be asked about: they get 503");
-                }
-                Err(Denial::KeysUnavailable)
-            }
+            Ok(Ok(Ok((status, _)))) => Err(self.unclear(token, &format!("the answer is {status}"), now)),
+            Ok(Ok(Err(reason))) => Err(self.failed(&reason, began)),
+            Err(_) => Err(self.failed("no answer in time", began)),
         }
+    }
+
+    /// What an answer says.
+    fn heard(&self, token: &str, text: &[u8], now: Moment) -> Result<Claims, Denial> {
+        if self.circuit.answered() {
+            tracing::info!(introspection = &*self.name, "tokens can be asked about again");
+        }
+        let Some(mut members) = json::object(text) else {
+            return Err(self.unclear(token, "it is no strict JSON", now));
+        };
+        match members.remove("active") {
+            Some(Value::Bool(true)) => Ok(Claims::new(members)),
+            Some(Value::Bool(false)) => Err(self.remember(token, Denial::InactiveToken, now)),
+            _ => Err(self.unclear(token, "it does not say whether the token is active", now)),
+        }
+    }
+
+    /// Remembers for a moment why a token is not taken.
+    fn remember(&self, token: &str, denial: Denial, now: Moment) -> Denial {
+        self.refused.insert(digest_of(token), (denial.clone(), now.unix.saturating_add(REFUSED_FOR)));
+        denial
+    }
+
+    /// What is said of one token cannot be understood: that is no reason not to ask about others.
+    fn unclear(&self, token: &str, reason: &str, now: Moment) -> Denial {
+        tracing::warn!(introspection = &*self.name, reason, "what is said of a token cannot be understood");
+        self.remember(token, Denial::KeysUnavailable, now)
+    }
+
+    /// Nobody could be asked.
+    fn failed(&self, reason: &str, began: Instant) -> Denial {
+        if self.circuit.failed(began, clock::monotonic()) {
+            let (introspection, source) = (&*self.name, &self.source);
+            tracing::error!(introspection, %source, reason, "tokens cannot be asked about: they get 503");
+        }
+        Denial::KeysUnavailable
     }
 
     /// What an answer proves; `place` is the introspector's among all.
     fn prove(&self, place: usize, claims: Claims, now: i64) -> Result<Proven<'_>, Denial> {
-        if claims.text("iss")?.is_some_and(|iss| *iss != *self.issuer) {
+        if self.is_issuer_said && claims.text("iss")?.is_some_and(|iss| *iss != *self.issuer) {
             return Err(Denial::WrongIssuer);
         }
         let named = ClaimPath::parse("aud").map_or(Ok(Vec::new()), |path| claims.texts(&path))?;
         if !self.audiences.is_empty() && !named.iter().any(|name| self.audiences.iter().any(|own| own == name)) {
             return Err(Denial::WrongAudience);
+        }
+        // A refresh token is nobody's credential here.
+        if claims.text("token_type")?.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+            return Err(Denial::UnsupportedToken);
         }
         let expires_at = claims.date("exp")?.unwrap_or(i64::MAX);
         if now >= expires_at {

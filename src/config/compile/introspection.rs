@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
 use super::upstreams::not_zero;
-use super::{issuers, trust};
+use super::{Kept, issuers, trust};
 use crate::authenticate::keys::fetch::Source;
 use crate::authenticate::opaque::{Introspector, Judges, Server};
 use crate::config::file::Config;
@@ -19,7 +19,7 @@ use crate::percent;
 const MAX_CACHE: Duration = Duration::from_secs(600);
 
 /// Compiles them, in the order of the file.
-pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<Introspector> {
+pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Vec<Introspector> {
     let mut all = Vec::new();
     for (name, section) in &config.introspection.entries {
         let (issuers, certificates) = (&config.issuers.declared, &config.client_certificates.declared);
@@ -69,12 +69,15 @@ pub fn compile(config: &Config, folder: &Path, mistakes: &mut Mistakes) -> Vec<I
         let judges = Judges {
             name: name.as_str().into(),
             issuer: section.issuer.as_ref().map_or_else(|| name.as_str().into(), |issuer| issuer.as_str().into()),
+            is_issuer_said: section.issuer.is_some(),
             audiences: section.audiences.iter().map(|audience| audience.value.clone()).collect(),
             paths: (section.roles_claim.value.clone(), section.scopes_claim.value.clone()),
             cache: i64::try_from(section.cache.as_secs()).unwrap_or(0),
             timeout: *section.timeout,
         };
-        all.push(Introspector::new(judges, Server { source, authorization }));
+        let introspector = Introspector::new(judges, Server { source, authorization });
+        let retired = before.asked(&introspector.shape());
+        all.push(introspector.following(retired));
     }
     all
 }

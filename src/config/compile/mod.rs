@@ -79,12 +79,19 @@ pub struct Kept {
     authorities: Vec<(Authority, Arc<AtomicBool>)>,
     sessions: Vec<([u8; 32], Arc<AtomicBool>)>,
     buckets: Vec<rate::Known>,
+    asked: Vec<(String, Arc<AtomicBool>)>,
 }
 
 impl Kept {
     /// What identities hold of a kind of sessions, if there was one like this.
     fn sessions(&self, shape: &[u8; 32]) -> Arc<AtomicBool> {
         let known = self.sessions.iter().find(|(known, _)| known == shape);
+        known.map_or_else(Arc::default, |(_, retired)| Arc::clone(retired))
+    }
+
+    /// What identities hold of who is asked about tokens, if there was one like this.
+    fn asked(&self, shape: &str) -> Arc<AtomicBool> {
+        let known = self.asked.iter().find(|(known, _)| known == shape);
         known.map_or_else(Arc::default, |(_, retired)| Arc::clone(retired))
     }
 
@@ -161,7 +168,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let issuers = issuers::compile(config, folder, before, (&mut background, &mut keyrings), mistakes);
     let upstreams = upstreams::compile(config, folder, before, mistakes);
     let sessions = sessions::compile(config, folder, before, mistakes);
-    let introspectors = introspection::compile(config, folder, mistakes);
+    let introspectors = introspection::compile(config, folder, before, mistakes);
     let headers = identity_headers(config, mistakes);
     let patterns = store::key_patterns(config, mistakes);
     let (assertion, assertion_keys) = assertion::compile(config, folder, mistakes).unzip();
@@ -238,6 +245,7 @@ fn kept(gateway: &Gateway, store: Option<store::Shaped>) -> Kept {
         authorities: authorities.map(|known| (known.authority.clone(), Arc::clone(&known.retired))).collect(),
         sessions: sessions.map(|known| (known.shape, Arc::clone(&known.retired))).collect(),
         buckets: limited.collect(),
+        asked: authenticator.introspectors().iter().map(|one| (one.shape(), Arc::clone(&one.retired))).collect(),
     }
 }
 
