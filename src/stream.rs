@@ -5,9 +5,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+/// Up to so many bytes are put together before they are written: a head and a short body.
+const SMALL: usize = 1024;
 
 /// One connection's bytes.
 #[derive(Debug)]
@@ -47,6 +51,28 @@ impl Stream {
     }
 }
 
+/// Writes parts as one piece where they are small: the kernel takes one piece with less to do, and by more than it costs
+/// to put them together.
+fn poll_write_parts(
+    socket: &mut TcpStream,
+    cx: &mut Context<'_>,
+    parts: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let mut filled = parts.iter().filter(|part| !part.is_empty());
+    let (first, second) = (filled.next(), filled.next());
+    match (first, second) {
+        (Some(only), None) => Pin::new(socket).poll_write(cx, only),
+        _ if parts.iter().map(|part| part.len()).sum::<usize>() <= SMALL => {
+            let mut whole = SmallVec::<[u8; SMALL]>::new();
+            for part in parts {
+                whole.extend_from_slice(part);
+            }
+            Pin::new(socket).poll_write(cx, &whole)
+        }
+        _ => Pin::new(socket).poll_write_vectored(cx, parts),
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -70,7 +96,7 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Plain(socket) => poll_write_parts(socket, cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -93,6 +119,34 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn parts_arrive_as_they_are_whether_they_are_put_together_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (mut other, _) = listener.accept().await.expect("accepted");
+        let mut stream = Stream::Plain(socket);
+        for (head, body) in [(0, 0), (5, 0), (0, 5), (5, 7), (SMALL - 1, 1), (SMALL, 1), (100, 4 * SMALL)] {
+            let whole: Vec<u8> = (0_u8..=250).cycle().take(head + body).collect();
+            let (first, second) = whole.split_at(head);
+            let parts = [first, &[], second].map(IoSlice::new);
+            let written = stream.write_vectored(&parts).await.expect("written");
+            assert_eq!(written, whole.len(), "an empty socket takes as much");
+            let mut come = vec![0; written];
+            other.read_exact(&mut come).await.expect("read");
+            assert_eq!(come, whole);
         }
     }
 }
