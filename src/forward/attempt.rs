@@ -23,7 +23,7 @@ use super::answer::Head;
 use super::balance::Passed;
 use super::connection::Connection;
 use super::error::{ForwardError, Phase};
-use super::exchange::{Again, Exchange, Fault};
+use super::exchange::{Again, Exchange, Fault, is_idempotent};
 use super::headers::BodyFraming;
 use super::health::{InFlight, Standing, Trial};
 use super::http2::exchange::StreamExchange;
@@ -128,9 +128,9 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn send(&self, mut upload: Upload, started: Instant) -> Result<Reply, ForwardError> {
+    pub(super) async fn send(&self, mut upload: Upload) -> Result<Reply, ForwardError> {
         let mut tries = Tries { has_body: !matches!(upload, Upload::Empty), ..Tries::default() };
-        let (mut place, mut way) = self.lease(&mut tries, started).await?;
+        let (mut place, mut way) = self.lease(&mut tries, clock::recent()).await?;
         loop {
             let failed = match self.once(way, upload, place).await {
                 Ok(reply) => {
@@ -150,8 +150,9 @@ impl<'a> Attempt<'a> {
             }
             (place, way) = match again {
                 Again::No => return Err(fault.into()),
-                Again::Here => self.open(place, load, &mut tries).await?,
-                Again::Elsewhere => self.elsewhere(place, fault, &mut tries).await?,
+                // Boxed, here and below: what few requests wait for is no room that each of them takes.
+                Again::Here => Box::pin(self.open(place, load, &mut tries)).await?,
+                Again::Elsewhere => Box::pin(self.elsewhere(place, fault, &mut tries)).await?,
             };
             upload = failed.upload;
         }
@@ -176,7 +177,7 @@ impl<'a> Attempt<'a> {
                 let is_tls = self.target(place).is_some_and(|target| target.tls.is_some());
                 let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
                 let mut exchange = StreamExchange::new(seat, self.connections.alarm(), upload, load);
-                match exchange.answer(&self.bytes, scheme, (self.limit, self.until)).await {
+                match Box::pin(exchange.answer(&self.bytes, scheme, (self.limit, self.until))).await {
                     Ok((parts, body)) => Ok(Reply::Http2(Box::new((parts, body, exchange)))),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
@@ -198,12 +199,13 @@ impl<'a> Attempt<'a> {
         {
             return Ok((place, Way::Http2(seat, Some(load))));
         }
-        match pool.take(target, self.upstream.keep_alive, now) {
+        let is_repeatable = !tries.has_body && is_idempotent(self.method);
+        match pool.take(target, self.upstream.keep_alive, is_repeatable, now) {
             Some(mut connection) => {
                 connection.load = Some(load);
                 Ok((place, Way::Http1(connection)))
             }
-            None => self.open(place, Some(load), tries).await,
+            None => Box::pin(self.open(place, Some(load), tries)).await,
         }
     }
 

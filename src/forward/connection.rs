@@ -74,6 +74,13 @@ impl Connection {
         is_tls && Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut read).is_pending()
     }
 
+    /// The same, as far as the runtime knew at its last turn.
+    #[must_use]
+    pub fn seems_quiet(&self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        self.buffer.is_empty() && self.stream.socket().poll_read_ready(cx).is_pending()
+    }
+
     /// Prepares the connection for its next exchange.
     pub fn rest(&mut self) {
         self.alarm.clear();

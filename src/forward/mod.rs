@@ -21,6 +21,7 @@ pub mod connection;
 pub mod error;
 pub mod exchange;
 pub mod frames;
+mod gather;
 pub mod headers;
 pub mod health;
 pub mod http2;
@@ -52,6 +53,7 @@ use self::body::{Answer, Hold};
 use self::check::HealthCheck;
 pub use self::error::{ForwardError, Phase};
 use self::exchange::Fault;
+use self::gather::Gathering;
 use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::health::Ejection;
 use self::http2::answer::StreamAnswer;
@@ -113,6 +115,8 @@ pub struct Connections {
     pool: Pool,
     /// Whose turn it is, by the place of the upstream.
     turns: RefCell<Vec<usize>>,
+    /// Requests that are not answered yet.
+    gathering: Gathering,
 }
 
 /// One request with what the gateway adds to it.
@@ -244,7 +248,8 @@ impl Forwarder {
             let leash = leashes.hold(permit.caller(), route.revocation, started);
             Hold { leash, end: whole.map(|whole| connections.alarm_at(started + whole)) }
         };
-        let (head, exchange) = match attempt.send(upload, started).await? {
+        let _under_way = connections.gathering.join().await;
+        let (head, exchange) = match attempt.send(upload).await? {
             Reply::Http1(head, exchange) => (head, exchange),
             Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
         };

@@ -2,7 +2,8 @@
 //!
 //! 1. The connection that came back last goes out first, so that the rest grow old and are closed.
 //! 2. One that is closed, on which something came unasked, or that is older than `keep_alive` is not
-//!    used again. `keep_alive` is shorter than what servers usually grant (5 s), so that they rarely
+//!    used again. The kernel is asked; for what can be sent twice, the runtime about one that has rested for no more
+//!    than a moment: what came in it could as well come in the next. `keep_alive` is shorter than what servers usually grant (5 s), so that they rarely
 //!    close first.
 //! 3. Connections of one target never serve another.
 //! 4. None is used for longer than some minutes, so that names are looked up again while there is load.
@@ -24,6 +25,9 @@ use crate::clock;
 
 /// Idle connections that are kept for one target by one worker.
 const MAX_IDLE: usize = 512;
+
+/// How long a connection has rested at most that is taken on the runtime's word.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// The longest that one connection is used again.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
@@ -47,16 +51,23 @@ struct Idle {
 impl Pool {
     /// An idle connection to the target, if there is a usable one.
     #[must_use]
-    pub fn take(&self, target: &Target, keep_alive: Duration, now: Instant) -> Option<Box<Connection>> {
+    pub fn take(
+        &self,
+        target: &Target,
+        keep_alive: Duration,
+        is_repeatable: bool,
+        now: Instant,
+    ) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&target.key)?;
         while let Some(Idle { mut connection, since }) = stack.pop() {
-            if now.saturating_duration_since(since) > keep_alive {
+            let rested = now.saturating_duration_since(since);
+            if rested > keep_alive {
                 // Those below came back even earlier.
                 stack.clear();
                 return None;
             }
-            if connection.is_quiet() {
+            if (is_repeatable && rested < MOMENT && connection.seems_quiet()) || connection.is_quiet() {
                 return Some(connection);
             }
         }
