@@ -35,8 +35,7 @@ impl Peer {
         Self {
             address,
             is_trusted: trusted.iter().any(|network| network.contains(&address)),
-            forwarded_for: HeaderValue::try_from(address.to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            forwarded_for: text(address),
             forwarded_node: match address {
                 IpAddr::V4(address) => address.to_string(),
                 IpAddr::V6(address) => format!("\"[{address}]\""),
@@ -64,6 +63,16 @@ impl Peer {
         }
         client
     }
+
+    /// An address as text; most often it is the connection's own.
+    #[must_use]
+    pub fn text_of(&self, address: IpAddr) -> HeaderValue {
+        if address == self.address { self.forwarded_for.clone() } else { text(address) }
+    }
+}
+
+fn text(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// An address as proxies write it: alone, in brackets, or with a port.

@@ -3,7 +3,6 @@
 //! The line is written when the answer's body has ended or was dropped, so that it says how much
 //! was really sent. A request that was abandoned before an answer is logged as well.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,7 +40,8 @@ pub struct Exchange {
     method: Method,
     uri: Uri,
     user_agent: Option<HeaderValue>,
-    client: IpAddr,
+    /// The client's address, as text.
+    client: HeaderValue,
     route: Option<(usize, Arc<str>)>,
     subject: Option<Arc<str>>,
     outcome: &'static str,
@@ -55,7 +55,7 @@ impl Exchange {
     /// Begins with what the head says.
     pub fn begin<B>(
         request: &Request<B>,
-        client: IpAddr,
+        client: HeaderValue,
         request_id: &HeaderValue,
         started: Instant,
         counters: &Arc<Counters>,
@@ -140,7 +140,7 @@ impl Drop for Exchange {
             missing_claim = self.missing.as_deref(),
             route = self.route.as_ref().map(|(_, id)| &**id),
             subject = self.subject.as_deref().map(clip),
-            client = %self.client,
+            client = self.client.to_str().unwrap_or_default(),
             bytes = self.sent,
             cut = self.is_cut.then_some(true),
             duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),

@@ -5,7 +5,7 @@
 //! `tracing-subscriber` builds maps and strings. One event is always exactly one line: whatever a
 //! field holds, control characters are escaped.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::IsTerminal;
 use std::time::SystemTime;
@@ -60,6 +60,8 @@ struct Lines {
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The second that was last written, and how.
+    static SECOND: Cell<Option<(u64, [u8; 20])>> = const { Cell::new(None) };
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -140,7 +142,9 @@ impl Line<'_> {
 
     /// JSON string contents (RFC 8259 §7); the short form escapes the same.
     fn escaped(&mut self, text: &str) {
-        if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\' && b != 0x7f && b < 0x80) {
+        // Looked at to the end, whatever comes: so it is done many bytes at a time.
+        let is_plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\' && b < 0x7f;
+        if text.bytes().fold(true, |so_far, b| so_far & is_plain(b)) {
             self.raw(text.as_bytes());
             return;
         }
@@ -172,25 +176,42 @@ impl Line<'_> {
     /// `2026-11-23T07:09:46.123Z` (RFC 3339).
     fn time(&mut self, now: SystemTime) {
         let millis = clock::unix_millis(now);
-        let (days, second) = (millis / 86_400_000, millis / 1000 % 86_400);
-        let (year, month, day) = civil(days);
-        let parts = [
-            (year, 4, b'-'),
-            (month, 2, b'-'),
-            (day, 2, b'T'),
-            (second / 3600, 2, b':'),
-            (second / 60 % 60, 2, b':'),
-            (second % 60, 2, b'.'),
-            (millis % 1000, 3, b'Z'),
-        ];
-        for (value, width, after) in parts {
-            for place in (0..width).rev() {
-                let digit = value / 10_u64.pow(place) % 10;
-                self.buffer.push(b'0' + u8::try_from(digit).unwrap_or(0));
-            }
-            self.buffer.push(after);
-        }
+        let (second, rest) = (millis / 1000, millis % 1000);
+        // Thousands of lines have the same second.
+        let (_, text) = SECOND.get().filter(|(known, _)| *known == second).unwrap_or_else(|| {
+            let written = (second, to_the_second(second));
+            SECOND.set(Some(written));
+            written
+        });
+        self.raw(&text);
+        self.raw(&digits::<3>(rest));
+        self.raw(b"Z");
     }
+}
+
+/// `2026-11-23T07:09:46.`: what times of one second have in common.
+fn to_the_second(second: u64) -> [u8; 20] {
+    let mut text = *b"0000-00-00T00:00:00.";
+    let (year, month, day) = civil(second / 86_400);
+    let parts = [month, day, second / 3600 % 24, second / 60 % 60, second % 60];
+    let (start, rest) = text.split_at_mut("0000-".len());
+    start.iter_mut().zip(digits::<4>(year)).for_each(|(place, digit)| *place = digit);
+    // After the year each part is two digits and a sign.
+    for (part, number) in rest.chunks_mut(3).zip(parts) {
+        part.iter_mut().zip(digits::<2>(number)).for_each(|(place, digit)| *place = digit);
+    }
+    text
+}
+
+/// The last decimal digits of a number.
+fn digits<const COUNT: usize>(number: u64) -> [u8; COUNT] {
+    let mut digits = [b'0'; COUNT];
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    digits
 }
 
 /// Year, month and day of a day since 1970 in the proleptic Gregorian calendar.

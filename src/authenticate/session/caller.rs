@@ -70,7 +70,8 @@ impl Authenticator {
         let key = cookie.sessions.record_key(cookie.value)?;
         let mut seen = None;
         for _ in 0..READINGS {
-            let record = match store.record(&key, cookie.sessions.form).await {
+            // Boxed, here and below: what few requests wait for is no room that each of them takes.
+            let record = match Box::pin(store.record(&key, cookie.sessions.form)).await {
                 Ok(record) => record.ok_or(Denial::UnknownSession)?,
                 Err(StoreError::Refused(code)) if code == "WRONGTYPE" => return Err(Denial::MalformedSession),
                 Err(error) => {
@@ -118,7 +119,7 @@ impl Authenticator {
     async fn used(identity: Arc<Identity>, now: Moment, store: &Asker) -> Result<Arc<Identity>, Denial> {
         let Some(life) = &identity.vouch.life else { return Ok(identity) };
         if let Some((key, time)) = life.due(now, identity.vouch.expires_at) {
-            match store.touch(key, time).await {
+            match Box::pin(store.touch(key, time)).await {
                 Ok(true) => life.lives_on(now, time),
                 Ok(false) => return Err(Denial::UnknownSession),
                 // It lives for a while yet, and is written the next time that it is due.
