@@ -269,7 +269,7 @@ impl State {
 
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(clock::monotonic());
+        self.since.set(clock::recent());
     }
 }
 

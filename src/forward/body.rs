@@ -143,7 +143,7 @@ impl Streaming {
     fn settle(&mut self) {
         let (Some(mut exchange), Some(pool)) = (self.exchange.take(), self.goes_back_to.take()) else { return };
         if exchange.is_sent() {
-            pool.give_back(exchange.connection, clock::monotonic());
+            pool.give_back(exchange.connection, clock::recent());
             return;
         }
         exchange.upload.answered(false);
@@ -152,7 +152,7 @@ impl Streaming {
         tokio::task::spawn_local(async move {
             exchange.finish_upload(silence).await;
             if exchange.is_sent() {
-                pool.give_back(exchange.connection, clock::monotonic());
+                pool.give_back(exchange.connection, clock::recent());
             }
         });
     }
