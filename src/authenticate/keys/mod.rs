@@ -14,6 +14,7 @@ pub mod remote;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
@@ -42,14 +43,21 @@ pub struct Key {
 enum Verifier {
     /// A public key that was read once; reading it again for each token is a third of the cost.
     Parsed(ParsedPublicKey),
-    /// A secret, or a public key in a form that only the library reads.
+    /// A secret, its two first blocks hashed once.
+    Secret(Box<hmac::Key>),
+    /// A public key in a form that only the library reads.
     Library(Algorithm, DecodingKey),
 }
 
 impl Verifier {
     fn new(algorithm: Algorithm, key: &DecodingKey) -> Self {
         let parsed = match key.kind() {
-            DecodingKeyKind::SecretOrDer(bytes) => parsed_as(algorithm, bytes),
+            DecodingKeyKind::SecretOrDer(bytes) => {
+                if let Some(digest) = hmac_digest(algorithm) {
+                    return Self::Secret(Box::new(hmac::Key::new(digest, bytes)));
+                }
+                parsed_as(algorithm, bytes)
+            }
             DecodingKeyKind::RsaModulusExponent { n, e } => rsa_parameters(algorithm)
                 .and_then(|scheme| RsaPublicKeyComponents { n, e }.to_parsed_public_key(scheme).ok()),
         };
@@ -62,11 +70,20 @@ impl Verifier {
                 let decoded = URL_SAFE_NO_PAD.decode(signature);
                 decoded.is_ok_and(|decoded| key.verify_sig(signed.as_bytes(), &decoded).is_ok())
             }
+            // In constant time, and of the whole length.
+            Self::Secret(key) => {
+                let decoded = URL_SAFE_NO_PAD.decode(signature);
+                decoded.is_ok_and(|decoded| hmac::verify(key, signed.as_bytes(), &decoded).is_ok())
+            }
             Self::Library(algorithm, key) => {
                 matches!(jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, *algorithm), Ok(true))
             }
         }
     }
+}
+
+fn hmac_digest(algorithm: Algorithm) -> Option<hmac::Algorithm> {
+    HMAC.iter().find(|(known, _)| *known == algorithm).map(|(_, digest)| **digest)
 }
 
 fn parsed_as(algorithm: Algorithm, bytes: &[u8]) -> Option<ParsedPublicKey> {
@@ -83,6 +100,12 @@ fn parsed_as(algorithm: Algorithm, bytes: &[u8]) -> Option<ParsedPublicKey> {
 fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
     RSA.iter().find(|(known, _)| *known == algorithm).map(|(_, scheme)| *scheme)
 }
+
+static HMAC: [(Algorithm, &hmac::Algorithm); 3] = [
+    (Algorithm::HS256, &hmac::HMAC_SHA256),
+    (Algorithm::HS384, &hmac::HMAC_SHA384),
+    (Algorithm::HS512, &hmac::HMAC_SHA512),
+];
 
 /// What each algorithm of the RSA family demands; all take 2048 to 8192 bits.
 static RSA: [(Algorithm, &RsaParameters); 6] = [
