@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -77,8 +77,8 @@ impl Connection {
     /// The same, as far as the runtime knew at its last turn.
     #[must_use]
     pub fn seems_quiet(&self) -> bool {
-        let cx = &mut Context::from_waker(Waker::noop());
-        self.buffer.is_empty() && self.stream.socket().poll_read_ready(cx).is_pending()
+        // Not `poll_read_ready`: that says pending as well where its task has had its turn.
+        self.buffer.is_empty() && self.stream.socket().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     /// Prepares the connection for its next exchange.

@@ -93,7 +93,7 @@ impl Exchange {
     /// # Errors
     /// [`Fault`].
     pub async fn answer(&mut self, method: &Method, limit: Duration, until: Instant) -> Result<Head, Fault> {
-        self.connection.alarm.set(until.min(clock::recent() + limit));
+        self.connection.alarm.set(until.min(clock::monotonic() + limit));
         let mut reader = HeadReader::new(self.upgrade);
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();

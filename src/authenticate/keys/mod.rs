@@ -43,14 +43,21 @@ pub struct Key {
 enum Verifier {
     /// A public key that was read once; reading it again for each token is a third of the cost.
     Parsed(ParsedPublicKey),
-    /// A secret, its two first blocks hashed once.
+    /// A secret; the first block of both its hashes is hashed once.
     Secret(Box<hmac::Key>),
     /// A public key in a form that only the library reads.
     Library(Algorithm, DecodingKey),
+    /// The key is of another family than the algorithm: nothing is signed with it.
+    Unfit,
 }
 
 impl Verifier {
     fn new(algorithm: Algorithm, key: &DecodingKey) -> Self {
+        // SECURITY: the bytes of a public key would be a secret that everybody knows (row 1). Configurations that mix the
+        // two are refused before; here it does not depend on that.
+        if key.family() != algorithm.family() {
+            return Self::Unfit;
+        }
         let parsed = match key.kind() {
             DecodingKeyKind::SecretOrDer(bytes) => {
                 if let Some(digest) = hmac_digest(algorithm) {
@@ -66,6 +73,7 @@ impl Verifier {
 
     fn verify(&self, signed: &str, signature: &str) -> bool {
         match self {
+            Self::Unfit => false,
             Self::Parsed(key) => {
                 let decoded = URL_SAFE_NO_PAD.decode(signature);
                 decoded.is_ok_and(|decoded| key.verify_sig(signed.as_bytes(), &decoded).is_ok())
@@ -294,5 +302,31 @@ pub const fn family(algorithm: Algorithm) -> AlgorithmFamily {
         Algorithm::ES256 | Algorithm::ES384 => AlgorithmFamily::Ec,
         Algorithm::EdDSA => AlgorithmFamily::Ed,
         _ => AlgorithmFamily::Rsa,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Row 1: a public key's bytes are no secret, whatever algorithms it is loaded for.
+    #[test]
+    fn the_bytes_of_a_public_key_are_no_secret() {
+        let bytes = b"bytes that are long enough to be a secret, and public";
+        let public = DecodingKey::from_rsa_der(bytes);
+        let signature = |key: &[u8]| {
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"signed");
+            URL_SAFE_NO_PAD.encode(tag)
+        };
+        let verify = |decoding: DecodingKey| {
+            Key::new(None, vec![Algorithm::HS256], decoding, Vec::new()).verify(
+                Algorithm::HS256,
+                "signed",
+                &signature(bytes),
+            )
+        };
+        assert_eq!(verify(public), Err(Denial::BadSignature));
+        assert_eq!(verify(DecodingKey::from_secret(bytes)), Ok(()));
+        assert_eq!(verify(DecodingKey::from_secret(b"another")), Err(Denial::BadSignature));
     }
 }
