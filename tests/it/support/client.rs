@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use super::secrets;
+
 /// One connection.
 pub struct Client {
     pub stream: TcpStream,
@@ -37,11 +39,12 @@ impl Client {
 
     /// `None` when the connection is gone.
     pub fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> Option<()> {
+        secrets::sent(bytes.as_ref());
         self.stream.write_all(bytes.as_ref()).ok()
     }
 
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the connection is open");
+        self.try_write(bytes).expect("the connection is open");
     }
 
     /// Sends bytes and reads the answer to them.
@@ -78,6 +81,7 @@ impl Client {
         }
         let mut answer = Answer { status, headers, body: Vec::new() };
         if is_head || status == 204 || status == 304 || status == 100 {
+            secrets::received(&answer);
             return Some(answer);
         }
         if answer.header("transfer-encoding") == Some("chunked") {
@@ -100,6 +104,7 @@ impl Client {
         } else {
             self.reader.read_to_end(&mut answer.body).ok()?;
         }
+        secrets::received(&answer);
         Some(answer)
     }
 

@@ -1,13 +1,15 @@
 //! The gateway as its users run it: the program, a file, a process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::sign::{self, Claims};
-use super::{Answer, Client, until};
+use super::{Answer, Client, secrets, until};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_bearward");
 
@@ -18,6 +20,9 @@ pub struct Gateway {
     pub admin: SocketAddr,
     folder: tempfile::TempDir,
     log: Arc<Mutex<Vec<String>>>,
+    errors: Arc<Mutex<Vec<String>>>,
+    /// Says when nothing more will be put out.
+    silence: Mutex<Receiver<()>>,
 }
 
 /// The configuration that most tests use, with one upstream and the routes given.
@@ -88,16 +93,12 @@ impl Gateway {
             .args(arguments)
             .env("SSL_CERT_FILE", folder.path().join("ca.pem"))
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (sink, out) = (Arc::clone(&log), child.stdout.take().expect("piped"));
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                sink.lock().expect("the log").push(line);
-            }
-        });
+        let (end, silence) = channel();
+        let log = gathered(child.stdout.take().expect("piped"), end.clone(), false);
+        let errors = gathered(child.stderr.take().expect("piped"), end, true);
         let find = |message: &str| -> Option<SocketAddr> {
             let lines = log.lock().expect("the log");
             let line = lines.iter().find(|line| line.contains(&format!("\"message\":\"{message}\"")))?;
@@ -110,7 +111,7 @@ impl Gateway {
             find("admin listening").is_some()
         });
         let (address, admin) = (find("listening").expect("listening"), find("admin listening").expect("listening"));
-        Self { child, address, admin, folder, log }
+        Self { child, address, admin, folder, log, errors, silence: Mutex::new(silence) }
     }
 
     pub fn id(&self) -> u32 {
@@ -137,7 +138,9 @@ impl Gateway {
 
     /// A request to the admin address.
     pub fn admin(&self, method: &str, target: &str, body: &str) -> Answer {
-        Client::connect(self.admin).send(order(method, target, body))
+        let answer = Client::connect(self.admin).send(order(method, target, body));
+        secrets::not_told(target, &answer.body);
+        answer
     }
 
     pub fn lines(&self) -> Vec<String> {
@@ -180,15 +183,60 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Nothing that opens a door is in what it has put out, nor in its store where that is a file of its own.
+    fn tells_nothing(&self) {
+        for _ in ["output", "errors"] {
+            // Longer only if somebody else still holds its outputs; what has come is looked at.
+            let _late = self.silence.lock().expect("the end").recv_timeout(Duration::from_secs(5));
+        }
+        for lines in [&self.log, &self.errors] {
+            secrets::not_told("the log", lines.lock().expect("the lines").join("\n").as_bytes());
+        }
+        let yaml = std::fs::read_to_string(self.folder().join("gateway.yaml")).unwrap_or_default();
+        let named = yaml.split("file:").nth(1).and_then(|rest| rest.split('"').next());
+        secrets::not_kept(&self.folder().join(named.unwrap_or("bearward.db")));
+    }
+
+    /// Its page of numbers, where it still answers.
+    fn last_page(&self) -> Option<Vec<u8>> {
+        let mut client = Client::try_connect(self.admin)?;
+        client.stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        client.try_write(order("GET", "/metrics", ""))?;
+        Some(client.try_read(false)?.body)
+    }
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
+        let page = if std::thread::panicking() { None } else { self.last_page() };
         drop(self.child.kill());
         drop(self.child.wait());
         // And those that took its place.
         for process in self.processes().into_iter().filter(|process| *process != self.child.id()) {
             drop(Command::new("kill").args(["-KILL", &process.to_string()]).stderr(Stdio::null()).status());
         }
+        if !std::thread::panicking() {
+            secrets::not_told("the metrics", &page.unwrap_or_default());
+            self.tells_nothing();
+        }
     }
+}
+
+/// The lines of an output, as they come; with `is_shown` also where those of the test go.
+fn gathered(out: impl Read + Send + 'static, end: Sender<()>, is_shown: bool) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            if is_shown {
+                eprintln!("{line}");
+            }
+            sink.lock().expect("the lines").push(line);
+        }
+        let _nobody = end.send(());
+    });
+    lines
 }
 
 pub fn signal(id: u32, name: &str) {

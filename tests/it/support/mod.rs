@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod h2;
 pub mod h2_service;
 pub mod redis;
+pub mod secrets;
 pub mod sign;
 pub mod tls;
 pub mod upstream;
