@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
-# Installs what the tests need beside Rust: redis-server, a Python with PyJWT and grpcio, a Node with express-session and jose,
+# Installs what the tests need beside Rust: redis-server, a Python with PyJWT, Authlib and grpcio, a Node with express-session and jose,
 # valgrind, curl, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,9 +36,9 @@ fi
 
 # Tokens signed by another library than the gateway's own, and a gRPC client and service.
 python="target/test-python"
-if ! "$python/bin/python3" -c 'import jwt, cryptography, grpc' 2>/dev/null; then
+if ! "$python/bin/python3" -c 'import jwt, cryptography, grpc, authlib' 2>/dev/null; then
     python3 -m venv "$python"
-    "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3' 'grpcio>=1.60,<2'
+    "$python/bin/python3" -m pip install --quiet --disable-pip-version-check 'PyJWT[crypto]>=2.10,<3' 'grpcio>=1.60,<2' 'Authlib>=1.6,<2'
 fi
 
 # Sessions that another library writes, and one that verifies our tokens.

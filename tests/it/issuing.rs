@@ -757,7 +757,7 @@ fn keys_are_published_before_they_sign_and_trusted_after_it() {
 
 /// A pair is verified by libraries that do not know the gateway, from the keys that it publishes.
 #[test]
-fn an_access_token_is_one_to_pyjwt_and_to_jose() {
+fn an_access_token_is_one_to_pyjwt_to_jose_and_to_authlibs_rfc_9068() {
     let member = member();
     let gateway = Setup::default().start(member.address);
     let one = login(&gateway, &hong());
