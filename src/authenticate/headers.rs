@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::claims::{ClaimPath, Claims};
+use super::json;
 use crate::denial::Denial;
 
 /// Longest identity header value, in bytes.
@@ -64,7 +65,7 @@ pub fn encode(headers: &[IdentityHeader], claims: &Claims) -> Result<Vec<(Header
 
 impl Encoding {
     fn write(self, claim: &Value) -> Option<String> {
-        if has_control(claim) {
+        if json::has_control(claim) {
             return None;
         }
         match (self, claim) {
@@ -90,17 +91,6 @@ fn scalar(claim: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn has_control(claim: &Value) -> bool {
-    match claim {
-        Value::String(text) => text.chars().any(char::is_control),
-        Value::Array(list) => list.iter().any(has_control),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| name.chars().any(char::is_control) || has_control(value))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

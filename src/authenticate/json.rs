@@ -30,6 +30,19 @@ pub fn value(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Strict>(bytes).ok().map(|strict| strict.0)
 }
 
+/// Whether a text in it, or a name, has control characters: such a claim cannot be told to a service.
+#[must_use]
+pub fn has_control(claim: &Value) -> bool {
+    match claim {
+        Value::String(text) => text.chars().any(char::is_control),
+        Value::Array(list) => list.iter().any(has_control),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name.chars().any(char::is_control) || has_control(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

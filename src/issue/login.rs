@@ -271,22 +271,10 @@ fn read(body: &[u8], claims: &[Box<str>]) -> Result<Login, &'static str> {
             return Err("`roles` or `scope` is neither text nor a list of texts");
         }
     }
-    if claims.values().any(has_control) {
+    if claims.values().any(json::has_control) {
         return Err("a claim has control characters");
     }
     Ok(Login { subject, claims })
-}
-
-/// Whether a claim could not be told to a service.
-fn has_control(claim: &Value) -> bool {
-    match claim {
-        Value::String(text) => text.chars().any(char::is_control),
-        Value::Array(list) => list.iter().any(has_control),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| name.chars().any(char::is_control) || has_control(value))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }
 
 #[cfg(test)]
