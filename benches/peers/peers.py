@@ -219,6 +219,8 @@ admin: {{ address: "127.0.0.1:{admin}" }}
 store: {{ url: "{store or f'redis://127.0.0.1:{self.redis_port}'}" }}
 issuers:
 {issuers}
+sessions:
+  web: {{ cookie: {{ name: SID }}, key: "session:{{id}}", idle_timeout: 30m, absolute_timeout: 12h, csrf: {{ allowed_origins: ["https://bench.test"] }} }}
 revocation: {{ keys: {{ jti: "blacklist:{{jti}}", sub: "logout:{{sub}}" }} }}
 identity: {{ headers: {{ X-User-Id: sub, X-User-Roles: roles, X-User-Name: {{ claim: name }} }} }}
 upstreams: {{ order: {{ targets: ["http://127.0.0.1:{self.upstream_port}"] }} }}
@@ -228,6 +230,7 @@ routes:
   - {{ id: order, match: {{ path: "/orders/{{id}}" }}, upstream: order, access: {{ roles: [customer] }} }}
   - {{ id: unasked, match: {{ path: "/unasked/{{id}}" }}, upstream: order, access: {{ roles: [customer] }}, revocation: {{ mode: "off" }} }}
   - {{ id: asked, match: {{ path: "/asked/{{id}}" }}, upstream: order, access: {{ roles: [customer] }}, revocation: {{ mode: lookup }} }}
+  - {{ id: both, match: {{ path: "/both/{{id}}" }}, upstream: order, auth: [bench-RS256, web], access: {{ roles: [customer] }} }}
 {extra}""")
         process = self.spawn(0, [self.bearward_binary, "run", "--config", config, "--workers", "1", "--log-format", "json"], log=f"{name}.log")
         wait_for(port)
