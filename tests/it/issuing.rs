@@ -36,6 +36,8 @@ pub struct Setup<'s> {
     pub refresh: &'s str,
     pub issuer: &'s str,
     pub session: &'s str,
+    /// Of the endpoints.
+    pub limit: &'s str,
 }
 
 impl Default for Setup<'_> {
@@ -45,13 +47,14 @@ impl Default for Setup<'_> {
             refresh: "refresh: { ttl: 1h, reuse_grace: 2s, cookie: { name: __Secure-refresh, allowed_origins: [\"https://shop.test\"] } }",
             issuer: "",
             session: "idle_timeout: 30m, absolute_timeout: 12h",
+            limit: "",
         }
     }
 }
 
 impl Setup<'_> {
     pub fn yaml(&self, upstream: SocketAddr) -> String {
-        let Self { store, refresh, issuer, session } = self;
+        let Self { store, refresh, issuer, session, limit } = self;
         format!(
             r#"
 version: 1
@@ -64,7 +67,7 @@ issuers:
     audiences: [shop-api]
     algorithms: [ES256]
     signing_key: {{ file: one.private.pem, kid: one }}
-    endpoints: {{ refresh: /auth/refresh, revoke: /auth/revoke, logout: /auth/logout, jwks: /.well-known/jwks.json }}
+    endpoints: {{ refresh: /auth/refresh, revoke: /auth/revoke, logout: /auth/logout, jwks: /.well-known/jwks.json{limit} }}
     {refresh}
     {issuer}
 sessions:

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::issuing::{self, Login, Setup};
 use crate::support::gateway::{config, get, token, with_store};
 use crate::support::redis::Redis;
 use crate::support::{Answer, Gateway, Upstream, until};
@@ -126,4 +127,39 @@ fn gateways_share_a_limit_and_each_keeps_to_it_while_the_store_is_away() {
     let another = Gateway::start(&yaml.replace("limit: 5/hour", "limit: 50/hour"));
     until("it is ready", || another.admin("GET", "/readyz", "").status == 200);
     assert_eq!(another.get("/login", None).status, 200);
+}
+
+#[test]
+fn who_refreshes_gives_up_or_logs_out_too_often_is_429_and_keys_are_for_everybody() {
+    let (redis, member) = (Redis::start(), issuing::member());
+    let (url, limit) = (redis.url(), ", rate_limit: { key: client_ip, limit: 3/hour }");
+    let setup = Setup { store: &url, limit, refresh: "refresh: { ttl: 1h, reuse_grace: 10s }", ..Setup::default() };
+    let first = setup.start(member.address);
+    let second = setup.start_beside(&first, member.address);
+    let Login { access, refresh: token, .. } = issuing::login_to(&first, &json!({ "sub": "kim" })).expect("it logs in");
+    let form = "application/x-www-form-urlencoded";
+    let post = |gateway: &Gateway, path: &str, body: &str| issuing::post_to(gateway.address, path, "", form, body);
+    // Of all gateways together, and of good tokens as of made-up ones.
+    assert_eq!(post(&first, "/auth/refresh", &format!("refresh_token={token}")).status, 200);
+    for gateway in [&first, &second] {
+        assert_eq!(post(gateway, "/auth/refresh", "refresh_token=made-up").status, 400);
+    }
+    for gateway in [&second, &first] {
+        let answer = post(gateway, "/auth/refresh", &format!("refresh_token={token}"));
+        assert_eq!(answer.status, 429, "{}", answer.text());
+        assert!(answer.header("retry-after").is_some());
+        let line = gateway.line_of(&answer);
+        assert_eq!((line["route"].as_str(), line["outcome"].as_str()), (Some("self.refresh"), Some("rate_limited")));
+    }
+    // Each is counted apart; a refusal ended nothing.
+    for expected in [200, 200, 200, 429] {
+        assert_eq!(post(&first, "/auth/revoke", "token=made-up").status, expected);
+    }
+    for expected in [401, 401, 401, 429] {
+        assert_eq!(post(&second, "/auth/logout", "").status, expected);
+    }
+    assert_eq!(issuing::by_token(&second, "/me/x", &access).status, 200);
+    for _ in 0..10 {
+        assert_eq!(first.get("/.well-known/jwks.json", None).status, 200);
+    }
 }

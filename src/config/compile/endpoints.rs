@@ -7,6 +7,7 @@ use super::issue;
 use crate::admit::pattern::Pattern;
 use crate::config::access::Access;
 use crate::config::file::{Config, Match, Route, RouteLimits};
+use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::target::UpstreamSource;
 use crate::config::unit::Size;
@@ -38,19 +39,28 @@ impl Endpoints {
 }
 
 /// The endpoints of a file.
-pub fn compile(config: &Config) -> Endpoints {
+pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Endpoints {
     let mut all = Vec::new();
     for (place, (name, section)) in issue::own(config).enumerate() {
         let endpoints = &section.endpoints;
+        let posted = [&endpoints.refresh, &endpoints.revoke, &endpoints.logout];
+        if let Some(limit) = endpoints.rate_limit.as_ref().filter(|_| posted.iter().all(|path| path.is_none())) {
+            let mistake = Mistake::at(limit, "there is nothing that it limits");
+            mistakes.add(mistake.allowed("goes with `refresh`, `revoke` or `logout`; keys are for everybody"));
+        }
         for (endpoint, path) in [
             (Endpoint::Refresh(place), &endpoints.refresh),
             (Endpoint::Revoke(place), &endpoints.revoke),
             (Endpoint::Logout, &endpoints.logout),
             (Endpoint::Jwks(place), &endpoints.jwks),
         ] {
-            if let Some(path) = path {
-                all.push((route(config, name, endpoint, path), endpoint));
+            let Some(path) = path else { continue };
+            let mut route = route(config, name, endpoint, path);
+            // The public keys are for everybody who verifies.
+            if !matches!(endpoint, Endpoint::Jwks(_)) {
+                route.value.rate_limit.clone_from(&endpoints.rate_limit);
             }
+            all.push((route, endpoint));
         }
     }
     for (name, section) in issue::made(config) {

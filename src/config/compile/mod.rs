@@ -160,7 +160,7 @@ const TAKEN: [&str; 13] = [
 /// Compiles a file that was read from `folder`; `before` is what there is of the one before.
 pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mistakes) -> Option<Compiled> {
     let mut background = Background::default();
-    let endpoints = endpoints::compile(config);
+    let endpoints = endpoints::compile(config, mistakes);
     let config = &endpoints.with(config);
     let authorities = client_certificates::read(config, folder, mistakes);
     let listeners = listeners::compile(config, folder, &authorities, mistakes);

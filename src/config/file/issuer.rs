@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
+use super::RateLimit;
 use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 use crate::config::origin::CorsOrigin;
@@ -114,6 +115,9 @@ section! {
         optional logout: Pattern,
         /// `GET`: the public keys.
         optional jwks: Pattern,
+        /// How often one client may post to `refresh`, to `revoke` and to `logout`, each counted apart. Left out: as often as
+        /// they like.
+        optional rate_limit: RateLimit,
     }
 }
 
