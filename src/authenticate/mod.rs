@@ -219,7 +219,7 @@ impl Authenticator {
             Proof::Issuer(place) => self.issuers.get(place).map(|issuer| &issuer.name),
             Proof::Certificate(place) => self.certificates.get(place).map(|trusted| &trusted.authority.name),
             Proof::Session(place) => self.sessions.get(place).map(|sessions| &sessions.name),
-            Proof::Opaque(place) => self.introspectors.get(place).map(|asked| &asked.name),
+            Proof::Opaque(place) => self.introspectors.get(place).map(|asked| &asked.judges.name),
         }
     }
 

@@ -47,7 +47,8 @@ impl Knows {
             let text = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{answer}"
             );
-            stream.write_all(text.as_bytes()).is_ok()
+            // Some close without a word.
+            stream.write_all(text.as_bytes()).is_ok() && !token.starts_with("last-")
         });
         Self { server, answers, asked }
     }
@@ -145,6 +146,20 @@ fn who_issued_a_token_says_whose_it_is_and_is_asked_once_in_a_while() {
         assert_eq!(gateway.get("/often", Some("tok-3")).status, 200);
     }
     assert_eq!(knows.asked() - before, 5);
+    // Over connections that stay.
+    let before = (knows.asked(), knows.server.connections());
+    for number in 0..20 {
+        let token = format!("fresh-{number}");
+        knows.says(&token, &active("kim", ""));
+        assert_eq!(gateway.get("/me/x", Some(&token)).status, 200);
+    }
+    assert_eq!((knows.asked() - before.0, knows.server.connections() - before.1), (20, 0));
+    // One that the server has closed is no failure.
+    for number in 0..20 {
+        let token = format!("last-{number}");
+        knows.says(&token, &active("kim", ""));
+        assert_eq!(gateway.get("/me/x", Some(&token)).status, 200, "{token}");
+    }
     let log = gateway.lines().join("\n");
     assert!(!log.contains("tok-") && !log.contains("thirty-two"), "no token and no secret is logged");
 }
@@ -234,7 +249,12 @@ fn what_is_said_is_judged_and_what_is_not_said_is_503() {
     let before = knows.asked();
     let came = gateway.get("/me/x", Some("good"));
     assert!(came.status == 503 && came.header("retry-after") == Some("1") && knows.asked() == before);
-    until("it is asked again", || gateway.get("/me/x", Some("good")).status == 200);
+    // Whatever it says of a token, it is there.
+    knows.says_text("strange", "400 Bad Request|{}");
+    until("it is asked again", || {
+        gateway.get("/me/x", Some("strange")).status == 503 && log("tokens can be asked about again")
+    });
+    assert_eq!(gateway.get("/me/x", Some("good")).status, 200);
     assert_eq!(gateway.get("/me/x", Some(&customer())).status, 200);
     // Of two one is enough, and the one that is away might have known.
     knows.says("both", &active("kim", ""));
@@ -270,4 +290,13 @@ fn an_answer_that_lasts_is_asked_about_again() {
     }
     knows.says("tok-1", &json!({ "active": false }));
     until("it is cut", || gateway.access_lines().iter().skip(before).any(|line| line["outcome"] == "taken_back"));
+    // Where nothing is remembered it is asked about once a second.
+    knows.says("tok-2", &active("kim", ""));
+    let mut client = gateway.client();
+    client.write(get("/often", Some("tok-2")));
+    assert_eq!(client.read_to_head().status, 200);
+    let (before, began) = (knows.asked(), Instant::now());
+    until("it was asked again", || began.elapsed() > Duration::from_secs(2) && knows.asked() > before);
+    let (asked, seconds) = (knows.asked() - before, began.elapsed().as_secs());
+    assert!(asked as u64 <= seconds + 2, "{asked} times in {seconds} s");
 }

@@ -1,4 +1,5 @@
-//! Fetches one small document, or posts a question, over HTTP/1.1: no redirect, no proxy, no cache, a cap on its size.
+//! Fetches one small document, or asks one question after another, over HTTP/1.1: no redirect, no proxy, no cache, a cap on
+//! the size of answers.
 //!
 //! `https://` with the system's roots (`SSL_CERT_FILE` names others); `http://` only to a loopback
 //! address, because who can change the document can sign tokens.
@@ -14,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 /// Where a document is.
@@ -63,63 +65,35 @@ impl Source {
     /// # Errors
     /// What went wrong, for the log.
     pub async fn fetch(&self, limit: usize) -> Result<Bytes, String> {
-        match self.send(self.head(Method::GET).body(Full::default()), limit).await? {
+        let head = self.head(Method::GET).header(header::CONNECTION, HeaderValue::from_static("close"));
+        let request = head.body(Full::default()).map_err(|error| format!("HTTP: {error}"))?;
+        match self.connect().await?.send(request, limit).await? {
             (StatusCode::OK, document) => Ok(document),
             (status, _) => Err(format!("the answer is {status}")),
         }
     }
 
-    /// Posts a form, and reads the answer, whatever its status is, at most `limit` bytes of it.
+    /// A form to post.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the log.
+    pub fn form(&self, authorization: &HeaderValue, form: Bytes) -> Result<Request<Full<Bytes>>, String> {
+        let head = self.head(Method::POST).header(header::AUTHORIZATION, authorization);
+        let head = head.header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        head.body(Full::new(form)).map_err(|error| format!("HTTP: {error}"))
+    }
+
+    /// Opens a connection.
     ///
     /// # Errors
     /// What went wrong, for the log.
-    pub async fn post(
-        &self,
-        authorization: &HeaderValue,
-        form: Bytes,
-        limit: usize,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let head = self.head(Method::POST).header(header::AUTHORIZATION, authorization);
-        let head = head.header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        self.send(head.body(Full::new(form)), limit).await
-    }
-
-    async fn send(
-        &self,
-        request: http::Result<Request<Full<Bytes>>>,
-        limit: usize,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let request = request.map_err(|error| format!("HTTP: {error}"))?;
+    pub async fn connect(&self) -> Result<Connection, String> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, self.port)).await.map_err(|error| format!("cannot connect: {error}"))?;
-        match &self.tls {
-            None => Self::request(stream, request, limit).await,
-            Some(config) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| "no name for TLS".to_owned())?;
-                let connector = TlsConnector::from(Arc::clone(config));
-                let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-                Self::request(stream, request, limit).await
-            }
-        }
-    }
-
-    async fn request<S>(stream: S, request: Request<Full<Bytes>>, limit: usize) -> Result<(StatusCode, Bytes), String>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("HTTP: {error}"))?;
-        let connection = tokio::spawn(connection);
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), limit).collect().await;
-            let body = body.map_err(|error| format!("the body cannot be read: {error}"))?;
-            Ok((status, body.to_bytes()))
-        };
-        let document = answer.await;
-        connection.abort();
-        document
+        let Some(config) = &self.tls else { return Connection::over(stream).await };
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| "no name for TLS".to_owned())?;
+        let connector = TlsConnector::from(Arc::clone(config));
+        Connection::over(connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?).await
     }
 
     fn head(&self, method: Method) -> http::request::Builder {
@@ -130,7 +104,49 @@ impl Source {
             .uri(target)
             .header(header::HOST, host)
             .header(header::ACCEPT, HeaderValue::from_static("application/json, application/jwk-set+json"))
-            .header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+}
+
+/// A connection over which one request goes after another. Whoever drops it closes it.
+#[derive(Debug)]
+pub struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
+}
+
+impl Connection {
+    async fn over<S>(stream: S) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("HTTP: {error}"))?;
+        Ok(Self { sender, driver: tokio::spawn(connection).abort_handle() })
+    }
+
+    /// Sends a request and reads the answer, whatever its status is, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// What went wrong, for the log; nothing else can be sent then.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>, limit: usize) -> Result<(StatusCode, Bytes), String> {
+        self.sender.ready().await.map_err(|error| format!("HTTP: {error}"))?;
+        let response = self.sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), limit).collect().await;
+        let body = body.map_err(|error| format!("the body cannot be read: {error}"))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    /// Whether the other side has closed it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

@@ -18,8 +18,8 @@ pub struct Asked {
     token: Box<str>,
     /// Unix seconds.
     until: AtomicI64,
-    /// Held by the look that asks again.
-    asking: Mutex<()>,
+    /// Held by the look that asks again: the second in which the last one did.
+    asking: Mutex<i64>,
 }
 
 impl std::fmt::Debug for Asked {
@@ -82,7 +82,7 @@ impl Authenticator {
             let claims = introspector.ask(token, was_active, now).await?;
             let proven = introspector.prove(place, claims, now.unix);
             let proven = proven.map_err(|denial| introspector.remember(token, denial, now))?;
-            let until = proven.expires_at.min(now.unix.saturating_add(introspector.cache));
+            let until = proven.expires_at.min(now.unix.saturating_add(introspector.judges.cache));
             let mut identity = self.memory.identity(proven, None)?;
             identity.vouch.asked =
                 Some(Asked { token: token.into(), until: AtomicI64::new(until), asking: Mutex::default() });
@@ -103,7 +103,11 @@ impl Authenticator {
         };
         let Proof::Opaque(place) = identity.vouch.proof else { return Err(Denial::UnknownKey) };
         // One look asks; those that come meanwhile learn nothing by it.
-        let Ok(_asking) = asked.asking.try_lock() else { return Ok(()) };
+        let Ok(mut last) = asked.asking.try_lock() else { return Ok(()) };
+        // Where nothing is remembered, once a second.
+        if std::mem::replace(&mut *last, now.unix) == now.unix {
+            return Ok(());
+        }
         match self.introspected(place, (&asked.token, true), now).await {
             Ok(next) if identity.is_same(&next) => {
                 let until = next.vouch.asked.as_ref().map_or(0, |asked| asked.until.load(Ordering::Relaxed));

@@ -10,6 +10,7 @@
 
 mod caller;
 mod circuit;
+mod server;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use quick_cache::sync::Cache;
 use serde_json::Value;
 use tokio::sync::{OnceCell, Semaphore};
@@ -28,18 +29,16 @@ use tokio::time::timeout;
 pub use self::caller::Asked;
 pub(super) use self::caller::is_opaque;
 use self::circuit::Circuit;
+pub use self::server::Server;
 use super::Identity;
 use super::claims::{ClaimPath, Claims};
 use super::json;
-use super::keys::fetch::Source;
 use super::proven::{Bound, Proven};
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::percent;
 use crate::route::Proof;
 
-/// Longest answer, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
 /// Questions at one time at the most.
 const MOST_ASKED: usize = 64;
 /// Tokens that are not active and are remembered at the most, and for how many seconds.
@@ -50,26 +49,11 @@ const LEEWAY: i64 = 30;
 
 /// Who can be asked about tokens.
 pub struct Introspector {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// What keys of the store have in the place of an issuer; what `iss` has to be, where it is there.
-    pub issuer: Arc<str>,
-    /// Whether it is configured, so that an answer has to agree.
-    pub is_issuer_said: bool,
-    /// What `aud` has to name one of; none: nothing is asked of it.
-    pub audiences: Vec<String>,
-    /// Where roles are.
-    pub roles: ClaimPath,
-    /// Where scopes are.
-    pub scopes: ClaimPath,
-    /// How long an answer is believed, in seconds.
-    pub cache: i64,
-    /// How long an answer may take.
-    pub timeout: Duration,
+    /// How it judges what it is told.
+    pub judges: Judges,
     /// What identities hold of it: set when it is not asked any more.
     pub retired: Arc<AtomicBool>,
-    source: Source,
-    authorization: HeaderValue,
+    server: Server,
     circuit: Circuit,
     questions: Semaphore,
     /// The same about tokens that were active a moment ago: who tries made-up ones keeps nobody from those.
@@ -117,26 +101,21 @@ impl Drop for Probe<'_> {
     }
 }
 
-/// Whom to ask, and as whom.
-pub struct Server {
-    /// Where.
-    pub source: Source,
-    /// `Basic ...` (RFC 6749 §2.3.1).
-    pub authorization: HeaderValue,
-}
-
-/// How an introspector judges what it is told.
+/// What is believed of what is told.
+#[derive(Debug)]
 pub struct Judges {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// What keys of the store have in the place of an issuer.
+    /// What keys of the store have in the place of an issuer; what `iss` has to be, where it is there.
     pub issuer: Arc<str>,
     /// Whether it is configured, so that an answer has to agree.
     pub is_issuer_said: bool,
-    /// What `aud` has to name one of.
+    /// What `aud` has to name one of; none: nothing is asked of it.
     pub audiences: Vec<String>,
-    /// Where roles and scopes are.
-    pub paths: (ClaimPath, ClaimPath),
+    /// Where roles are.
+    pub roles: ClaimPath,
+    /// Where scopes are.
+    pub scopes: ClaimPath,
     /// How long an answer is believed, in seconds.
     pub cache: i64,
     /// How long it may take.
@@ -145,7 +124,10 @@ pub struct Judges {
 
 impl fmt::Debug for Introspector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Introspector").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Introspector")
+            .field("judges", &self.judges)
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,20 +135,10 @@ impl Introspector {
     /// One that has asked nothing yet.
     #[must_use]
     pub fn new(judges: Judges, server: Server) -> Self {
-        let Judges { name, issuer, is_issuer_said, audiences, paths: (roles, scopes), cache, timeout } = judges;
-        let Server { source, authorization } = server;
         Self {
-            name,
-            issuer,
-            is_issuer_said,
-            audiences,
-            roles,
-            scopes,
-            cache,
-            timeout,
+            judges,
             retired: Arc::default(),
-            source,
-            authorization,
+            server,
             circuit: Circuit::default(),
             questions: Semaphore::new(MOST_ASKED),
             renewals: Semaphore::new(MOST_ASKED),
@@ -178,7 +150,8 @@ impl Introspector {
     /// What tells it from others: whom it asks, and what it believes.
     #[must_use]
     pub fn shape(&self) -> String {
-        format!("{:?}", (&self.name, self.source.to_string(), &self.issuer, &self.audiences))
+        let Judges { name, issuer, audiences, .. } = &self.judges;
+        format!("{:?}", (name, self.server.to_string(), issuer, audiences))
     }
 
     /// The same, with what identities of one like it hold.
@@ -207,37 +180,40 @@ impl Introspector {
         if let Some((denial, _)) = self.refused.get(&digest_of(token)).filter(|(_, until)| now.unix < *until) {
             return Err(denial);
         }
-        let began = clock::monotonic();
+        let (began, longest) = (clock::monotonic(), self.judges.timeout);
         let turns = if was_active { &self.renewals } else { &self.questions };
-        let asked = timeout(self.timeout, async {
-            let _turn = turns.acquire().await.map_err(|_| Denial::KeysUnavailable)?;
-            if !self.circuit.lets_through(clock::monotonic()) {
-                return Err(Denial::KeysUnavailable);
-            }
-            let mut probe = Probe { circuit: &self.circuit, is_settled: false };
-            let body = Bytes::from(format!("token={}&token_type_hint=access_token", percent::encode(token)));
-            let answer = self.source.post(&self.authorization, body, MAX_ANSWER).await;
-            probe.is_settled = true;
-            Ok(answer)
-        });
-        match asked.await {
-            Ok(Err(denial)) => Err(denial),
-            Ok(Ok(Ok((StatusCode::OK, text)))) => self.heard(token, &text, now),
+        // Who does not get a turn in time has learnt nothing about the server.
+        let Ok(Ok(_turn)) = timeout(longest, turns.acquire()).await else { return Err(Denial::KeysUnavailable) };
+        let starts = clock::monotonic();
+        if !self.circuit.lets_through(starts) {
+            return Err(Denial::KeysUnavailable);
+        }
+        let mut probe = Probe { circuit: &self.circuit, is_settled: false };
+        let question = Bytes::from(format!("token={}&token_type_hint=access_token", percent::encode(token)));
+        let left = longest.saturating_sub(starts.duration_since(began));
+        let answer = timeout(left, self.server.post(question)).await;
+        // Who had spent its time in the queue cannot say that the server is slow.
+        let is_telling = answer.is_ok() || left >= longest / 2;
+        probe.is_settled = is_telling;
+        match answer {
+            Ok(Ok((StatusCode::OK, text))) => self.heard(token, &text, now),
             // What is about us, or the server, and not about this token.
-            Ok(Ok(Ok((status, _)))) if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 404 | 429) => {
+            Ok(Ok((status, _))) if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 404 | 429) => {
                 Err(self.failed(&format!("the answer is {status}"), began))
             }
-            Ok(Ok(Ok((status, _)))) => Err(self.unclear(token, &format!("the answer is {status}"), now)),
-            Ok(Ok(Err(reason))) => Err(self.failed(&reason, began)),
-            Err(_) => Err(self.failed("no answer in time", began)),
+            Ok(Ok((status, _))) => {
+                self.answered();
+                Err(self.unclear(token, &format!("the answer is {status}"), now))
+            }
+            Ok(Err(reason)) => Err(self.failed(&reason, began)),
+            Err(_) if is_telling => Err(self.failed("no answer in time", began)),
+            Err(_) => Err(Denial::KeysUnavailable),
         }
     }
 
     /// What an answer says.
     fn heard(&self, token: &str, text: &[u8], now: Moment) -> Result<Claims, Denial> {
-        if self.circuit.answered() {
-            tracing::info!(introspection = &*self.name, "tokens can be asked about again");
-        }
+        self.answered();
         let Some(mut members) = json::object(text) else {
             return Err(self.unclear(token, "it is no strict JSON", now));
         };
@@ -245,6 +221,13 @@ impl Introspector {
             Some(Value::Bool(true)) => Ok(Claims::new(members)),
             Some(Value::Bool(false)) => Err(self.remember(token, Denial::InactiveToken, now)),
             _ => Err(self.unclear(token, "it does not say whether the token is active", now)),
+        }
+    }
+
+    /// Whoever is asked is there, whatever is said.
+    fn answered(&self) {
+        if self.circuit.answered() {
+            tracing::info!(introspection = &*self.judges.name, "tokens can be asked about again");
         }
     }
 
@@ -256,26 +239,27 @@ impl Introspector {
 
     /// What is said of one token cannot be understood: that is no reason not to ask about others.
     fn unclear(&self, token: &str, reason: &str, now: Moment) -> Denial {
-        tracing::warn!(introspection = &*self.name, reason, "what is said of a token cannot be understood");
+        tracing::warn!(introspection = &*self.judges.name, reason, "what is said of a token cannot be understood");
         self.remember(token, Denial::KeysUnavailable, now)
     }
 
     /// Nobody could be asked.
     fn failed(&self, reason: &str, began: Instant) -> Denial {
         if self.circuit.failed(began, clock::monotonic()) {
-            let (introspection, source) = (&*self.name, &self.source);
-            tracing::error!(introspection, %source, reason, "tokens cannot be asked about: they get 503");
+            let (introspection, server) = (&*self.judges.name, &self.server);
+            tracing::error!(introspection, %server, reason, "tokens cannot be asked about: they get 503");
         }
         Denial::KeysUnavailable
     }
 
     /// What an answer proves; `place` is the introspector's among all.
     fn prove(&self, place: usize, claims: Claims, now: i64) -> Result<Proven<'_>, Denial> {
-        if self.is_issuer_said && claims.text("iss")?.is_some_and(|iss| *iss != *self.issuer) {
+        let judges = &self.judges;
+        if judges.is_issuer_said && claims.text("iss")?.is_some_and(|iss| *iss != *judges.issuer) {
             return Err(Denial::WrongIssuer);
         }
         let named = ClaimPath::parse("aud").map_or(Ok(Vec::new()), |path| claims.texts(&path))?;
-        if !self.audiences.is_empty() && !named.iter().any(|name| self.audiences.iter().any(|own| own == name)) {
+        if !judges.audiences.is_empty() && !named.iter().any(|name| judges.audiences.iter().any(|own| own == name)) {
             return Err(Denial::WrongAudience);
         }
         // A refresh token is nobody's credential here.
@@ -292,9 +276,9 @@ impl Introspector {
         let subject = claims.text("sub")?.ok_or_else(|| Denial::MissingClaim("sub".into()))?;
         Ok(Proven {
             proof: Proof::Opaque(place),
-            issuer: &self.issuer,
-            roles: Some(&self.roles),
-            scopes: Some(&self.scopes),
+            issuer: &judges.issuer,
+            roles: Some(&judges.roles),
+            scopes: Some(&judges.scopes),
             key: None,
             retired: Some(Arc::clone(&self.retired)),
             subject: subject.into(),

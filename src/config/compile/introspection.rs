@@ -71,11 +71,12 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
             issuer: section.issuer.as_ref().map_or_else(|| name.as_str().into(), |issuer| issuer.as_str().into()),
             is_issuer_said: section.issuer.is_some(),
             audiences: section.audiences.iter().map(|audience| audience.value.clone()).collect(),
-            paths: (section.roles_claim.value.clone(), section.scopes_claim.value.clone()),
+            roles: section.roles_claim.value.clone(),
+            scopes: section.scopes_claim.value.clone(),
             cache: i64::try_from(section.cache.as_secs()).unwrap_or(0),
             timeout: *section.timeout,
         };
-        let introspector = Introspector::new(judges, Server { source, authorization });
+        let introspector = Introspector::new(judges, Server::new(source, authorization));
         let retired = before.asked(&introspector.shape());
         all.push(introspector.following(retired));
     }

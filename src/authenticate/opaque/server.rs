@@ -1,0 +1,78 @@
+//! Who is asked: over connections that are kept from one question to the next.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use crate::authenticate::keys::fetch::{Connection, Source};
+use crate::clock;
+
+/// Longest answer, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+/// For how long a connection that nobody uses is taken for one that works.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// An introspection endpoint, and as whom it is asked.
+pub struct Server {
+    source: Source,
+    /// `Basic ...` (RFC 6749 §2.3.1).
+    authorization: HeaderValue,
+    /// The one that was used last is used next; as many as there were questions at one time.
+    idle: Mutex<Vec<(Connection, Instant)>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.source, f)
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.source, f)
+    }
+}
+
+impl Server {
+    /// One that has not been asked yet.
+    #[must_use]
+    pub fn new(source: Source, authorization: HeaderValue) -> Self {
+        Self { source, authorization, idle: Mutex::default() }
+    }
+
+    /// Posts a form; the answer, whatever its status is.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    pub async fn post(&self, form: Bytes) -> Result<(StatusCode, Bytes), String> {
+        let question = || self.source.form(&self.authorization, form.clone());
+        // One that the server has closed meanwhile says nothing about the server: a question can be asked twice.
+        if let Some(mut kept) = self.kept()
+            && let Ok(answer) = kept.send(question()?, MAX_ANSWER).await
+        {
+            self.keep(kept);
+            return Ok(answer);
+        }
+        let mut fresh = self.source.connect().await?;
+        let answer = fresh.send(question()?, MAX_ANSWER).await?;
+        self.keep(fresh);
+        Ok(answer)
+    }
+
+    fn kept(&self) -> Option<Connection> {
+        let now = clock::monotonic();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(connection, since)| !connection.is_closed() && now.duration_since(*since) < IDLE);
+        idle.pop().map(|(connection, _)| connection)
+    }
+
+    /// Its answer was read to its end: nothing of it is taken for the answer to the next question.
+    fn keep(&self, connection: Connection) {
+        if !connection.is_closed() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, clock::monotonic()));
+        }
+    }
+}
