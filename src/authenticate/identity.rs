@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::claims::Claims;
 use super::vouch::Vouch;
+use crate::route::Proof;
 
 /// Who is calling.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ impl Identity {
     /// Whether a token has proved it.
     #[must_use]
     pub const fn is_by_token(&self) -> bool {
-        matches!(self.vouch.proof, crate::route::Proof::Issuer(_) | crate::route::Proof::Opaque(_))
+        matches!(self.vouch.proof, Proof::Issuer(_) | Proof::Opaque(_))
     }
 
     /// When its credential ends, leeway included, in unix seconds.
@@ -110,6 +111,15 @@ impl Identity {
     #[must_use]
     pub fn session_key(&self) -> Option<&Arc<str>> {
         self.vouch.life.as_ref().map(super::session::Life::key)
+    }
+
+    /// The place of its kind of sessions, where it is a session.
+    #[must_use]
+    pub const fn session_kind(&self) -> Option<usize> {
+        match self.vouch.proof {
+            Proof::Session(place) => Some(place),
+            Proof::Issuer(_) | Proof::Certificate(_) | Proof::Opaque(_) => None,
+        }
     }
 
     /// The `sub` claim.

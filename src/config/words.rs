@@ -95,6 +95,20 @@ words!(OnReuse:
     "refuse" => Self::Refuse,
 );
 
+/// What ends when an issuer says that a login has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// That login.
+    Login,
+    /// All of its subject, up to then.
+    Subject,
+}
+
+words!(Ends:
+    "login" => Self::Login,
+    "subject" => Self::Subject,
+);
+
 /// Who shares a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateScope {

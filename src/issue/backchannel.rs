@@ -1,8 +1,8 @@
 //! An issuer says that a login of its own has ended (OpenID Connect Back-Channel Logout 1.0).
 //!
 //! 1. `POST`, with `logout_token=...`; what it says is the authenticator's to judge (`authenticate::logout_token`).
-//! 2. With a `sid` that login ends; without one all that were issued to the subject up to the token's `iat`: one that is sent
-//!    again ends no login that came after it.
+//! 2. With a `sid` that login ends; without one, or where it is configured, all that were issued to the subject up to the
+//!    token's `iat`: one that is sent again ends no login that came after it.
 
 use http::StatusCode;
 
@@ -29,16 +29,18 @@ impl Desk {
             Denial::MalformedGrant("invalid_request")
         })?;
         let subject = ended.subject.as_deref();
-        match (&ended.sid, subject) {
-            (Some(sid), _) => self.end(&ended.issuer, sid, Ack::All, store).await?,
-            (None, Some(subject)) => {
-                let pattern = self.patterns.sub.as_ref().ok_or(Denial::StandingUnknown)?;
-                let key = pattern.key(subject, &ended.issuer);
-                // A clock that is ahead ends nothing that is still to come.
-                self.mark(&key, |now| Mark::NotBefore(ended.at.min(now)), Ack::All, store).await?
-            }
-            (None, None) => return Err(Denial::MalformedGrant("invalid_request").into()),
-        };
+        if ended.sid.is_none() && subject.is_none() {
+            return Err(Denial::MalformedGrant("invalid_request").into());
+        }
+        if let Some(sid) = &ended.sid {
+            self.end(&ended.issuer, sid, Ack::All, store).await?;
+        }
+        if let Some(subject) = subject.filter(|_| ended.sid.is_none() || self.ends_subjects) {
+            let pattern = self.patterns.sub.as_ref().ok_or(Denial::StandingUnknown)?;
+            let key = pattern.key(subject, &ended.issuer);
+            // A clock that is ahead ends nothing that is still to come.
+            self.mark(&key, |now| Mark::NotBefore(ended.at.min(now)), Ack::All, store).await?;
+        }
         let answer = answer::empty(StatusCode::OK);
         Ok(subject.map_or_else(|| Issued::nobody(answer::empty(StatusCode::OK)), |subject| Issued::of(subject, answer)))
     }

@@ -50,15 +50,16 @@ impl Desk {
         if let Some(sid) = sid {
             self.forget(sid, store).await;
         }
-        Ok(Issued::of(identity.subject(), self.goodbye(is_known)))
+        Ok(Issued::of(identity.subject(), self.goodbye(identity, is_known)))
     }
 
-    /// The answer, which takes the cookies away.
-    fn goodbye(&self, is_known: bool) -> Response<Answer> {
+    /// The answer, which takes the cookies away: those that are set here, and the one that came.
+    fn goodbye(&self, identity: &Identity, is_known: bool) -> Response<Answer> {
         let mut response = answer::empty(if is_known { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED });
         let refresh = self.issuers.iter().filter_map(|issuer| issuer.refresh.as_ref()?.cookie.as_ref());
         let cookies = self.sessions.iter().map(|maker| &maker.cookie).chain(refresh.map(|(cookie, _)| cookie));
-        for cookie in cookies {
+        let came = self.foreign.iter().filter(|(place, _)| identity.session_kind() == Some(*place));
+        for cookie in cookies.chain(came.map(|(_, cookie)| cookie)) {
             answer::set_cookie(&mut response, cookie.removal());
         }
         response

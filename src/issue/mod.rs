@@ -37,6 +37,7 @@ use self::tokens::TokenIssuer;
 use crate::authenticate::Authenticator;
 use crate::authenticate::logout_token::Sender;
 use crate::authorize::Permit;
+use crate::cookie::SetCookie;
 use crate::denial::Denial;
 use crate::forward::ForwardError;
 use crate::forward::body::Answer;
@@ -52,6 +53,8 @@ pub struct Desk {
     pub issuers: Vec<TokenIssuer>,
     /// The kinds of sessions that it makes.
     pub sessions: Vec<SessionMaker>,
+    /// The cookies of those that services make, by the place of their kind.
+    pub foreign: Vec<(usize, SetCookie)>,
     /// How the store's keys are named.
     pub patterns: KeyPatterns,
     /// The store, where revocations are written.
@@ -64,6 +67,8 @@ pub struct Desk {
     pub assertion_keys: Bytes,
     /// Who may say that logins have ended.
     pub senders: Vec<Sender>,
+    /// Whether a login that has ended ends all of its subject.
+    pub ends_subjects: bool,
     /// Whether gateways say what they have applied, so that it can be waited for.
     pub has_leases: bool,
 }

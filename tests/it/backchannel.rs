@@ -12,9 +12,13 @@ const ROUTES: &str = r#"
 "#;
 
 fn start(upstream: &Upstream, store: &str) -> Gateway {
+    start_with(upstream, store, "")
+}
+
+fn start_with(upstream: &Upstream, store: &str, more: &str) -> Gateway {
     let yaml = with_store(upstream.address, store, "", ROUTES).replace(
         "revocation: { keys",
-        "revocation: { backchannel_logout: { path: /auth/backchannel-logout, issuers: { rsa: [shop-web, shop-app], ec: [shop-web] } }, keys",
+        &format!("revocation: {{ backchannel_logout: {{ path: /auth/backchannel-logout, issuers: {{ rsa: [shop-web, shop-app], ec: [shop-web] }}{more} }}, keys"),
     );
     let gateway = Gateway::start(&yaml);
     until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);
@@ -80,6 +84,29 @@ fn what_an_issuer_says_has_ended_is_refused_everywhere_when_it_is_answered() {
     for _ in 0..2 {
         assert_eq!(say(&gateways[1], &said).status, 200);
         assert_eq!((status(&old), status(&later)), ([401, 401], [200, 200]));
+    }
+}
+
+/// Where access tokens have no `sid`, the login that a logout token names could not be told from others.
+#[test]
+fn a_login_that_has_ended_ends_all_of_its_subject_where_that_is_configured() {
+    let upstream = Upstream::echo();
+    for (more, expected) in [("", 200), (", ends: login", 200), (", ends: subject", 401)] {
+        let gateway = start_with(&upstream, "memory:", more);
+        let of = |claims: Value| token(&claims);
+        let (nameless, named) = (of(json!({ "sub": "kim" })), of(json!({ "sub": "kim", "sid": "s-1" })));
+        let later = of(json!({ "sub": "kim", "iat": now() + 5, "exp": now() + 900 }));
+        let stranger = of(json!({ "sub": "lee" }));
+        let status = |token: &str| gateway.get("/me/x", Some(token)).status;
+        for token in [&nameless, &named, &later, &stranger] {
+            assert_eq!(status(token), 200);
+        }
+        // One that names no subject is about the login alone.
+        assert_eq!(say(&gateway, &signed(&json!({ "sid": "s-0" }))).status, 200);
+        assert_eq!((status(&nameless), status(&named)), (200, 200));
+        assert_eq!(say(&gateway, &signed(&json!({ "sid": "s-1", "sub": "kim" }))).status, 200);
+        assert_eq!((status(&nameless), status(&named)), (expected, 401), "{more}");
+        assert_eq!((status(&later), status(&stranger)), (200, 200));
     }
 }
 

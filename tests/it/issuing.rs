@@ -877,7 +877,14 @@ routes:
         };
         let log_out = |name: &str, id: &str, target: &str| {
             let fields = format!("cookie: {name}={id}\r\norigin: https://shop.test\r\n");
-            post_to(gateway.address, target, &fields, "", "").status
+            let out = post_to(gateway.address, target, &fields, "", "");
+            // The cookie that came goes with it, and those that are set here; nobody else's.
+            let expected = if name == "OLD" { vec!["SID", "OLD"] } else { vec!["SID"] };
+            let gone = set_cookies(&out);
+            assert!(gone.iter().all(|set| set.contains("=; Path=/; ") && set.contains("Max-Age=0")), "{gone:?}");
+            let gone: Vec<&str> = gone.iter().filter_map(|set| set.split('=').next()).collect();
+            assert_eq!(gone, expected);
+            out.status
         };
         // Without leases nobody can say who knows.
         let done = if leases { 204 } else { 202 };

@@ -18,7 +18,7 @@ use crate::config::file::{
 };
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
-use crate::config::words::{Encoding, OnReuse, RecordSource};
+use crate::config::words::{Encoding, Ends, OnReuse, RecordSource};
 use crate::issue::session::SessionMaker;
 use crate::issue::tokens::{OWN_CLAIMS, Refresh, TokenIssuer};
 use crate::issue::{Desk, Turning};
@@ -82,6 +82,12 @@ pub fn compile(
         })
     });
     let makers = makers.collect();
+    let foreign = config.sessions.entries.iter().filter(|(name, _)| creators(config, name).next().is_none());
+    let foreign = foreign.filter_map(|(name, section)| {
+        let place = sessions.iter().position(|kind| *kind.name == *name.value)?;
+        Some((place, session_cookie(section, mistakes)))
+    });
+    let foreign = foreign.collect();
     let mut keyrings = keyrings.into_iter().peekable();
     let issuers = own(config).zip(refreshed).filter_map(|((name, section), refresh)| {
         let keyring = keyrings.next_if(|keyring| keyring.name.value == name.value)?;
@@ -98,9 +104,11 @@ pub fn compile(
     Desk {
         issuers: issuers.collect(),
         sessions: makers,
+        foreign,
         patterns: patterns.clone(),
         store: None,
         senders: senders(config, mistakes),
+        ends_subjects: config.revocation.backchannel_logout.as_ref().is_some_and(|own| *own.ends == Ends::Subject),
         assertion_keys: bytes::Bytes::new(),
         prefix: config.store.as_ref().map_or_else(|| "bearward:".to_owned(), |store| store.prefix.value.clone()),
         longest,

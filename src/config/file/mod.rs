@@ -27,7 +27,7 @@ use super::section::{Named, section};
 use super::target::{TargetSource, UpstreamSource};
 use super::unit::Size;
 use super::value::{Host, Version};
-use super::words::{EncodedSlash, RateScope};
+use super::words::{EncodedSlash, Ends, RateScope};
 use crate::admit::pattern::Pattern;
 use crate::forward::balance::Choice;
 use crate::rate::RateKey;
@@ -117,6 +117,9 @@ section! {
         required path: Pattern,
         /// The issuers that may, each with the client ids that its logout tokens are for (`aud`).
         required issuers: Named<Vec<At<String>>>,
+        /// What one ends that names a login and its subject: `login`; or `subject` as well, all that was issued to it up to
+        /// then: for issuers whose access tokens have no `sid`.
+        default ends: Ends = "login",
     }
 }
 

@@ -47,7 +47,7 @@ section! {
         required name: String,
         /// How its value holds the id: `plain`, `base64` (Spring Session) or `express` (express-session, signed).
         default encoding: Encoding = "plain",
-        /// Of a session that the gateway makes: the path below which it is sent.
+        /// The path below which it is sent: what the gateway sets, and takes away at a logout.
         default path: String = "/",
         /// The domain whose hosts get it. Left out: the one that set it, alone.
         optional domain: String,
