@@ -44,10 +44,10 @@ struct Signed {
     value: HeaderValue,
 }
 
-/// Most upstreams that one identity has values for.
-const MOST_SIGNED: usize = 32;
-
 impl Assertions {
+    /// Most upstreams that one identity has values for.
+    pub const MOST: usize = 32;
+
     /// The value for an upstream, if it is good at `now`, in unix seconds.
     #[must_use]
     pub fn find(&self, upstream: usize, now: i64) -> Option<HeaderValue> {
@@ -63,7 +63,7 @@ impl Assertions {
     pub fn keep(&self, upstream: usize, (from, until): (i64, i64), value: HeaderValue) {
         let mut all = self.0.load().as_deref().cloned().unwrap_or_default();
         all.retain(|signed| signed.upstream != upstream);
-        if all.len() >= MOST_SIGNED {
+        if all.len() >= Self::MOST {
             all.remove(0);
         }
         all.push(Signed { upstream, from, until, value });

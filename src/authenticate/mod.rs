@@ -38,12 +38,11 @@ use http::request::Parts;
 use self::bearer::Bearer;
 use self::cache::IdentityCache;
 use self::certificate::ClientCertificates;
-use self::claims::ClaimPath;
-use self::headers::IdentityHeader;
 pub use self::identity::{Caller, Identity};
 use self::issuer::Issuer;
 use self::opaque::Introspector;
-use self::proven::{Bound, Memory, Proven};
+pub use self::proven::Memory;
+use self::proven::{Bound, Proven};
 use self::session::Sessions;
 use self::token::UnverifiedToken;
 use crate::admit::Admitted;
@@ -75,12 +74,9 @@ impl Authenticator {
     #[must_use]
     pub fn new(
         (issuers, certificates, sessions, introspectors): Believed,
-        headers: Vec<IdentityHeader>,
-        asked: Vec<ClaimPath>,
-        patterns: KeyPatterns,
+        memory: Memory,
         store: Option<Arc<Store>>,
     ) -> Self {
-        let memory = Memory { headers, asked, patterns };
         let (tokens, known_certificates) = (IdentityCache::of_tokens(), IdentityCache::of_certificates());
         Self { issuers, certificates, sessions, introspectors, memory, store, tokens, known_certificates }
     }

@@ -90,13 +90,20 @@ impl Bound {
     }
 }
 
+/// About how many bytes an assertion takes beside what it says of the caller.
+const SIGNED: usize = 512;
+
 /// What of credentials is remembered, and how the store's keys are named.
-#[derive(Debug)]
-pub(super) struct Memory {
-    pub(super) headers: Vec<IdentityHeader>,
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What upstreams are told.
+    pub headers: Vec<IdentityHeader>,
     /// The claims that rules ask for; others are not remembered.
-    pub(super) asked: Vec<ClaimPath>,
-    pub(super) patterns: KeyPatterns,
+    pub asked: Vec<ClaimPath>,
+    /// How the store's keys are named.
+    pub patterns: KeyPatterns,
+    /// For how many upstreams an assertion of each identity may be kept.
+    pub assertions: usize,
 }
 
 impl Memory {
@@ -116,7 +123,8 @@ impl Memory {
         let words: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
         let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
         let (has_jti, has_iat) = (proven.claims.member("jti").is_some(), proven.issued_at.is_some());
-        let claims = proven.claims.keep(&self.asked);
+        let asked = proven.claims.keep(&self.asked);
+        let signed = self.weight_of_assertions(&proven.subject, &asked, (&roles, &scopes));
         let vouch = Vouch {
             proof: proven.proof,
             issuer: Arc::clone(proven.issuer),
@@ -128,13 +136,24 @@ impl Memory {
             has_jti,
             has_iat,
             needs_jti: self.patterns.jti.is_some(),
-            weight: 1024 + claims.weight() + (words + fields + standing_keys.len() * 192) as u64,
+            weight: 1024 + asked.weight() + (words + fields + standing_keys.len() * 192 + signed) as u64,
             standing_keys,
             slot: Slot::default(),
             asked: None,
             life,
         };
-        Ok(Identity::new(proven.subject, roles, scopes, claims, headers, vouch))
+        Ok(Identity::new(proven.subject, roles, scopes, asked, headers, vouch))
+    }
+
+    /// About how many bytes what will be signed of it takes. They count from the beginning: what is remembered is weighed once.
+    fn weight_of_assertions(&self, subject: &str, claims: &Claims, words: (&[String], &[String])) -> usize {
+        if self.assertions == 0 {
+            return 0;
+        }
+        let words = words.0.iter().chain(words.1).map(|word| word.len() + 3).sum::<usize>();
+        let said = self.asked.iter().filter_map(|path| claims.at(path)).map(|claim| claim.to_string().len());
+        let text = subject.len() + words + said.sum::<usize>();
+        self.assertions * (SIGNED + text * 4 / 3)
     }
 
     fn standing_keys(&self, proven: &Proven<'_>) -> Result<StandingKeys, Denial> {
@@ -156,6 +175,36 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::authenticate::json;
+
+    #[test]
+    fn what_will_be_signed_of_an_identity_counts_as_memory() {
+        let role = "r".repeat(3000);
+        let issuer: Arc<str> = "https://a.test".into();
+        let paths = (ClaimPath::parse("roles").expect("a path"), ClaimPath::parse("scope").expect("a path"));
+        let weight = |assertions: usize| {
+            let text = format!(r#"{{"sub":"kim","roles":["{role}"]}}"#);
+            let proven = Proven {
+                proof: Proof::Opaque(0),
+                issuer: &issuer,
+                roles: Some(&paths.0),
+                scopes: Some(&paths.1),
+                key: None,
+                retired: None,
+                subject: "kim".into(),
+                issued_at: Some(0),
+                expires_at: 1,
+                bound: Bound::Free,
+                record: None,
+                claims: Claims::new(json::object(text.as_bytes()).expect("strict JSON")),
+            };
+            let memory = Memory { assertions, ..Memory::default() };
+            memory.identity(proven, None).expect("an identity").vouch.weight
+        };
+        // In base64, three bytes are four.
+        assert!(
+            weight(0) > 3000 && weight(1) - weight(0) > 4000 && weight(32) - weight(0) == 32 * (weight(1) - weight(0))
+        );
+    }
 
     #[test]
     fn a_token_that_is_bound_is_no_bearer_token() {

@@ -84,6 +84,7 @@ impl Authenticator {
             let proven = proven.map_err(|denial| introspector.remember(token, denial, now))?;
             let until = proven.expires_at.min(now.unix.saturating_add(introspector.judges.cache));
             let mut identity = self.memory.identity(proven, None)?;
+            identity.vouch.weight += token.len() as u64;
             identity.vouch.asked =
                 Some(Asked { token: token.into(), until: AtomicI64::new(until), asking: Mutex::default() });
             Ok(Arc::new(identity))

@@ -35,9 +35,10 @@ use super::mistake::{Mistake, Mistakes};
 use super::place::At;
 use crate::accept::{Limits, Listener};
 use crate::admit::{HeadLimits, Routes};
-use crate::authenticate::Authenticator;
 use crate::authenticate::headers::IdentityHeader;
+use crate::authenticate::identity::Assertions;
 use crate::authenticate::keys::remote::{Refresher, RemoteKeys};
+use crate::authenticate::{Authenticator, Memory};
 use crate::certificate::Authority;
 use crate::forward::assertion::Assertion;
 use crate::forward::headers::HeaderPlan;
@@ -196,14 +197,14 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     let asked = routes.iter().flat_map(|route| route.rule.claims().into_iter().chain(route.counted())).cloned();
     let said = assertion.iter().flat_map(|assertion| assertion.claims.clone());
     let asked = asked.chain(issue::asked(&desk)).chain(said).collect();
+    let assertions = assertion.as_ref().map_or(0, |own| own.upstreams.as_ref().map_or(upstreams.len(), Vec::len));
+    let assertions = assertions.min(Assertions::MOST);
     let store_of = || store.as_ref().map(|(_, store)| Arc::clone(store));
     let gateway = Gateway {
         routes: Routes::new(routes, head),
         authenticator: Authenticator::new(
             (issuers, certificates, sessions, introspectors),
-            headers,
-            asked,
-            patterns,
+            Memory { headers, asked, patterns, assertions },
             store_of(),
         ),
         forwarder: Forwarder::new(upstreams, plan, assertion),
