@@ -7,15 +7,17 @@ use http::{HeaderMap, HeaderValue};
 /// Every value of the cookie with this name, in all `Cookie` fields (HTTP/2 may have several).
 pub fn values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let pairs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).flat_map(pairs);
-    pairs.filter_map(|pair| named(pair, name.as_bytes()))
+    pairs.filter_map(split).filter(|(own, _)| *own == name.as_bytes()).map(|(_, value)| value)
 }
 
-/// A `Cookie` field without the cookies that have one of these names; `None` where nothing is left of it, or nothing
-/// has to go.
+/// A `Cookie` field without the cookies that have one of these names.
+///
+/// SECURITY: some servers part pairs at a comma as well, or take more for a space than we do. So a name counts here wherever
+/// it stands before a `=` and after what is no letter of a name: what they would read as the cookie goes. As a credential
+/// none of that is taken ([`values`]): pages keep in cookies what visitors bring along.
 #[must_use]
 pub fn without(field: &[u8], names: &[Box<str>]) -> Kept {
-    let is_named =
-        |pair: &[u8]| names.iter().any(|name| name.as_bytes() == pair || named(pair, name.as_bytes()).is_some());
+    let is_named = |pair: &[u8]| names.iter().any(|name| name.as_bytes() == pair || holds(pair, name.as_bytes()));
     if !pairs(field).any(is_named) {
         return Kept::All;
     }
@@ -94,26 +96,12 @@ pub enum Kept {
     Nothing,
 }
 
-/// The value of a pair that has this name.
-///
-/// SECURITY: some servers part pairs at a comma as well, or take more for a space than we do. So the name counts wherever
-/// it stands before a `=` and after what is no letter of a name: what they would read as the cookie is one here too.
-fn named<'p>(pair: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
-    if let Some((own, value)) = split(pair)
-        && own == name
-    {
-        return Some(value);
-    }
-    let mut from = 0;
-    while let Some(at) = memchr::memmem::find(pair.get(from..)?, name).map(|at| from + at) {
+/// Whether somebody might read a cookie of this name in a pair.
+fn holds(pair: &[u8], name: &[u8]) -> bool {
+    memchr::memmem::find_iter(pair, name).any(|at| {
         let is_first = at == 0 || pair.get(at - 1).is_some_and(|before| !is_letter(*before));
-        let rest = pair.get(at + name.len()..)?.trim_ascii_start();
-        if let Some(value) = rest.strip_prefix(b"=").filter(|_| is_first) {
-            return Some(value.trim_ascii_start());
-        }
-        from = at + 1;
-    }
-    None
+        is_first && pair.get(at + name.len()..).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"="))
+    })
 }
 
 /// `token = 1*tchar` (RFC 9110 §5.6.2): what a name of a cookie is.
@@ -152,14 +140,26 @@ mod tests {
         assert_eq!(found(&["x=1; SID=a;y=2", "SID=b"]), ["a", "b"]);
         assert_eq!(found(&["SID = a ; SID=b=c"]), ["a", "b=c"]);
         assert_eq!(found(&["SID="]), [""]);
-        // What a server might read as the cookie.
-        for odd in ["x=1,SID=a", "\u{a0}SID=a", "x=\"SID=a", "x= SID =a", "x=SID=a"] {
-            assert_eq!(found(&[odd]), ["a"], "{odd}");
+        // What a server might read as the cookie is none.
+        for odd in ODD {
+            assert!(found(&[odd]).is_empty(), "{odd}");
+            assert_eq!(found(&[odd, "SID=b"]), ["b"], "{odd}");
         }
         for nothing in ["sid=a", "SIDX=a", "xSID=a", "SID", "", ";;", "xSID=a", "x=y&SID=a", "x=\"; SIDX=a\""] {
             assert!(found(&[nothing]).is_empty(), "{nothing}");
         }
     }
+
+    const ODD: [&str; 8] = [
+        "x=1,SID=a",
+        "\u{a0}SID=a",
+        "x=\"SID=a",
+        "x= SID =a",
+        "x=SID=a",
+        "q=http://x/?SID=a",
+        "q=x SID=a",
+        "q={\"a\":\"b\",SID=a",
+    ];
 
     #[test]
     fn what_is_named_goes_and_the_rest_stays_as_it_was() {
@@ -177,6 +177,9 @@ mod tests {
             ("a=1&SID=x", Kept::All),
         ] {
             assert_eq!(without(field.as_bytes(), &names), kept, "{field}");
+        }
+        for odd in ODD {
+            assert_eq!(without(odd.as_bytes(), &names), Kept::Nothing, "{odd}");
         }
     }
 }

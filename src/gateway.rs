@@ -139,7 +139,8 @@ impl Gateway {
             (Destination::Upstreams(_), Some(on_success)) => {
                 self.desk.check_page(on_success, head)?;
                 let answer = self.forwarder.forward(permit, request, connections).await?;
-                self.desk.login((route, on_success), head, answer, (now, store)).await?
+                let asked = (now, store, &self.authenticator);
+                self.desk.login((route, on_success), head, answer, asked).await?
             }
             (Destination::Endpoint(endpoint), _) => {
                 let (upload, authenticator) = (connections.upload(route, request), (&self.authenticator, now.unix));

@@ -113,7 +113,7 @@ listeners: [{{ address: "127.0.0.1:0" }}]
 store: {{ url: "memory:" }}
 issuers:
   shop: {{ issuer: https://auth.test, audiences: [api], algorithms: [{algorithm:?}], {source}: {name} }}
-revocation: {{ keys: {{ jti: "blacklist:{{jti}}", sub: "logout:{{sub}}", sid: "session:{{sid}}" }} }}
+revocation: {{ keys: {{ jti: "blacklist:{{jti}}", sub: "logout:{{sub}}", sid: "session-revoked:{{sid}}" }} }}
 identity: {{ headers: {{ X-User-Id: sub, X-User-Roles: roles, X-User-Name: name }} }}
 upstreams: {{ order: {{ targets: ["http://{upstream}"] }} }}
 defaults: {{ auth: [shop] }}

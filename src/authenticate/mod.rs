@@ -34,10 +34,12 @@ use std::sync::atomic::Ordering;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use serde_json::{Map, Value};
 
 use self::bearer::Bearer;
 use self::cache::IdentityCache;
 use self::certificate::ClientCertificates;
+use self::claims::Claims;
 pub use self::identity::{Caller, Identity};
 use self::issuer::Issuer;
 use self::opaque::Introspector;
@@ -158,6 +160,14 @@ impl Authenticator {
                 Self::goes_on(identity, now, store).await
             }
         }
+    }
+
+    /// Whether services could be told what is claimed: else whoever gets such credentials is refused with them.
+    ///
+    /// # Errors
+    /// `MalformedToken`.
+    pub fn can_tell(&self, claims: Map<String, Value>) -> Result<(), Denial> {
+        headers::encode(&self.memory.headers, &Claims::new(claims)).map(drop)
     }
 
     /// Retires the keys and authorities that `next`, which takes this one's place, does not trust any more: answers that

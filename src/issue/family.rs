@@ -5,7 +5,7 @@
 //! 2. The store has digests of tokens, never a token. What follows a token is made of its secret and of a salt in the
 //!    store: neither who has read the store nor who has an old token can make it, and a request that is sent
 //!    again gets the same one.
-//! 3. The current token is turned on. One that was turned on less than `reuse_grace` ago becomes what it became then:
+//! 3. The current token is turned on. One that was turned on less than `reuse_grace` ago becomes what it has become since:
 //!    two tabs, or an answer that was lost. Any other that the login has had is a copy in the wrong hands.
 //! 4. Pure: the family that comes after is for the caller to put into the store in the place of this one, in one step.
 //!
@@ -206,9 +206,22 @@ impl Family {
         // A clock that was put back makes no token older than it is.
         let before = self.turned.iter().find(|turned| are_same(turned.digest.as_bytes(), digest.as_bytes()));
         match before.filter(|turned| now.saturating_sub(turned.at) < turning.grace) {
-            Some(turned) => self.following(token, &turned.salt).map_or(Turn::Unknown, Turn::Again),
+            Some(turned) => self.latest(token, turned).map_or(Turn::Unknown, Turn::Again),
             None => Turn::Reused,
         }
+    }
+
+    /// What has become of a token that was turned on: the one that is good now. One in between would be a copy
+    /// a moment later, in the hands of who has done nothing wrong.
+    fn latest(&self, token: &RefreshToken, turned: &Turned) -> Option<RefreshToken> {
+        let mut next = self.following(token, &turned.salt)?;
+        for _ in 0..TURNS {
+            let digest = next.digest();
+            let is_this = |turned: &&Turned| are_same(turned.digest.as_bytes(), digest.as_bytes());
+            let Some(turned) = self.turned.iter().find(is_this) else { break };
+            next = self.following(&next, &turned.salt)?;
+        }
+        Some(next)
     }
 
     fn rotated(&self, token: &RefreshToken, digest: String, now: u64, turning: Turning) -> Turn {
@@ -276,8 +289,8 @@ mod tests {
         let (family, second) = rotate(&family, &first, 1_000);
         assert_ne!(first.text(), second.text());
         let (family, third) = rotate(&family, &second, 2_000);
-        for (token, then, now) in [(&first, &second, 10_999), (&second, &third, 11_999)] {
-            assert!(matches!(family.turn(token, now, TURNING), Turn::Again(next) if next.text() == then.text()));
+        for (token, now) in [(&first, 10_999), (&second, 11_999)] {
+            assert!(matches!(family.turn(token, now, TURNING), Turn::Again(next) if next.text() == third.text()));
             assert!(matches!(family.turn(token, now + 1, TURNING), Turn::Reused));
         }
         assert!(matches!(family.turn(&third, 99_000, Turning { rotate: false, ..TURNING }), Turn::Kept(_)));
@@ -324,9 +337,15 @@ mod tests {
     #[test]
     fn a_login_remembers_a_bounded_number_of_turns() {
         let (mut family, mut token) = begin();
+        let mut all = Vec::new();
         for _ in 0..100 {
             (family, token) = rotate(&family, &token, 5);
+            all.push(RefreshToken::parse(&token.text()).expect("a token"));
         }
         assert_eq!(family.turned.len(), TURNS);
+        // Each of them leads to the one that is good now.
+        for old in all.iter().rev().skip(1).take(TURNS) {
+            assert!(matches!(family.turn(old, 6, TURNING), Turn::Again(next) if next.text() == token.text()));
+        }
     }
 }

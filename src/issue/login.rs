@@ -22,7 +22,7 @@ use super::tokens::{TokenIssuer, Which};
 use super::wish::{Only, Wish};
 use super::{Desk, Issued, answer, unknown};
 use crate::authenticate::bearer::MAX_TOKEN;
-use crate::authenticate::json;
+use crate::authenticate::{Authenticator, json};
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
@@ -68,12 +68,20 @@ impl Desk {
         (route, on_success): (&Route, &OnSuccess),
         head: &Parts,
         response: Response<Answer>,
-        (now, store): (Moment, &Asker),
+        (now, store, authenticator): (Moment, &Asker, &Authenticator),
     ) -> Result<Issued, Refusal> {
         if response.status() != StatusCode::OK {
             return Ok(Issued::nobody(response));
         }
         let login = agreed(route, on_success, response.into_body(), now).await?;
+        let mut claimed = login.claims.clone();
+        claimed.insert("sub".to_owned(), login.subject.as_str().into());
+        if authenticator.can_tell(claimed).is_err() {
+            return Err(malformed(
+                route,
+                "services could not be told a claim of it: it is too long, or not for its header",
+            ));
+        }
         let grants = self.grants(on_success, Wish::of(&head.headers));
         let began = self.first_moment(&grants, &login.subject, store).await?;
         let client = &on_success.client_id;

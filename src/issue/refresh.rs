@@ -96,10 +96,8 @@ impl Desk {
         };
         self.end(&issuer.issuer, &sid, Ack::All, store).await?;
         self.forget(&sid, store).await;
-        let mut response = answer::empty(StatusCode::OK);
-        let cookie = issuer.refresh.as_ref().and_then(|refresh| refresh.cookie.as_ref());
-        answer::set_cookie(&mut response, cookie.and_then(|(cookie, _)| cookie.removal()));
-        Ok(Issued::of(&family.subject, response))
+        // SECURITY: no cookie is taken away: any page can have a token of its own given up, and the cookie is the visitor's.
+        Ok(Issued::of(&family.subject, answer::empty(StatusCode::OK)))
     }
 
     /// A login after a token's turn.

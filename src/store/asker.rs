@@ -112,8 +112,8 @@ impl Asker {
     }
 
     /// Puts the second in the place of the first, to live for so many milliseconds, if that is what is there: in one step,
-    /// whoever else writes. A store elsewhere does it `by` a time of its own clock, in unix milliseconds, or not at all:
-    /// what was given up for lost is not done later.
+    /// whoever else writes. It is begun `by` a time of the store's clock, in unix milliseconds, or not at all: what was given up
+    /// for lost is not done later.
     ///
     /// # Errors
     /// [`StoreError`], when there is no answer; then it may have been done or not.
@@ -121,7 +121,7 @@ impl Asker {
         match self {
             Self::None => Err(StoreError::Away),
             Self::Memory(memory) => Ok(memory.swap(key, old, new, life)),
-            Self::File(file) => file.swap(key, old, new, life).await,
+            Self::File(file) => file.swap(key, (old, new), life, by).await,
             Self::Redis(link) => link.swap(key, (old, new), life, by).await,
         }
     }

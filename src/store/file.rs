@@ -85,7 +85,7 @@ enum What {
     /// It is this, until this time.
     Put(String, u64),
     /// It is the second in the place of the first, until this time, if it is the first.
-    Swap(String, String, u64),
+    Swap { old: String, new: String, until: u64, by: u64 },
     /// It is gone.
     Remove,
 }
@@ -207,9 +207,15 @@ impl File {
     }
 
     /// Puts `new` in the place of `old`, to live for so many milliseconds from now on, if that is what is there.
-    pub(super) async fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> Result<bool, StoreError> {
+    pub(super) async fn swap(
+        &self,
+        key: &str,
+        (old, new): (&str, &str),
+        life: u64,
+        by: u64,
+    ) -> Result<bool, StoreError> {
         let until = clock::unix_millis(clock::wall()).saturating_add(life);
-        self.write(key, What::Swap(old.to_owned(), new.to_owned(), until)).await
+        self.write(key, What::Swap { old: old.to_owned(), new: new.to_owned(), until, by }).await
     }
 
     /// Takes an entry away; whether it was there.
@@ -348,9 +354,11 @@ fn write(database: &Database, writes: &[Write], now: u64) -> Result<Vec<bool>, r
                 (What::Mark(mark, expires_at), _) => Some(strengthened(alive, *mark, *expires_at)),
                 (What::Put(value, until), _) => Some((value.clone(), *until)),
                 (What::Touch(until), Some((value, _))) => Some((value.to_owned(), *until)),
-                (What::Swap(old, new, until), Some((value, _))) if value == old => Some((new.clone(), *until)),
+                (What::Swap { old, new, until, by }, Some((value, _))) if value == old && now <= *by => {
+                    Some((new.clone(), *until))
+                }
                 // What is over leaves with the others.
-                (What::Touch(_) | What::Swap(..) | What::Remove, _) => None,
+                (What::Touch(_) | What::Swap { .. } | What::Remove, _) => None,
             };
             all_done.push(next.is_some() || (was_alive && matches!(write.what, What::Remove)));
             if next.is_none() && !matches!(write.what, What::Remove) {

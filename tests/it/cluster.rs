@@ -35,7 +35,7 @@ fn a_token_is_clear_only_where_every_primary_that_has_a_key_of_it_says_so() {
     // One key at each primary.
     let claims = json!({
         "jti": cluster.name_at(0, 3, blacklisted),
-        "sid": cluster.name_at(1, 3, |sid| format!("session:{sid}")),
+        "sid": cluster.name_at(1, 3, |sid| format!("session-revoked:{sid}")),
         "sub": cluster.name_at(2, 3, |sub| format!("logout:{sub}")),
     });
     let good = token(&claims);
@@ -45,7 +45,7 @@ fn a_token_is_clear_only_where_every_primary_that_has_a_key_of_it_says_so() {
     let later = (crate::support::now() + 1).to_string();
     for (key, value) in [
         (blacklisted(claims["jti"].as_str().expect("text")), "1"),
-        (format!("session:{}", claims["sid"].as_str().expect("text")), "1"),
+        (format!("session-revoked:{}", claims["sid"].as_str().expect("text")), "1"),
         (format!("logout:{}", claims["sub"].as_str().expect("text")), &*later),
     ] {
         assert_eq!(cluster.command(&["SET", &key, value]), "OK");
@@ -182,7 +182,7 @@ fn a_slot_that_nobody_has_is_an_outage_of_its_own_keys_alone() {
     until("it is taken", || status(&gateway, "/me/x", &good) == 200);
     // Where the gateway's own probes are, and one of a token.
     let lost = token(&json!({ "jti": "lost" }));
-    for key in ["blacklist:bearward-probe", "session:bearward-probe", "blacklist:lost"] {
+    for key in ["blacklist:bearward-probe", "session-revoked:bearward-probe", "blacklist:lost"] {
         let slot = cluster.slot(key).to_string();
         for node in &cluster.nodes {
             node.command(&["CLUSTER", "DELSLOTS", &slot]);
@@ -415,7 +415,7 @@ fn a_cluster_says_in_words_what_it_lacks() {
         page.contains("`+cluster|nodes +asking`") && page.contains("`~{bearward:}*` in the place of `~bearward:*`")
     );
     let line = page.lines().find(|line| line.starts_with("ACL SETUSER bearward")).expect("the line");
-    let line = line.replace("~session-revoked:", "~session:").replace("~bearward:*", "~{bearward:}*");
+    let line = line.replace("~session-revoked:", "~session-revoked:").replace("~bearward:*", "~{bearward:}*");
     let line = format!("{line} +cluster|nodes +asking");
     let allow: Vec<&str> = line.split(' ').collect();
     for node in &cluster.nodes {

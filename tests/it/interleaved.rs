@@ -113,7 +113,7 @@ impl World {
             login.refresh.push(next);
             self.count("refresh");
         } else {
-            assert_eq!(next, login.refresh[last - back + 1], "another successor");
+            assert_eq!(next, login.refresh[last], "not the one that is good now");
             self.count("refresh again");
         }
     }

@@ -199,6 +199,12 @@ fn what_is_said_is_judged_and_what_is_not_said_is_503() {
         assert_eq!(gateway.get("/me/x", Some(token)).status, 503, "{token}");
     }
     // What is odd about one token is no reason to leave the others alone.
+    let before = knows.asked();
+    for _ in 0..8 {
+        knows.says("long", &with(json!({ "groups": "x".repeat(70_000) })));
+        assert_eq!(gateway.get("/me/x", Some("long")).status, 503);
+    }
+    assert!(knows.asked() - before <= 2, "{}", knows.asked() - before);
     knows.says_text("odd", "400 Bad Request|{}");
     for _ in 0..20 {
         knows.says_text("odd", "400 Bad Request|{}");
@@ -261,6 +267,45 @@ fn what_is_said_is_judged_and_what_is_not_said_is_503() {
     assert_eq!(gateway.get("/both", Some("both")).status, 200);
     assert_eq!(gateway.get("/both", Some("nobodys")).status, 401);
     assert_eq!(gateway.send(get("/both", Some("both")).replace("Bearer", "Basic")).status, 401);
+}
+
+/// Connections that are kept and lead nowhere any more cost one question, and not one each.
+#[test]
+fn a_server_that_has_moved_without_a_word_is_asked_over_new_connections() {
+    let upstream = Upstream::echo();
+    let silent: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (moved, known) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&silent));
+    let has_moved = Arc::clone(&moved);
+    let server = Upstream::scripted(move |seen, stream| {
+        use std::io::Write;
+        let mut known = known.lock().expect("connections");
+        if has_moved.load(Ordering::SeqCst) == 0 {
+            known.push(seen.connection);
+        } else if known.contains(&seen.connection) {
+            drop(known);
+            std::thread::sleep(Duration::from_secs(5));
+            return false;
+        }
+        drop(known);
+        // Long enough for several to be on their way.
+        std::thread::sleep(Duration::from_millis(50));
+        let body = active("kim", "").to_string();
+        let length = body.len();
+        stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes()).is_ok()
+    });
+    let knows = Knows { server, answers: Arc::default(), asked: Arc::default() };
+    let gateway = gateway(&upstream, &knows);
+    let mut clients: Vec<_> = (0..8).map(|number| (gateway.client(), format!("first-{number}"))).collect();
+    for (client, token) in &mut clients {
+        client.write(get("/me/x", Some(token)));
+    }
+    for (client, _) in &mut clients {
+        assert_eq!(client.read().status, 200);
+    }
+    assert!(silent.lock().expect("connections").len() > 1);
+    moved.store(1, Ordering::SeqCst);
+    let answers: Vec<u16> = (0..8).map(|number| gateway.get("/me/x", Some(&format!("next-{number}"))).status).collect();
+    assert_eq!(answers, [503, 200, 200, 200, 200, 200, 200, 200]);
 }
 
 /// An answer that lasts goes on for as long as the token is active, and no longer.

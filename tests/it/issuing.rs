@@ -470,8 +470,12 @@ fn the_answer_of_the_service_is_strict_json_or_goes_through_as_it_is() {
         whole("{\"sub\":\"a\",\"sub\":\"b\"}"),
         whole("{\"sub\":\"\"}"),
         whole(&json!({ "sub": "kim", "name": "x".repeat(70_000) }).to_string()),
+        // Each request with such credentials would be refused.
+        whole(&json!({ "sub": "kim", "roles": ["x".repeat(8300)] }).to_string()),
         "HTTP/1.1 200 OK\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{\"sub\":\"kim\"}".to_owned(),
     ] {
+        let answer = post(&gateway, "/web-login", "", &json!({ "raw": raw }));
+        assert_eq!((answer.status, set_cookies(&answer).len()), (502, 0), "{raw:.80}");
         let answer = post(&gateway, "/auth/login", "", &json!({ "raw": raw }));
         // What breaks off leaves no connection to read on.
         assert_eq!(answer.status, 502, "{raw:.80}");
@@ -910,6 +914,27 @@ routes:
     }
 }
 
+/// What takes somebody back is remembered for longer than anything that it takes back.
+#[test]
+fn a_mark_outlives_sessions_of_services_and_tokens_that_others_know() {
+    let redis = Redis::start();
+    let (url, member) = (redis.url(), member());
+    let kinds = "idle_timeout: 30m\n  old: { cookie: { name: OLD },key: \"old:{id}\",idle_timeout: 30m,claims: { iat: began } }";
+    let asked = "idle_timeout: 30m\nintrospection:\n  opaque: { uri: \"http://127.0.0.1:9/x\",client_id: g,client_secret_file: one.private.pem }";
+    for (session, least) in [("idle_timeout: 30m", 3_600), (kinds, 400 * 86_400), (asked, 400 * 86_400)] {
+        let gateway = Setup { store: &url, session, ..Setup::default() }.start(member.address);
+        let one = login(&gateway, &hong());
+        let fields = format!("authorization: Bearer {}\r\n", one.access);
+        assert_eq!(post_to(gateway.address, "/auth/logout?everywhere", &fields, "", "").status, 204);
+        assert_eq!(gateway.admin("POST", "/revocations", r#"{"sub":"kim"}"#).status, 200);
+        for name in ["logout:hong", "logout:kim"] {
+            let left: i64 = redis.command(&["TTL", name]).trim().parse().expect("a number");
+            assert!((least..least + 86_400 * 2).contains(&left), "{name}: {left} s, {session}");
+            redis.command(&["DEL", name]);
+        }
+    }
+}
+
 /// A token of the last days before `refresh.ttl` was made shorter is no better than one of today.
 #[test]
 fn a_life_that_is_made_shorter_counts_for_logins_of_before() {
@@ -1041,6 +1066,12 @@ fn what_ends_nothing_takes_no_cookie_away() {
         let answer = post_to(gateway.address, "/auth/revoke", evil, FORM, &format!("token={token}"));
         assert_eq!((answer.status, set_cookies(&answer).len()), (200, 0));
     }
+    // Nor for a token of its own: the cookie is the visitor's.
+    let own = login(&gateway, &json!({ "sub": "mallory" })).refresh;
+    let evil = "origin: https://evil.test\r\nsec-fetch-site: cross-site\r\ncookie: __Secure-refresh=visitors\r\n";
+    let answer = post_to(gateway.address, "/auth/revoke", evil, FORM, &format!("token={own}"));
+    assert_eq!((answer.status, set_cookies(&answer).len()), (200, 0));
+    assert_eq!(refresh(gateway.address, &own).status, 400);
     // The keys can be asked for with HEAD, too.
     let mut client = gateway.client();
     client.write("HEAD /.well-known/jwks.json HTTP/1.1\r\nhost: gw.test\r\n\r\n");

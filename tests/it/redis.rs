@@ -91,7 +91,7 @@ fn a_login_that_is_ended_takes_all_its_tokens_with_it() {
     let of_login = |sid: &str| token(&json!({ "sid": sid }));
     let (one, two, other) = (of_login("s-1"), of_login("s-1"), of_login("s-2"));
     settled(&gateway, &one);
-    redis.command(&["SET", "session:s-1", "1"]);
+    redis.command(&["SET", "session-revoked:s-1", "1"]);
     gateway.refuses(&upstream, &one, &["revoked"]);
     gateway.refuses(&upstream, &two, &["revoked"]);
     assert_eq!(status(&gateway, "/me/x", &other), 200);
@@ -286,9 +286,9 @@ fn several_issuers_share_a_key_space_only_where_keys_name_the_issuer() {
 fn a_token_that_no_configured_key_can_name_is_refused() {
     let redis = Redis::start();
     let upstream = Upstream::echo();
-    let keys = "revocation: { keys: { sid: \"session:{sid}\" } }";
+    let keys = "revocation: { keys: { sid: \"session-revoked:{sid}\" } }";
     let yaml = with_store(upstream.address, &redis.url(), "", ROUTES).replace(
-        "revocation: { keys: { jti: \"blacklist:{jti}\", sub: \"logout:{sub}\", sid: \"session:{sid}\" } }",
+        "revocation: { keys: { jti: \"blacklist:{jti}\", sub: \"logout:{sub}\", sid: \"session-revoked:{sid}\" } }",
         keys,
     );
     assert!(yaml.contains(keys));
@@ -306,14 +306,14 @@ fn revoking_never_weakens_what_a_service_wrote() {
     let (upstream, gateway) = start(&redis);
     // Banned for ever, and as of the far future.
     redis.command(&["SET", "logout:hong", "4102444800"]);
-    redis.command(&["SET", "session:s-9", "banned"]);
+    redis.command(&["SET", "session-revoked:s-9", "banned"]);
     let order = |body: &str| assert_eq!(gateway.admin("POST", "/revocations", body).status, 200, "{body}");
     order(r#"{"sub":"hong"}"#);
     order(r#"{"sub":"hong","before":5}"#);
     order(r#"{"sid":"s-9"}"#);
     assert_eq!(redis.command(&["GET", "logout:hong"]), "4102444800");
     assert_eq!(
-        (redis.command(&["TTL", "logout:hong"]), redis.command(&["TTL", "session:s-9"])),
+        (redis.command(&["TTL", "logout:hong"]), redis.command(&["TTL", "session-revoked:s-9"])),
         ("-1".into(), "-1".into())
     );
     gateway.refuses(&upstream, &token(&json!({ "sub": "hong" })), &["revoked"]);

@@ -211,6 +211,11 @@ fn what_becomes_of_a_record_counts_at_once_without_asking_the_store_for_each_req
         // Proofs that nothing was missed read a few keys, four times a second.
         assert!(if path == "/money" { asked >= 500 } else { asked < 100 }, "{path}: {asked}");
     }
+    // What stands in the value of another cookie is what a visitor has brought along.
+    for odd in ["q=http://x/?SID=s-1", "q=x SID=s-1", "q=a,SID=s-1", r#"q={"a":"b","SID=s-1"#] {
+        let answer = gateway.send(format!("GET /me/x HTTP/1.1\r\nhost: gw.test\r\ncookie: {odd}\r\n\r\n"));
+        assert_eq!(answer.status, 401, "{odd}");
+    }
     // Another role, and none; another owner; rubbish; gone.
     assert_eq!(get(&gateway, "/admin", "s-1").status, 403);
     put(&redis, "s-1", &login("kim", &["admin"]));

@@ -43,7 +43,7 @@ fn a_key_that_a_service_writes_ends_a_token_that_is_in_use() {
     for (write, undo) in [
         (["SET", "blacklist:a-1", "1"].as_slice(), "blacklist:a-1"),
         (&["HSET", "blacklist:a-1", "by", "admin"], "blacklist:a-1"),
-        (&["SET", "session:s-1", "", "EX", "60"], "session:s-1"),
+        (&["SET", "session-revoked:s-1", "", "EX", "60"], "session-revoked:s-1"),
         (&["SET", "logout:kim", &(now() + 5).to_string()], "logout:kim"),
     ] {
         let token = token(&json!({ "jti": "a-1", "sid": "s-1" }));

@@ -64,27 +64,6 @@ fn a_change_that_is_not_told_is_found_out() {
 }
 
 #[test]
-fn a_name_that_two_patterns_share_never_shields_a_logged_out_subject() {
-    let redis = Redis::start();
-    let upstream = Upstream::echo();
-    for first in ["sid", "sub"] {
-        let yaml = with_store(upstream.address, &redis.url(), "", ROUTES).replace("session:{sid}", "logout:b-{sid}");
-        let gateway = Gateway::start(&yaml);
-        let subject = token(&json!({ "sub": "b-kim", "jti": "n-1" }));
-        let login = token(&json!({ "sub": "lee", "sid": "kim", "jti": "n-2" }));
-        until("both are taken", || {
-            let (one, two) = if first == "sid" { (&login, &subject) } else { (&subject, &login) };
-            status(&gateway, "/me/x", one) == 200 && status(&gateway, "/me/x", two) == 200
-        });
-        redis.command(&["SET", "logout:b-kim", &(crate::support::now() + 5).to_string()]);
-        let (one, two) = if first == "sid" { (&login, &subject) } else { (&subject, &login) };
-        until("both are refused", || status(&gateway, "/me/x", one) == 401 && status(&gateway, "/me/x", two) == 401);
-        (0..10).for_each(|_| assert_eq!(status(&gateway, "/me/x", &subject), 401));
-        redis.command(&["DEL", "logout:b-kim"]);
-    }
-}
-
-#[test]
 fn a_key_that_may_not_be_read_concerns_nobody_else() {
     let redis = Redis::start();
     // Every pattern's probe, and one subject.

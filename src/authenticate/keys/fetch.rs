@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -67,7 +67,7 @@ impl Source {
     pub async fn fetch(&self, limit: usize) -> Result<Bytes, String> {
         let head = self.head(Method::GET).header(header::CONNECTION, HeaderValue::from_static("close"));
         let request = head.body(Full::default()).map_err(|error| format!("HTTP: {error}"))?;
-        match self.connect().await?.send(request, limit).await? {
+        match self.connect().await?.send(request, limit).await.map_err(|fault| fault.to_string())? {
             (StatusCode::OK, document) => Ok(document),
             (status, _) => Err(format!("the answer is {status}")),
         }
@@ -107,6 +107,30 @@ impl Source {
     }
 }
 
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is one, and it is longer than it may be.
+    TooLong,
+    /// What went wrong, for the log.
+    Failed(String),
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => f.write_str("the answer is longer than it may be"),
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
 /// A connection over which one request goes after another. Whoever drops it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -127,13 +151,16 @@ impl Connection {
     /// Sends a request and reads the answer, whatever its status is, at most `limit` bytes of it.
     ///
     /// # Errors
-    /// What went wrong, for the log; nothing else can be sent then.
-    pub async fn send(&mut self, request: Request<Full<Bytes>>, limit: usize) -> Result<(StatusCode, Bytes), String> {
+    /// [`Fault`]; nothing else can be sent then.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>, limit: usize) -> Result<(StatusCode, Bytes), Fault> {
         self.sender.ready().await.map_err(|error| format!("HTTP: {error}"))?;
         let response = self.sender.send_request(request).await.map_err(|error| format!("HTTP: {error}"))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), limit).collect().await;
-        let body = body.map_err(|error| format!("the body cannot be read: {error}"))?;
+        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+            Ok(_) => Fault::TooLong,
+            Err(error) => Fault::Failed(format!("the body cannot be read: {error}")),
+        })?;
         Ok((status, body.to_bytes()))
     }
 

@@ -20,24 +20,28 @@ pub struct Circuit {
     opened_at: AtomicU64,
 }
 
+/// Leave to ask: until when nobody else has it; 0: everybody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass(u64);
+
 impl Circuit {
     /// Whether somebody may ask: while it is open one at a time, when its time is over.
-    pub fn lets_through(&self, now: Instant) -> bool {
+    pub fn lets_through(&self, now: Instant) -> Option<Pass> {
         let until = self.open_until.load(Ordering::Acquire);
         if until == 0 {
-            return true;
+            return Some(Pass(0));
         }
         let now = clock::millis(now);
         // Who asks moves the time, so that the next one waits for what comes of it.
         let next = now.saturating_add(self.pause());
-        now >= until && self.open_until.compare_exchange(until, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let is_first = || self.open_until.compare_exchange(until, next, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        (now >= until && is_first()).then_some(Pass(next))
     }
 
-    /// Whoever was let through will not hear: the next one may ask.
-    pub fn given_up(&self) {
-        let until = self.open_until.load(Ordering::Acquire);
-        if until != 0 {
-            let _other = self.open_until.compare_exchange(until, 1, Ordering::AcqRel, Ordering::Acquire);
+    /// Whoever was let through will not hear: where that was the one that tries it, the next one may.
+    pub fn given_up(&self, pass: Pass) {
+        if pass.0 != 0 {
+            let _other = self.open_until.compare_exchange(pass.0, 1, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
@@ -78,21 +82,30 @@ mod tests {
     fn who_has_failed_time_and_again_is_asked_by_one_at_a_time() {
         let (circuit, start) = (Circuit::default(), clock::monotonic());
         let at = |millis| start + Duration::from_millis(millis);
+        let asks = |millis| circuit.lets_through(at(millis));
+        let early = asks(0).expect("it is closed");
         for _ in 0..FAILURES - 1 {
-            assert!(!circuit.failed(start, start) && circuit.lets_through(start));
+            assert!(!circuit.failed(start, start) && asks(0).is_some());
         }
-        assert!(circuit.failed(start, at(100)) && !circuit.lets_through(at(599)));
-        // Those that were under way say nothing more.
+        assert!(circuit.failed(start, at(100)) && asks(599).is_none());
+        // Those that were under way say nothing more, whatever becomes of them.
         for _ in 0..50 {
             assert!(!circuit.failed(start, at(100)));
+            circuit.given_up(early);
         }
-        assert!(circuit.lets_through(at(601)) && !circuit.lets_through(at(602)), "one at a time");
+        assert!(asks(599).is_none());
+        let first = asks(601).expect("its time is over");
+        assert!(asks(602).is_none(), "one at a time");
         // Who was let through and went away leaves it to the next one.
-        circuit.given_up();
-        assert!(circuit.lets_through(at(603)) && !circuit.lets_through(at(604)));
-        assert!(!circuit.failed(at(603), at(610)) && !circuit.lets_through(at(1600)), "twice as long");
-        assert!(circuit.lets_through(at(1611)));
+        circuit.given_up(first);
+        let second = asks(603).expect("the next one");
+        circuit.given_up(first);
+        assert!(asks(604).is_none(), "once");
+        assert!(!circuit.failed(at(603), at(610)) && asks(1600).is_none(), "twice as long");
+        circuit.given_up(second);
+        assert!(asks(1600).is_none(), "it has failed");
+        assert!(asks(1611).is_some());
         assert!(circuit.answered() && !circuit.answered());
-        assert!(circuit.lets_through(at(1612)) && circuit.lets_through(at(1612)));
+        assert!(asks(1612).is_some() && asks(1612).is_some());
     }
 }

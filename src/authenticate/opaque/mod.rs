@@ -28,11 +28,12 @@ use tokio::time::timeout;
 
 pub use self::caller::Asked;
 pub(super) use self::caller::is_opaque;
-use self::circuit::Circuit;
+use self::circuit::{Circuit, Pass};
 pub use self::server::Server;
 use super::Identity;
 use super::claims::{ClaimPath, Claims};
 use super::json;
+use super::keys::fetch::Fault;
 use super::proven::{Bound, Proven};
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
@@ -90,13 +91,14 @@ impl Drop for Shared<'_> {
 /// One who was let through by the circuit, until it is known what came of it.
 struct Probe<'c> {
     circuit: &'c Circuit,
+    pass: Pass,
     is_settled: bool,
 }
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.circuit.given_up();
+            self.circuit.given_up(self.pass);
         }
     }
 }
@@ -185,10 +187,8 @@ impl Introspector {
         // Who does not get a turn in time has learnt nothing about the server.
         let Ok(Ok(_turn)) = timeout(longest, turns.acquire()).await else { return Err(Denial::KeysUnavailable) };
         let starts = clock::monotonic();
-        if !self.circuit.lets_through(starts) {
-            return Err(Denial::KeysUnavailable);
-        }
-        let mut probe = Probe { circuit: &self.circuit, is_settled: false };
+        let Some(pass) = self.circuit.lets_through(starts) else { return Err(Denial::KeysUnavailable) };
+        let mut probe = Probe { circuit: &self.circuit, pass, is_settled: false };
         let question = Bytes::from(format!("token={}&token_type_hint=access_token", percent::encode(token)));
         let left = longest.saturating_sub(starts.duration_since(began));
         let answer = timeout(left, self.server.post(question)).await;
@@ -205,7 +205,11 @@ impl Introspector {
                 self.answered();
                 Err(self.unclear(token, &format!("the answer is {status}"), now))
             }
-            Ok(Err(reason)) => Err(self.failed(&reason, began)),
+            Ok(Err(Fault::TooLong)) => {
+                self.answered();
+                Err(self.unclear(token, "the answer is longer than 64 KiB", now))
+            }
+            Ok(Err(Fault::Failed(reason))) => Err(self.failed(&reason, began)),
             Err(_) if is_telling => Err(self.failed("no answer in time", began)),
             Err(_) => Err(Denial::KeysUnavailable),
         }

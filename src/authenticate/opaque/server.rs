@@ -1,13 +1,14 @@
 //! Who is asked: over connections that are kept from one question to the next.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::Full;
 
-use crate::authenticate::keys::fetch::{Connection, Source};
+use crate::authenticate::keys::fetch::{Connection, Fault, Source};
 use crate::clock;
 
 /// Longest answer, in bytes.
@@ -46,33 +47,56 @@ impl Server {
     /// Posts a form; the answer, whatever its status is.
     ///
     /// # Errors
-    /// What went wrong, for the log.
-    pub async fn post(&self, form: Bytes) -> Result<(StatusCode, Bytes), String> {
+    /// [`Fault`].
+    pub async fn post(&self, form: Bytes) -> Result<(StatusCode, Bytes), Fault> {
         let question = || self.source.form(&self.authorization, form.clone());
-        // One that the server has closed meanwhile says nothing about the server: a question can be asked twice.
-        if let Some(mut kept) = self.kept()
-            && let Ok(answer) = kept.send(question()?, MAX_ANSWER).await
-        {
-            self.keep(kept);
-            return Ok(answer);
+        if let Some(kept) = self.kept() {
+            let mut trying = Trying { server: self, connection: Some(kept) };
+            match trying.send(question()?).await {
+                // One that the server has closed meanwhile says nothing about the server: a question can be asked twice.
+                Err(Fault::Failed(_)) => {}
+                answer => return answer,
+            }
         }
-        let mut fresh = self.source.connect().await?;
-        let answer = fresh.send(question()?, MAX_ANSWER).await?;
-        self.keep(fresh);
-        Ok(answer)
+        let mut trying = Trying { server: self, connection: Some(self.source.connect().await?) };
+        trying.send(question()?).await
     }
 
     fn kept(&self) -> Option<Connection> {
         let now = clock::monotonic();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         idle.retain(|(connection, since)| !connection.is_closed() && now.duration_since(*since) < IDLE);
         idle.pop().map(|(connection, _)| connection)
     }
 
-    /// Its answer was read to its end: nothing of it is taken for the answer to the next question.
-    fn keep(&self, connection: Connection) {
-        if !connection.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, clock::monotonic()));
+    fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question over a connection, until it is known what came of it.
+struct Trying<'s> {
+    server: &'s Server,
+    connection: Option<Connection>,
+}
+
+impl Trying<'_> {
+    async fn send(&mut self, question: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Fault> {
+        let Some(connection) = &mut self.connection else { return Err(Fault::Failed("no connection".to_owned())) };
+        let answer = connection.send(question, MAX_ANSWER).await?;
+        // It was read to its end: nothing of it is taken for the answer to the next question.
+        if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
+            self.server.idle().push((connection, clock::monotonic()));
+        }
+        Ok(answer)
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        // It broke, or nobody has waited for it: the others go where this one went, and may be as dead.
+        if self.connection.is_some() {
+            self.server.idle().clear();
         }
     }
 }

@@ -28,8 +28,9 @@ use crate::store::KeyPatterns;
 /// What is remembered beyond the end of what it takes back, for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(300);
 
-/// As long as browsers keep a cookie at the most (RFC 6265bis §5.6): so long a session may be used that has no end here.
-const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 86_400);
+/// For how long what takes something back is remembered that has no end here: a record that a service writes, a token
+/// that somebody else is asked about. As long as browsers keep a cookie at the most (RFC 6265bis §5.6).
+const WITHOUT_END: Duration = Duration::from_secs(400 * 86_400);
 
 /// The routes that make sessions of this kind.
 pub fn creators<'c>(config: &'c Config, name: &str) -> impl Iterator<Item = &'c At<String>> {
@@ -149,11 +150,13 @@ fn longest(config: &Config) -> u64 {
         let refresh = section.refresh.as_ref().map(|refresh| *refresh.ttl);
         [section.max_lifetime.saturating_add(section.leeway.saturating_mul(2)), refresh.unwrap_or_default()]
     });
-    let sessions = config.sessions.entries.iter().map(|(_, section)| {
-        let times = [&section.idle_timeout, &section.absolute_timeout];
-        times.into_iter().flatten().map(|time| **time).max().unwrap_or(LONGEST_COOKIE)
+    let sessions = config.sessions.entries.iter().map(|(name, section)| {
+        // A record that a service writes stays for as long as the service says, whether or not anybody uses it.
+        let idle = section.idle_timeout.as_ref().filter(|_| creators(config, name).next().is_some());
+        idle.into_iter().chain(&section.absolute_timeout).map(|time| **time).max().unwrap_or(WITHOUT_END)
     });
-    millis(issuers.chain(sessions).max().unwrap_or_default().saturating_add(MARGIN))
+    let asked = config.introspection.entries.iter().map(|_| WITHOUT_END);
+    millis(issuers.chain(sessions).chain(asked).max().unwrap_or_default().saturating_add(MARGIN))
 }
 
 fn times(section: &At<IssuerSection>, mistakes: &mut Mistakes) {

@@ -12,6 +12,7 @@ mod endpoints;
 mod introspection;
 mod issue;
 mod issuers;
+mod keyspace;
 mod listeners;
 mod rate;
 mod rewrite;
@@ -182,6 +183,7 @@ pub fn compile(config: &Config, folder: &Path, before: &Kept, mistakes: &mut Mis
     client_certificates::can_be_taken_back(config, &routes, mistakes);
     cors::check(config, mistakes);
     store::needs_keys(config, mistakes);
+    keyspace::check(config, mistakes);
     let realm = realm(config, mistakes);
     let head = head_limits(config, mistakes);
     check_times(config, mistakes);

@@ -42,7 +42,7 @@ issuers:
   rsa: {{ issuer: https://rsa.test, audiences: [api, other], algorithms: [RS256], jwks_file: rsa.jwks.json }}
   ec: {{ issuer: https://ec.test, audiences: [api], algorithms: [ES256], jwks_file: ec.jwks.json }}
   hmac: {{ issuer: https://hmac.test, audiences: [api], algorithms: [HS256], secret_file: hmac.secret }}
-revocation: {{ keys: {{ jti: "blacklist:{{jti}}", sub: "logout:{{sub}}", sid: "session:{{sid}}" }} }}
+revocation: {{ keys: {{ jti: "blacklist:{{jti}}", sub: "logout:{{sub}}", sid: "session-revoked:{{sid}}" }} }}
 identity:
   headers:
     X-User-Id: sub
