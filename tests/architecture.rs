@@ -28,7 +28,7 @@ const STAGES: [&str; 7] = ["accept", "admit", "authenticate", "authorize", "forw
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         // Root nouns.
-        ("alarm", vec![]),
+        ("alarm", vec!["clock"]),
         ("certificate", vec![]),
         ("chunked", vec![]),
         ("clock", vec![]),

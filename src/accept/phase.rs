@@ -88,10 +88,10 @@ pub(super) enum Order {
 }
 
 impl Watch {
-    /// Ends what has been waiting, or inside a head, for too long.
-    pub fn look(&self, limits: &Limits) {
+    /// Ends what has been waiting, or inside a head, for too long; of so many parts of the connections it looks at one.
+    pub fn look(&self, limits: &Limits, (part, parts): (u64, u64)) {
         let now = clock::monotonic();
-        for state in self.connections.borrow().values() {
+        for (_, state) in self.connections.borrow().iter().filter(|(number, _)| **number % parts == part) {
             if state.is_ending.get() {
                 state.end(now);
             }

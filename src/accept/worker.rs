@@ -25,10 +25,11 @@ use crate::store::Asker;
 
 /// How often a worker looks at its time limits.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How many of those looks pass before it looks after idle connections.
-const SWEEP_EVERY: u32 = 5;
-/// The same while draining, which looks every 5 ms.
-const DRAINING_LOOKS: u32 = 50;
+/// In how many parts it looks after its connections, one with each of those looks: whoever is answered meanwhile waits for
+/// one part alone.
+const PARTS: u64 = 5;
+/// How many looks pass for one part while draining, which looks every 5 ms.
+const DRAINING_LOOKS: u64 = 10;
 /// How long an accept that failed is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a new way to a store may take before requests go there all the same.
@@ -176,7 +177,7 @@ impl Seat {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = shared.draining.clone();
-        let mut looks = 0_u32;
+        let mut looks = 0_u64;
         loop {
             tokio::select! {
                 _ = draining.wait_for(|&draining| draining) => break,
@@ -184,9 +185,7 @@ impl Seat {
                 _ = look.tick() => {
                     shared.worker.connections.look(clock::monotonic());
                     looks = looks.wrapping_add(1);
-                    if looks.is_multiple_of(SWEEP_EVERY) {
-                        shared.sweep();
-                    }
+                    shared.sweep(looks % PARTS);
                 }
             }
         }
@@ -197,7 +196,7 @@ impl Seat {
             shared.worker.connections.look(clock::monotonic());
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(DRAINING_LOOKS) {
-                shared.sweep();
+                shared.sweep(looks / DRAINING_LOOKS % PARTS);
             }
             tokio::select! {
                 () = sleep_until(end.into()) => break,
@@ -208,12 +207,15 @@ impl Seat {
 }
 
 impl Shared {
-    /// Looks after what waits.
-    fn sweep(&self) {
+    /// Looks after a part of what waits.
+    fn sweep(&self, part: u64) {
         let live = self.worker.live();
-        self.watch.look(&live.limits);
-        self.worker.connections.sweep(&live.gateway.forwarder);
-        Gateway::look(&self.worker);
+        self.watch.look(&live.limits, (part, PARTS));
+        match part {
+            0 => self.worker.connections.sweep(&live.gateway.forwarder),
+            1 => Gateway::look(&self.worker),
+            _ => {}
+        }
     }
 
     /// Serves by `next` from now on.
