@@ -333,3 +333,14 @@ fn the_table_in_architecture_md_is_this_table() {
         assert!(page.contains(&row), "ARCHITECTURE.md lacks: {row}");
     }
 }
+
+/// The private key of RSA is used by a library without timing leaks, and by no other (RUSTSEC-2023-0071).
+#[test]
+fn threat_34_one_library_does_all_cryptography() {
+    let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).expect("text");
+    let names: Vec<&str> = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    assert!(names.contains(&"aws-lc-rs") && names.len() > 100);
+    for other in ["rsa", "openssl", "p256", "ed25519-dalek", "hmac"] {
+        assert!(!names.contains(&other), "{other} is in the tree");
+    }
+}

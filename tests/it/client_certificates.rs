@@ -303,3 +303,146 @@ fn threat_89_a_session_of_one_listener_is_resumed_at_no_other() {
         assert!(elsewhere.and_then(|mut client| client.try_send(&get("/open/x", None))).is_none());
     }
 }
+
+/// The name constraints of an authority whose certificates are for URIs of this host alone.
+fn uris_of(host: &str) -> rcgen::CustomExtension {
+    let tagged =
+        |tag: u8, content: Vec<u8>| [vec![tag, u8::try_from(content.len()).expect("it is short")], content].concat();
+    let subtree = tagged(0x30, tagged(0x86, host.as_bytes().to_vec()));
+    let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], tagged(0x30, tagged(0xa0, subtree)));
+    extension.set_criticality(true);
+    extension
+}
+
+/// Chains that are none, as x509-limbo has them: each gets no connection, and nobody else notices.
+#[test]
+fn threat_88_a_chain_that_breaks_a_rule_anywhere_gets_no_connection() {
+    type Shape<'s> = dyn Fn(&mut rcgen::CertificateParams) + 's;
+    let mesh = Mesh::start("", ", subject: uri");
+    let uri = |text: &str| SanType::URI(text.try_into().expect("a URI"));
+    let dns = |text: &str| SanType::DnsName(text.try_into().expect("a name"));
+    let named = |more: Vec<SanType>| {
+        move |params: &mut rcgen::CertificateParams| {
+            params.subject_alt_names =
+                [vec![SanType::URI("spiffe://shop.test/a".try_into().expect("a URI"))], more.clone()].concat();
+        }
+    };
+    let plain = named(Vec::new());
+    let day = |days: i64| {
+        let seconds = u64::try_from(crate::support::now() + days * 86_400).expect("after 1970");
+        rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds)
+    };
+    let only_below = |permitted: &'static str, excluded: &'static str| {
+        move |params: &mut rcgen::CertificateParams| {
+            let names = |text: &str| match text {
+                "" => Vec::new(),
+                text => vec![rcgen::GeneralSubtree::DnsName(text.to_owned())],
+            };
+            params.name_constraints = Some(rcgen::NameConstraints {
+                permitted_subtrees: names(permitted),
+                excluded_subtrees: names(excluded),
+            });
+        }
+    };
+    let critical = |params: &mut rcgen::CertificateParams| {
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+    };
+    let usual = |_: &mut rcgen::CertificateParams| {};
+    let no_authority = |params: &mut rcgen::CertificateParams| params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    let last = |params: &mut rcgen::CertificateParams| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    };
+    let over = |params: &mut rcgen::CertificateParams| (params.not_before, params.not_after) = (day(-9), day(-1));
+    let of_servers = |params: &mut rcgen::CertificateParams| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    };
+    let uris = |params: &mut rcgen::CertificateParams| params.custom_extensions.push(uris_of("shop.test"));
+    let with = |name: SanType| named(vec![name]);
+    let (inside, outside, wild) = (with(dns("a.shop.test")), with(dns("evil.test")), with(dns("*.shop.test")));
+    let foreign = with(uri("spiffe://evil.test/a"));
+    let both = |one: &dyn Fn(&mut rcgen::CertificateParams), params: &mut rcgen::CertificateParams| {
+        plain(params);
+        one(params);
+    };
+    let (leaf_over, leaf_early, leaf_of_servers, leaf_critical) = (
+        |params: &mut rcgen::CertificateParams| both(&over, params),
+        |params: &mut rcgen::CertificateParams| {
+            plain(params);
+            (params.not_before, params.not_after) = (day(1), day(9));
+        },
+        |params: &mut rcgen::CertificateParams| both(&of_servers, params),
+        |params: &mut rcgen::CertificateParams| both(&critical, params),
+    );
+    let (shop, not_bad) = (only_below("shop.test", ""), only_below("", "bad.shop.test"));
+    let cases: [(&str, &Shape<'_>, Vec<&Shape<'_>>, bool); 18] = [
+        ("none between", &plain, vec![], true),
+        ("four between", &plain, vec![&usual, &usual, &usual, &usual], true),
+        ("too many between", &plain, vec![&usual; 12], false),
+        ("signed by who is no authority", &plain, vec![&no_authority], false),
+        ("below the last authority", &plain, vec![&last, &usual], false),
+        ("below one, which is the last", &plain, vec![&usual, &last], true),
+        ("an authority that is over", &plain, vec![&over], false),
+        ("one that is over", &leaf_over, vec![], false),
+        ("one that is early", &leaf_early, vec![], false),
+        ("one of a server", &leaf_of_servers, vec![], false),
+        ("an authority of servers", &plain, vec![&of_servers], false),
+        ("what is critical and not known", &leaf_critical, vec![], false),
+        ("the same of an authority", &plain, vec![&critical], false),
+        ("a name inside", &inside, vec![&shop], true),
+        ("a name outside", &outside, vec![&shop], false),
+        ("a wildcard over what is excluded", &wild, vec![&not_bad], false),
+        ("another host's URI", &foreign, vec![&uris], false),
+        ("another host's URI, farther below", &foreign, vec![&uris, &usual], false),
+    ];
+    for (what, own, middles, is_taken) in cases {
+        let (client, _) = mesh.clients.showing_chain(own, &middles, &mesh.servers);
+        assert_eq!(mesh.status(&client, "/mesh/x", None).is_some(), is_taken, "{what}");
+    }
+    // Many that could be above one another, none of which leads anywhere.
+    let same = |params: &mut rcgen::CertificateParams| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the same");
+    };
+    let stranger = Authority::new();
+    let mut many = Vec::new();
+    for _ in 0..60 {
+        many.push(stranger.showing_chain(&plain, &[&same], &mesh.servers).1.remove(1));
+    }
+    let (_, chain) = stranger.showing_chain(&plain, &[&same], &mesh.servers);
+    many.insert(0, chain[0].clone());
+    assert_eq!(mesh.status(&stranger.showing_as(many, &mesh.servers), "/mesh/x", None), None);
+    // Whatever bits are changed in one that is good.
+    let (_, chain) = mesh.clients.showing_chain(&plain, &[&usual], &mesh.servers);
+    for number in 0..chain[0].len() {
+        if number % 3 == 0 {
+            let mut changed = chain.clone();
+            let mut bytes = chain[0].to_vec();
+            bytes[number] ^= 1 << (number % 8);
+            changed[0] = bytes.into();
+            let status = mesh.status(&mesh.clients.showing_as(changed, &mesh.servers), "/mesh/x", None);
+            assert_eq!(status, None, "bit {number}");
+        }
+    }
+    // And in a list of what was taken back: it is read, or refused with its place.
+    let folder = mesh.gateway.folder();
+    let list = folder.join("mesh.crl");
+    mesh.clients.write_list(&list, &[&chain[0]]);
+    let text = std::fs::read_to_string(&list).expect("PEM");
+    let der = rustls::pki_types::pem::PemObject::from_pem_slice(text.as_bytes());
+    let der: rustls::pki_types::CertificateRevocationListDer<'_> = der.expect("a list");
+    let yaml = std::fs::read_to_string(folder.join("gateway.yaml")).expect("text");
+    let other = folder.join("other.yaml");
+    std::fs::write(&other, yaml.replace("subject: uri", "subject: uri, crl_file: changed.crl")).expect("a file");
+    for number in (0..der.len()).step_by(7) {
+        let mut bytes = der.to_vec();
+        bytes[number] ^= 1 << (number % 8);
+        std::fs::write(folder.join("changed.crl"), sign::pem("X509 CRL", &bytes)).expect("a file");
+        let checked = std::process::Command::new(crate::support::gateway::PROGRAM).arg("check").arg(&other).output();
+        let code = checked.expect("it runs").status.code();
+        assert!([Some(0), Some(78)].contains(&code), "bit {number}: {code:?}");
+    }
+    let (good, _) = mesh.client("orders");
+    assert_eq!(mesh.status(&good, "/mesh/x", None), Some(200));
+}

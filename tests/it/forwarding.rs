@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::gateway::get;
+use crate::support::gateway::{get, token};
 use crate::support::upstream::deaf;
 use crate::support::{Gateway, Upstream, config, until};
 
@@ -218,5 +218,32 @@ fn what_was_answered_in_any_way_is_not_sent_twice() {
         upstream.clear();
         assert_eq!(client.send(format!("DELETE /open/{path} HTTP/1.1\r\nhost: gw.test\r\n\r\n")).status, 502);
         assert_eq!(upstream.seen().len(), 1, "{path}");
+    }
+}
+
+/// Nothing is kept of an answer: what one host, scheme or caller got is nobody else's.
+#[test]
+fn threat_70_no_answer_is_given_twice_whatever_a_service_says_of_caching() {
+    let upstream = Upstream::scripted(|seen, stream| {
+        let who = [seen.value("host").unwrap_or_default(), seen.value("x-user-id").unwrap_or_default()].join(" ");
+        let head = "cache-control: public, max-age=600, immutable\r\netag: \"1\"\r\nage: 1\r\nexpires: Thu, 01 Jan 2099 00:00:00 GMT";
+        let length = who.len();
+        stream
+            .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: {length}\r\n\r\n{who}").as_bytes())
+            .is_ok()
+    });
+    let routes = r#"  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }"#;
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let mut client = gateway.client();
+    let mut asked = 0;
+    for _ in 0..3 {
+        for (host, subject) in [("a.test", "kim"), ("b.test", "kim"), ("a.test", "lee")] {
+            let token = token(&serde_json::json!({ "sub": subject }));
+            let answer =
+                client.send(format!("GET /me/x HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\r\n"));
+            asked += 1;
+            assert_eq!((answer.status, answer.text()), (200, format!("{host} {subject}")));
+            assert_eq!(upstream.seen().len(), asked);
+        }
     }
 }

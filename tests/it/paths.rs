@@ -233,6 +233,64 @@ fn threat_62_a_host_is_compared_without_case_dot_and_port() {
     }
 }
 
+/// Names are compared as they are on the wire: nothing is decoded that a service would read in another way.
+#[test]
+fn threat_63_a_host_in_punycode_is_itself_and_no_other_spelling_of_it() {
+    let routes = r#"
+  - { id: books, match: { path: "/**", hosts: [xn--bcher-kva.test] }, upstream: echo, access: { roles: [admin] } }
+  - { id: any, match: { path: "/**" }, upstream: echo, access: authenticated }
+"#;
+    let (upstream, gateway) = start(routes);
+    let token = customer();
+    let ask = |host: &str| {
+        gateway.send(format!("GET /x HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\r\n")).status
+    };
+    for host in ["xn--bcher-kva.test", "XN--BCHER-KVA.test", "xn--Bcher-Kva.TEST.:443"] {
+        assert_eq!(ask(host), 403, "{host}");
+    }
+    // Punycode of nothing but ASCII, of another letter, with a hyphen more: other hosts, whatever they decode to.
+    for host in [
+        "xn--bcher-.test",
+        "xn--bcher-kva-.test",
+        "xn--bucher-test",
+        "xn--.test",
+        "bcher.test",
+        "xn--xn--bcher-kva.test",
+    ] {
+        assert_eq!(ask(host), 200, "{host}");
+        assert_eq!(upstream.last().value("host").map(str::to_owned), Some(host.to_owned()));
+    }
+    for host in ["bücher.test", "b%C3%BCcher.test", "xn--bcher-kva\u{3002}test", "\u{ff58}n--bcher-kva.test"] {
+        assert_eq!(ask(host), 400, "{host}");
+    }
+}
+
+/// Where the answer is the gateway's own it sends nobody anywhere.
+#[test]
+fn threat_50_no_answer_of_the_gateway_itself_is_a_redirect() {
+    let (_upstream, gateway) = start(ADMIN);
+    for path in [
+        "//evil.test",
+        "/\\evil.test",
+        "/%5cevil.test",
+        "/public/x/..//evil.test",
+        "/public",
+        "/admin",
+        "/admin/",
+        "/nowhere",
+    ] {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let answer =
+                gateway.send(format!("{method} {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 0\r\n\r\n"));
+            assert!(
+                !(300..400).contains(&answer.status) && answer.header("location").is_none(),
+                "{method} {path}: {}",
+                answer.status
+            );
+        }
+    }
+}
+
 #[test]
 fn a_request_names_one_host() {
     let (upstream, gateway) = start(ADMIN);

@@ -650,3 +650,43 @@ fn threat_36_the_second_spelling_of_a_revoked_token_is_revoked_as_well() {
         assert_eq!(gateway.get("/me/x", Some(token)).status, 401);
     }
 }
+
+/// What is deep, wide or long costs nothing and says nothing, wherever JSON is read.
+#[test]
+fn threat_91_deep_and_wide_json_is_judged_at_once_and_harms_nobody() {
+    let (_upstream, gateway) = start();
+    let before = gateway.resident();
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let claims = |more: &str| {
+        let own = Claims::of("https://rsa.test").json();
+        format!("{},{more}}}", own.strip_suffix('}').expect("an object"))
+    };
+    let sign = |text: &str| sign::rsa_as(r#"{"alg":"RS256","kid":"rsa-1"}"#, text);
+    let wide = |count: usize| (0..count).map(|n| format!("\"c{n}\":0")).collect::<Vec<_>>().join(",");
+    for (what, claims, status) in [
+        ("a little deep", claims(&format!("\"x\":{}", deep(50))), 200),
+        ("deeper than it may be", claims(&format!("\"x\":{}", deep(2_000))), 401),
+        ("never closed", claims(&format!("\"x\":{}", "[".repeat(2_000))), 401),
+        ("deep in objects", claims(&format!("\"x\":{}1{}", "{\"a\":".repeat(900), "}".repeat(900))), 401),
+        ("wide", claims(&wide(500)), 200),
+        ("wider than a token may be", claims(&wide(10_000)), 431),
+        ("a number of a thousand digits", claims(&format!("\"x\":1{}", "0".repeat(1_000))), 401),
+    ] {
+        for _ in 0..20 {
+            let answer = gateway.get("/me/x", Some(&sign(&claims)));
+            assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        }
+    }
+    // In the header of a token as well, and where operators write.
+    for header in [format!(r#"{{"alg":"RS256","kid":"rsa-1","x":{}}}"#, deep(2_000)), "[".repeat(4_000)] {
+        assert_eq!(
+            gateway.get("/me/x", Some(&sign::rsa_as(&header, &Claims::of("https://rsa.test").json()))).status,
+            401
+        );
+    }
+    for body in [deep(10_000), format!("{{\"sub\":{}}}", deep(10_000)), format!("{{{}}}", wide(1_000))] {
+        assert_eq!(gateway.admin("POST", "/revocations", &body).status, 400);
+    }
+    assert_eq!(gateway.get("/me/x", Some(&customer())).status, 200);
+    assert!(gateway.resident() < before + 64 * 1024, "{} KiB more", gateway.resident() - before);
+}

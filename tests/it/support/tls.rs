@@ -83,6 +83,58 @@ impl Authority {
         (Arc::new(config.with_client_auth_cert(vec![der.clone()], key).expect("a certificate")), der)
     }
 
+    /// Settings of a client that trusts `of` and shows a chain: the first of `middles` is signed by this authority, each by the
+    /// one before it, and the client's own by the last. Each is made of the usual parameters by one of the functions.
+    pub fn showing_chain(
+        &self,
+        own: &dyn Fn(&mut CertificateParams),
+        middles: &[&dyn Fn(&mut CertificateParams)],
+        of: &Self,
+    ) -> (Arc<ClientConfig>, Vec<CertificateDer<'static>>) {
+        let mut issuers: Vec<CertifiedIssuer<'static, KeyPair>> = Vec::new();
+        for (place, shape) in middles.iter().enumerate() {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, format!("middle {place}"));
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+            shape(&mut params);
+            let key = KeyPair::generate().expect("a key");
+            let issuer = issuers.last().unwrap_or(&self.issuer);
+            issuers.push(CertifiedIssuer::signed_by(params, key, issuer).expect("an authority"));
+        }
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "orders");
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let day = |days: i64| {
+            let seconds = super::now() + days * 86_400;
+            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds as u64)
+        };
+        (params.not_before, params.not_after) = (day(-1), day(30));
+        own(&mut params);
+        let leaf = params.signed_by(&key, issuers.last().unwrap_or(&self.issuer)).expect("a certificate");
+        let above = issuers.iter().rev().map(|issuer| issuer.der().clone());
+        let chain: Vec<CertificateDer<'static>> = std::iter::once(leaf.der().clone()).chain(above).collect();
+        self.keys.lock().expect("the keys").push(key.serialize_der());
+        (self.showing_as(chain.clone(), of), chain)
+    }
+
+    /// Settings of a client that shows this, with the last key, whatever it is.
+    pub fn showing_as(&self, chain: Vec<CertificateDer<'static>>, of: &Self) -> Arc<ClientConfig> {
+        let known = self.keys.lock().expect("the keys").last().expect("a key").clone();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(known).expect("a key");
+        let signing = default_provider().key_provider.load_private_key(key).expect("a key");
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = config.with_safe_default_protocol_versions().expect("versions");
+        let mut config = config.with_root_certificates(of.roots()).with_no_client_auth();
+        let certified = rustls::sign::CertifiedKey::new(chain, signing);
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        config.resumption = rustls::client::Resumption::disabled();
+        Arc::new(config)
+    }
+
     /// The same client with its certificate's signature in its second spelling: `(r, n - s)` for `(r, s)`.
     pub fn respelled(&self, client: &Arc<ClientConfig>, der: &CertificateDer<'static>) -> Arc<ClientConfig> {
         let (_, read) = x509_parser::parse_x509_certificate(der).expect("a certificate");
