@@ -44,6 +44,16 @@ impl Program {
         Some(Self { path, arguments: arguments.collect() })
     }
 
+    /// Whether a process with this id may leave its place to another one.
+    ///
+    /// # Errors
+    /// Why not: the first process of a container takes all others with it when it ends.
+    pub fn may_be_replaced(id: u32) -> Result<(), String> {
+        let reason = "this is the first process (PID 1), and its container would end with it: \
+            start the program below one that stays (`docker run --init`), or start another container beside this one";
+        if id == 1 { Err(reason.to_owned()) } else { Ok(()) }
+    }
+
     /// Starts the program again with these sockets; not for an async thread.
     ///
     /// # Errors
@@ -142,5 +152,16 @@ impl Predecessor {
         if let Err(error) = self.0.write_all(SERVES) {
             tracing::warn!(%error, "the process before this one cannot be told to end");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_of_a_container_stays() {
+        assert!(Program::may_be_replaced(1).is_err_and(|reason| reason.contains("PID 1")));
+        assert_eq!(Program::may_be_replaced(2), Ok(()));
     }
 }
