@@ -283,7 +283,7 @@ fn the_rights_that_are_documented_are_enough() {
     let line = page.lines().find(|line| line.starts_with("ACL SETUSER bearward")).expect("the line");
     let (redis, replica, upstream) = (Redis::start(), Redis::start(), Upstream::echo());
     replica.command(&["REPLICAOF", "127.0.0.1", &redis.port.to_string()]);
-    redis.command(&line.replace("~session-revoked:", "~session:").split(' ').collect::<Vec<_>>());
+    redis.command(&line.split(' ').collect::<Vec<_>>());
     until("it replicates", || replica.command(&["INFO", "replication"]).contains("master_link_status:up"));
     for database in ["", "/1"] {
         let url = format!("redis://bearward:password@127.0.0.1:{}{database}", redis.port);

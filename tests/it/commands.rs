@@ -168,7 +168,7 @@ fn revocations_are_listed_as_lines_for_people_and_machines() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert!(lines[0].starts_with(r"jti  blacklist:a\u{1b}[31m  1  "), "no escape reaches the terminal: {text}");
-    assert!(lines[1].starts_with("sid  session:s-1  1  ") && lines[1].ends_with(" s"), "{text}");
+    assert!(lines[1].starts_with("sid  session-revoked:s-1  1  ") && lines[1].ends_with(" s"), "{text}");
     assert!(lines[2].starts_with("sub  logout:홍길동  1700000000  "), "{text}");
     let json = said(&list(&["--kind", "sub", "--format", "json"]));
     let one: serde_json::Value = serde_json::from_str(&json).expect("one object");

@@ -78,7 +78,7 @@ fn a_key_that_may_not_be_read_concerns_nobody_else() {
         "~bearward:*",
         "~*bearward-probe",
         "~blacklist:*",
-        "~session:*",
+        "~session-revoked:*",
         "~logout:kim",
     ]);
     let (_upstream, gateway) = start(&format!("redis://gw:pw@127.0.0.1:{}", redis.port));
