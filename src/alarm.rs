@@ -1,10 +1,10 @@
 //! Time limits without a timer each: a worker looks at them a few times a second.
 //!
-//! 1. An alarm is made once per connection or upload, and set and cleared as often as it is wanted: that is writing a number
-//!    down, and once a second at the most putting it on a shelf.
+//! 1. An alarm is made once for whatever has a limit, and set and cleared as often as it is wanted: that is writing a number
+//!    down, and for limits of more than a second putting it on a shelf once in that time.
 //! 2. The shelf has a box for each hundredth of the next second. An alarm that is set lies in the box of its time, or in
 //!    the last one where that is farther off; a look opens the boxes whose time has come, and puts on what is not due yet.
-//! 3. It rings at the first look after its time, so at most one look and one box late, never early.
+//! 3. It rings at the first look after the end of its box, never before its time. What is gone leaves with its box.
 //!
 //! Why: a timer of the runtime is entered into and taken out of a wheel, under a lock, for every request, and almost none of
 //! them ever goes off. And thousands of clients that do nothing cost the others nothing: each is looked at once a second.
@@ -72,7 +72,7 @@ impl Alarms {
         // However long nobody has looked, no box is opened twice.
         for number in last.saturating_add(1)..=due.min(last.saturating_add(BOXES)) {
             if let Some(opened) = shelf.boxes.borrow_mut().get_mut(place(number)) {
-                found.append(opened);
+                found.extend(std::mem::take(opened));
             }
         }
         shelf.opened.set(due.max(last));
@@ -80,15 +80,15 @@ impl Alarms {
             // One that was moved lies elsewhere as well.
             if clock.lies_in.get() == Some(number) {
                 clock.lies_in.set(None);
-                shelf.judge(clock, now);
+                shelf.judge(clock, now, number);
             }
         }
     }
 }
 
 impl Shelf {
-    /// Rings one that is due, and puts one that is not into its box.
-    fn judge(&self, clock: Rc<Clock>, now: Instant) {
+    /// Rings one of a box that is due, and puts one that is not into another.
+    fn judge(&self, clock: Rc<Clock>, now: Instant, found_in: u64) {
         match clock.at.get() {
             Some(at) if at <= now => {
                 clock.at.set(None);
@@ -97,14 +97,17 @@ impl Shelf {
                     waker.wake();
                 }
             }
-            Some(at) => self.put(clock, at),
+            // A second after the last one: those that met in one look need not meet again.
+            Some(at) => {
+                let next = found_in.saturating_add(A_SECOND).max(self.opened.get().saturating_add(1));
+                self.put(clock, self.number(at).min(next));
+            }
             None => {}
         }
     }
 
-    /// Puts an alarm into the box of its time.
-    fn put(&self, clock: Rc<Clock>, at: Instant) {
-        let number = self.number(at);
+    /// Puts an alarm into a box.
+    fn put(&self, clock: Rc<Clock>, number: u64) {
         clock.lies_in.set(Some(number));
         if let Some(found) = self.boxes.borrow_mut().get_mut(place(number)) {
             found.push((number, clock));
@@ -134,8 +137,9 @@ impl Alarm {
         self.clock.at.set(Some(at));
         self.clock.has_rung.set(false);
         // Nearly always it lies in an earlier box already.
-        if self.clock.lies_in.get().is_none_or(|own| own > self.shelf.number(at)) {
-            self.shelf.put(Rc::clone(&self.clock), at);
+        let number = self.shelf.number(at);
+        if self.clock.lies_in.get().is_none_or(|own| own > number) {
+            self.shelf.put(Rc::clone(&self.clock), number);
         }
     }
 

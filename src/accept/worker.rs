@@ -25,8 +25,8 @@ use crate::store::Asker;
 
 /// How often a worker looks at its time limits.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// In how many parts it looks after its connections, one with each of those looks: whoever is answered meanwhile waits for
-/// one part alone.
+/// In how many parts it looks after its connections, one with each of those looks: no look keeps those that are answered
+/// waiting for long.
 const PARTS: u64 = 5;
 /// How many looks pass for one part while draining, which looks every 5 ms.
 const DRAINING_LOOKS: u64 = 10;

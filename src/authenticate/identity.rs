@@ -46,7 +46,7 @@ struct Signed {
 
 impl Assertions {
     /// Most upstreams that one identity has values for.
-    pub const MOST: usize = 32;
+    pub const MOST: usize = 8;
 
     /// The value for an upstream, if it is good at `now`, in unix seconds.
     #[must_use]

@@ -26,6 +26,8 @@ const REPLACES: &str = "BEARWARD_REPLACES";
 const SERVES: &[u8] = b"serves\n";
 /// How long it may take until then.
 const READY: Duration = Duration::from_secs(60);
+/// First processes of containers that end with the one that they were told to start.
+const INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
 /// The first file descriptor that is given (`sd_listen_fds`).
 const FIRST: i32 = 3;
 
@@ -44,14 +46,25 @@ impl Program {
         Some(Self { path, arguments: arguments.collect() })
     }
 
-    /// Whether a process with this id may leave its place to another one.
+    /// Whether a process with this id, below one of this name where that is the first, may leave its place to another one.
     ///
     /// # Errors
-    /// Why not: the first process of a container takes all others with it when it ends.
-    pub fn may_be_replaced(id: u32) -> Result<(), String> {
-        let reason = "this is the first process (PID 1), and its container would end with it: \
-            start the program below one that stays (`docker run --init`), or start another container beside this one";
-        if id == 1 { Err(reason.to_owned()) } else { Ok(()) }
+    /// Why not: the container would end with it.
+    pub fn may_be_replaced(id: u32, first: Option<&str>) -> Result<(), String> {
+        let reason = match first {
+            _ if id == 1 => "this is the first process (PID 1), and its container would end with it".to_owned(),
+            Some(name) if INITS.contains(&name) => {
+                format!("`{name}` ends when this process does, and its container with it")
+            }
+            Some(_) | None => return Ok(()),
+        };
+        Err(format!("{reason}: start another container beside this one"))
+    }
+
+    /// What the first process is called, where this one is its child.
+    pub fn first_above() -> Option<String> {
+        let name = (std::os::unix::process::parent_id() == 1).then(|| std::fs::read_to_string("/proc/1/comm").ok());
+        name.flatten().map(|name| name.trim_end().to_owned())
     }
 
     /// Starts the program again with these sockets; not for an async thread.
@@ -161,7 +174,9 @@ mod tests {
 
     #[test]
     fn the_first_process_of_a_container_stays() {
-        assert!(Program::may_be_replaced(1).is_err_and(|reason| reason.contains("PID 1")));
-        assert_eq!(Program::may_be_replaced(2), Ok(()));
+        assert!(Program::may_be_replaced(1, None).is_err_and(|reason| reason.contains("PID 1")));
+        assert!(Program::may_be_replaced(7, Some("docker-init")).is_err_and(|reason| reason.contains("docker-init")));
+        assert_eq!(Program::may_be_replaced(7, Some("systemd")), Ok(()));
+        assert_eq!(Program::may_be_replaced(7, None), Ok(()));
     }
 }

@@ -212,7 +212,7 @@ impl Serving {
 
     /// Has another process take this one's place.
     async fn hand_over(&self, program: Option<Arc<Program>>) -> Result<(), String> {
-        Program::may_be_replaced(std::process::id())?;
+        Program::may_be_replaced(std::process::id(), Program::first_above().as_deref())?;
         let program = program.ok_or("the program's own file is not known")?;
         let admin = self.admin_listener.try_clone();
         let sockets = self.workers.sockets().and_then(|sockets| Ok((sockets, admin?)));

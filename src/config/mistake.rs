@@ -82,7 +82,10 @@ pub struct Mistakes {
 impl Mistakes {
     /// Adds one.
     pub fn add(&mut self, mistake: Mistake) {
-        if !self.broken.contains(&mistake.place) {
+        // What stands in one place may be read for several.
+        let says = |one: &Mistake| (one.place, one.found.clone(), one.allowed.clone());
+        let is_told = self.list.iter().any(|told| told.place == mistake.place && says(told) == says(&mistake));
+        if !is_told && !self.broken.contains(&mistake.place) {
             self.list.push(mistake);
         }
     }

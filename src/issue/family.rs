@@ -4,7 +4,7 @@
 //!    prove that the login has had it ([`Family::has_had`]), so that a made-up token ends no login.
 //! 2. The store has digests of tokens, never a token. What follows a token is made of its secret and of a salt in the
 //!    store: neither who has read the store nor who has an old token can make it, and a request that is sent
-//!    again gets the same one.
+//!    again gets the same.
 //! 3. The current token is turned on. One that was turned on less than `reuse_grace` ago becomes what it has become since:
 //!    two tabs, or an answer that was lost. Any other that the login has had is a copy in the wrong hands.
 //! 4. Pure: the family that comes after is for the caller to put into the store in the place of this one, in one step.
@@ -70,7 +70,7 @@ struct Turned {
 pub struct Turning {
     /// Whether it becomes another one.
     pub rotate: bool,
-    /// For how long it becomes the same one again, in milliseconds.
+    /// For how long it still becomes the one that is good, in milliseconds.
     pub grace: u64,
 }
 
@@ -78,7 +78,7 @@ pub struct Turning {
 pub enum Turn {
     /// The next one, once this family is in the place of the other.
     Rotated(Box<Family>, RefreshToken),
-    /// The one that it has become before.
+    /// What has become of it before, and is good now.
     Again(RefreshToken),
     /// It stays, once this family is in the place of the other.
     Kept(Box<Family>),
@@ -221,7 +221,7 @@ impl Family {
             let Some(turned) = self.turned.iter().find(is_this) else { break };
             next = self.following(&next, &turned.salt)?;
         }
-        Some(next)
+        are_same(next.digest().as_bytes(), self.current.as_bytes()).then_some(next)
     }
 
     fn rotated(&self, token: &RefreshToken, digest: String, now: u64, turning: Turning) -> Turn {

@@ -1,5 +1,6 @@
 //! Tokens that say nothing by themselves: whoever issued them is asked (RFC 7662).
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -269,18 +270,60 @@ fn what_is_said_is_judged_and_what_is_not_said_is_503() {
     assert_eq!(gateway.send(get("/both", Some("both")).replace("Bearer", "Basic")).status, 401);
 }
 
-/// Connections that are kept and lead nowhere any more cost one question, and not one each.
+/// However many answers of one token last: what came of the one look that asked is what becomes of all.
+#[test]
+fn every_answer_that_lasts_ends_when_its_token_does_or_nobody_says() {
+    let (upstream, knows) = (Upstream::trickles(), Knows::start());
+    let gateway = gateway(&upstream, &knows);
+    let streams = |token: &str, count: usize| -> Vec<_> {
+        let open = |_| {
+            let mut client = gateway.client();
+            client.write(get("/often", Some(token)));
+            assert_eq!(client.read_to_head().status, 200);
+            client
+        };
+        (0..count).map(open).collect()
+    };
+    let ended = |outcome: &str| gateway.access_lines().iter().filter(|line| line["outcome"] == outcome).count();
+    knows.says("many", &active("kim", ""));
+    let _open = streams("many", 12);
+    knows.says("many", &json!({ "active": false }));
+    let began = Instant::now();
+    until("all are cut", || ended("taken_back") == 12);
+    assert!(began.elapsed() < Duration::from_secs(6), "not one after another: {:?}", began.elapsed());
+    // While the server fails nobody says that they go on.
+    knows.says("away", &active("kim", ""));
+    let _open = streams("away", 3);
+    knows.says_text("away", "500 Internal Server Error|{}");
+    until("they are cut", || gateway.access_lines().len() == 15);
+    assert_eq!(ended("taken_back") + ended("unconfirmed"), 15, "{:?}", gateway.access_lines());
+}
+
+/// A page that says that something is broken says so however long it is.
+#[test]
+fn a_long_page_of_a_server_in_trouble_is_a_failure_and_no_answer() {
+    let (upstream, knows) = (Upstream::echo(), Knows::start());
+    let gateway = gateway(&upstream, &knows);
+    for number in 0..5 {
+        knows.says_text(&format!("t-{number}"), &format!("502 Bad Gateway|{}", "x".repeat(100_000)));
+        assert_eq!(gateway.get("/me/x", Some(&format!("t-{number}"))).status, 503);
+    }
+    let said = |line: &String| line.contains("tokens cannot be asked about");
+    until("it is left alone", || gateway.lines().iter().any(said));
+}
+
+/// Connections that are kept and lead nowhere any more cost the questions that are on their way, and no later one.
 #[test]
 fn a_server_that_has_moved_without_a_word_is_asked_over_new_connections() {
     let upstream = Upstream::echo();
-    let silent: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let silent: Arc<Mutex<HashSet<usize>>> = Arc::default();
     let (moved, known) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&silent));
     let has_moved = Arc::clone(&moved);
     let server = Upstream::scripted(move |seen, stream| {
         use std::io::Write;
         let mut known = known.lock().expect("connections");
         if has_moved.load(Ordering::SeqCst) == 0 {
-            known.push(seen.connection);
+            known.insert(seen.connection);
         } else if known.contains(&seen.connection) {
             drop(known);
             std::thread::sleep(Duration::from_secs(5));

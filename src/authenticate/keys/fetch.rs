@@ -110,8 +110,8 @@ impl Source {
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// There is one, and it is longer than it may be.
-    TooLong,
+    /// There is one, of this status, and it is longer than it may be.
+    TooLong(StatusCode),
     /// What went wrong, for the log.
     Failed(String),
 }
@@ -125,7 +125,7 @@ impl From<String> for Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => f.write_str("the answer is longer than it may be"),
+            Self::TooLong(status) => write!(f, "the answer, {status}, is longer than it may be"),
             Self::Failed(reason) => f.write_str(reason),
         }
     }
@@ -158,7 +158,7 @@ impl Connection {
         let status = response.status();
         let body = Limited::new(response.into_body(), limit).collect().await;
         let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => Fault::TooLong,
+            Ok(_) => Fault::TooLong(status),
             Err(error) => Fault::Failed(format!("the body cannot be read: {error}")),
         })?;
         Ok((status, body.to_bytes()))

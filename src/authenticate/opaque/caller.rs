@@ -1,7 +1,7 @@
 //! Who a token is of that says nothing by itself: what is remembered, or what is answered now.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,6 +20,8 @@ pub struct Asked {
     until: AtomicI64,
     /// Held by the look that asks again: the second in which the last one did.
     asking: Mutex<i64>,
+    /// What came of that: every answer that lasts is judged by it, whoever asked.
+    verdict: std::sync::Mutex<Result<(), Denial>>,
 }
 
 impl std::fmt::Debug for Asked {
@@ -29,6 +31,10 @@ impl std::fmt::Debug for Asked {
 }
 
 impl Asked {
+    fn verdict(&self) -> MutexGuard<'_, Result<(), Denial>> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the answer is believed at `now`.
     pub(in crate::authenticate) fn is_believed(&self, now: i64) -> bool {
         now < self.until.load(Ordering::Relaxed)
@@ -85,8 +91,12 @@ impl Authenticator {
             let until = proven.expires_at.min(now.unix.saturating_add(introspector.judges.cache));
             let mut identity = self.memory.identity(proven, None)?;
             identity.vouch.weight += token.len() as u64;
-            identity.vouch.asked =
-                Some(Asked { token: token.into(), until: AtomicI64::new(until), asking: Mutex::default() });
+            identity.vouch.asked = Some(Asked {
+                token: token.into(),
+                until: AtomicI64::new(until),
+                asking: Mutex::default(),
+                verdict: std::sync::Mutex::new(Ok(())),
+            });
             Ok(Arc::new(identity))
         };
         // Boxed: it has room for a whole conversation with a server.
@@ -103,12 +113,18 @@ impl Authenticator {
             return Ok(());
         };
         let Proof::Opaque(place) = identity.vouch.proof else { return Err(Denial::UnknownKey) };
-        // One look asks; those that come meanwhile learn nothing by it.
-        let Ok(mut last) = asked.asking.try_lock() else { return Ok(()) };
-        // Where nothing is remembered, once a second.
+        // One look asks, once a second where nothing is remembered; the others go by what came of it last.
+        let Ok(mut last) = asked.asking.try_lock() else { return asked.verdict().clone() };
         if std::mem::replace(&mut *last, now.unix) == now.unix {
-            return Ok(());
+            return asked.verdict().clone();
         }
+        let verdict = self.ask_again(identity, asked, place, now).await;
+        asked.verdict().clone_from(&verdict);
+        verdict
+    }
+
+    /// What is said of a token now.
+    async fn ask_again(&self, identity: &Identity, asked: &Asked, place: usize, now: Moment) -> Result<(), Denial> {
         match self.introspected(place, (&asked.token, true), now).await {
             Ok(next) if identity.is_same(&next) => {
                 let until = next.vouch.asked.as_ref().map_or(0, |asked| asked.until.load(Ordering::Relaxed));

@@ -197,21 +197,23 @@ impl Introspector {
         probe.is_settled = is_telling;
         match answer {
             Ok(Ok((StatusCode::OK, text))) => self.heard(token, &text, now),
-            // What is about us, or the server, and not about this token.
-            Ok(Ok((status, _))) if status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 404 | 429) => {
+            Ok(Ok((status, _)) | Err(Fault::TooLong(status))) if !is_about_a_token(status) => {
                 Err(self.failed(&format!("the answer is {status}"), began))
             }
             Ok(Ok((status, _))) => {
                 self.answered();
                 Err(self.unclear(token, &format!("the answer is {status}"), now))
             }
-            Ok(Err(Fault::TooLong)) => {
+            Ok(Err(Fault::TooLong(_))) => {
                 self.answered();
                 Err(self.unclear(token, "the answer is longer than 64 KiB", now))
             }
             Ok(Err(Fault::Failed(reason))) => Err(self.failed(&reason, began)),
-            Err(_) if is_telling => Err(self.failed("no answer in time", began)),
-            Err(_) => Err(Denial::KeysUnavailable),
+            Err(_) => {
+                // The other connections go where this one went.
+                self.server.forget();
+                if is_telling { Err(self.failed("no answer in time", began)) } else { Err(Denial::KeysUnavailable) }
+            }
         }
     }
 
@@ -294,6 +296,11 @@ impl Introspector {
             claims,
         })
     }
+}
+
+/// Whether it is, and not about us or the server.
+fn is_about_a_token(status: StatusCode) -> bool {
+    !status.is_server_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 429)
 }
 
 fn digest_of(token: &str) -> Digest {

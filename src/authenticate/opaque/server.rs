@@ -5,8 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode};
-use http_body_util::Full;
+use http::{HeaderValue, StatusCode};
 
 use crate::authenticate::keys::fetch::{Connection, Fault, Source};
 use crate::clock;
@@ -50,16 +49,26 @@ impl Server {
     /// [`Fault`].
     pub async fn post(&self, form: Bytes) -> Result<(StatusCode, Bytes), Fault> {
         let question = || self.source.form(&self.authorization, form.clone());
-        if let Some(kept) = self.kept() {
-            let mut trying = Trying { server: self, connection: Some(kept) };
-            match trying.send(question()?).await {
+        if let Some(mut kept) = self.kept() {
+            match kept.send(question()?, MAX_ANSWER).await {
+                Ok(answer) => {
+                    self.keep(kept);
+                    return Ok(answer);
+                }
+                Err(Fault::TooLong(status)) => return Err(Fault::TooLong(status)),
                 // One that the server has closed meanwhile says nothing about the server: a question can be asked twice.
-                Err(Fault::Failed(_)) => {}
-                answer => return answer,
+                Err(Fault::Failed(_)) => self.forget(),
             }
         }
-        let mut trying = Trying { server: self, connection: Some(self.source.connect().await?) };
-        trying.send(question()?).await
+        let mut fresh = self.source.connect().await?;
+        let answer = fresh.send(question()?, MAX_ANSWER).await?;
+        self.keep(fresh);
+        Ok(answer)
+    }
+
+    /// Closes what nobody uses.
+    pub fn forget(&self) {
+        self.idle().clear();
     }
 
     fn kept(&self) -> Option<Connection> {
@@ -69,34 +78,14 @@ impl Server {
         idle.pop().map(|(connection, _)| connection)
     }
 
+    /// Its answer was read to its end: nothing of it is taken for the answer to the next question.
+    fn keep(&self, connection: Connection) {
+        if !connection.is_closed() {
+            self.idle().push((connection, clock::monotonic()));
+        }
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A question over a connection, until it is known what came of it.
-struct Trying<'s> {
-    server: &'s Server,
-    connection: Option<Connection>,
-}
-
-impl Trying<'_> {
-    async fn send(&mut self, question: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Fault> {
-        let Some(connection) = &mut self.connection else { return Err(Fault::Failed("no connection".to_owned())) };
-        let answer = connection.send(question, MAX_ANSWER).await?;
-        // It was read to its end: nothing of it is taken for the answer to the next question.
-        if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
-            self.server.idle().push((connection, clock::monotonic()));
-        }
-        Ok(answer)
-    }
-}
-
-impl Drop for Trying<'_> {
-    fn drop(&mut self) {
-        // It broke, or nobody has waited for it: the others go where this one went, and may be as dead.
-        if self.connection.is_some() {
-            self.server.idle().clear();
-        }
     }
 }

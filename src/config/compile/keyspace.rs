@@ -106,6 +106,14 @@ fn parts(text: &str) -> Vec<Part> {
 
 /// Whether something could be put into both so that they are the same.
 fn may_be_one(one: &[Part], other: &[Part]) -> bool {
+    // Nearly all differ before the first thing that is filled in, or after the last.
+    let part_ways = |(own, theirs): (&Part, &Part)| own != theirs && *own != Part::Open && *theirs != Part::Open;
+    let until_open = |(own, theirs): &(&Part, &Part)| **own != Part::Open && **theirs != Part::Open;
+    if one.iter().zip(other).take_while(until_open).any(part_ways)
+        || one.iter().rev().zip(other.iter().rev()).take_while(until_open).any(part_ways)
+    {
+        return false;
+    }
     // Row by row: whether what is left of `one` can be what is left of `other`, from each place on.
     let mut below: Vec<bool> = row(other, |rest| rest.iter().all(|part| *part == Part::Open));
     for (place, part) in one.iter().enumerate().rev() {

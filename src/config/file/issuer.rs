@@ -81,7 +81,7 @@ section! {
         optional max_life: Duration,
         /// Whether a refresh token becomes another one each time that it is used.
         default rotate: bool = "true",
-        /// For how long after its turn a token becomes the same one again: two tabs, an answer that was lost.
+        /// For how long after its turn a token still becomes the one that is good: two tabs, an answer that was lost.
         default reuse_grace: Duration = "10s",
         /// What becomes of a login whose token is used again after that: `revoke_family` ends it, `refuse` does not.
         default on_reuse: OnReuse = "revoke_family",
@@ -115,8 +115,8 @@ section! {
         optional logout: Pattern,
         /// `GET`: the public keys.
         optional jwks: Pattern,
-        /// How often one client may post to `refresh`, to `revoke` and to `logout`, each counted apart. Left out: as often as
-        /// they like.
+        /// How often one client may post to `refresh`, to `revoke` and to `logout`, each counted apart, by `client_ip` where
+        /// not `logout` alone is there. Left out: as often as they like.
         optional rate_limit: RateLimit,
     }
 }
