@@ -71,6 +71,10 @@ class Field:
             subprocess.run([self.bearward_binary, "keys", "generate", "--alg", alg, "--kid", alg, "--out", self.dir],
                 check=True, stdout=subprocess.DEVNULL)
         self.secret = open(self.key("HS256")).read().strip()
+        # For localhost, with a key for ES256.
+        subprocess.run([self.bearward_binary, "keys", "generate", "--tls", "localhost", "--out", self.dir], check=True, stdout=subprocess.DEVNULL)
+        with open(self.path("localhost.pem"), "w") as both:
+            both.write(open(self.path("localhost.crt")).read() + open(self.path("localhost.key")).read())
 
     def key(self, alg):
         return self.path(f"{alg}.secret" if alg.startswith("HS") else f"{alg}.private.pem")
@@ -106,21 +110,22 @@ class Field:
         return {"public": (process, f"http://127.0.0.1:{port}")}
 
     def nginx(self):
-        port = free_port()
+        port, tls = free_port(), free_port()
         conf = self.path("nginx.conf", f"""
 worker_processes 1; daemon off; error_log /dev/null crit; pid {self.dir}/nginx.pid; worker_rlimit_nofile 65536;
 events {{ worker_connections 20000; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 300s; client_max_body_size 10m; client_body_buffer_size 128k; proxy_buffers 32 8k;
   client_body_temp_path {self.dir}/b; proxy_temp_path {self.dir}/p; fastcgi_temp_path {self.dir}/f; uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s;
   upstream u {{ server 127.0.0.1:{self.upstream_port}; keepalive 256; keepalive_requests 100000000; }}
-  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
+  server {{ listen 127.0.0.1:{port} backlog=4096; listen 127.0.0.1:{tls} ssl backlog=4096; ssl_certificate {self.dir}/localhost.crt; ssl_certificate_key {self.dir}/localhost.key;
+    ssl_protocols TLSv1.2 TLSv1.3; location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
 }}""")
         process = self.spawn(0, ["nginx", "-c", conf, "-e", "/dev/null"])
         wait_for(port)
-        return {"public": (process, f"http://127.0.0.1:{port}")}
+        return {"public": (process, f"http://127.0.0.1:{port}"), "tls": (process, f"https://127.0.0.1:{tls}")}
 
     def haproxy(self):
-        ports = {case: free_port() for case in ["public"] + ALGORITHMS}
+        ports = {case: free_port() for case in ["public"] + ALGORITHMS + ["tls"]}
         text = """
 global
   nbthread 1
@@ -137,8 +142,9 @@ backend up
   server u 127.0.0.1:%d
 """ % self.upstream_port
         for case, port in ports.items():
-            text += f"frontend f_{case}\n  bind 127.0.0.1:{port} backlog 4096\n"
-            if case == "public":
+            tls = f" ssl crt {self.path('localhost.pem')}" if case == "tls" else ""
+            text += f"frontend f_{case}\n  bind 127.0.0.1:{port} backlog 4096{tls}\n"
+            if case in ("public", "tls"):
                 continue
             key = self.secret if case == "HS256" else self.path(f"{case}.public.pem")
             text += f"""
@@ -161,7 +167,7 @@ backend up
         process = self.spawn(0, ["haproxy", "-f", self.path("haproxy.cfg", text)], log="haproxy.log")
         for port in ports.values():
             wait_for(port)
-        return {case: (process, f"http://127.0.0.1:{port}") for case, port in ports.items()}
+        return {case: (process, f"http{'s' if case == 'tls' else ''}://127.0.0.1:{port}") for case, port in ports.items()}
 
     def envoy_binary(self):
         venv = os.path.join(ROOT, "target/bench-python")
@@ -207,14 +213,14 @@ backend up
 
     def bearward(self, routes=0, store=None):
         """`routes`: how many more routes there are than those that are measured."""
-        port, admin = free_port(), free_port()
+        port, tls, admin = free_port(), free_port(), free_port()
         issuers = "".join(f"  bench-{alg}: {{ issuer: bench-{alg}, audiences: [shop-api], algorithms: [{alg}], "
             + (f"secret_file: {self.key(alg)}" if alg == "HS256" else f"jwks_file: {alg}.jwks.json") + " }\n" for alg in ALGORITHMS)
         extra = "".join(f'  - {{ id: more-{n}, match: {{ path: "/more/{n}/{{id}}" }}, upstream: order, access: {{ roles: [customer] }} }}\n' for n in range(routes))
         name = f"gateway-{port}"
         config = self.path(f"{name}.yaml", f"""
 version: 1
-listeners: [{{ address: "127.0.0.1:{port}" }}]
+listeners: [{{ address: "127.0.0.1:{port}" }}, {{ address: "127.0.0.1:{tls}", tls: {{ certificates: [{{ cert_file: localhost.crt, key_file: localhost.key }}] }} }}]
 admin: {{ address: "127.0.0.1:{admin}" }}
 store: {{ url: "{store or f'redis://127.0.0.1:{self.redis_port}'}" }}
 issuers:
@@ -236,7 +242,7 @@ routes:
         wait_for(port)
         time.sleep(0.2)
         base = f"http://127.0.0.1:{port}"
-        return {"public": (process, base), **{alg: (process, base) for alg in ALGORITHMS}}
+        return {"public": (process, base), **{alg: (process, base) for alg in ALGORITHMS}, "tls": (process, f"https://127.0.0.1:{tls}")}
 
 
 def address(port):
