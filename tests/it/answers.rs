@@ -231,7 +231,7 @@ impl World {
             redis,
             with_sessions,
             asking: crate::introspection::start(&upstream),
-            issuing: crate::issuing::start(crate::issuing::member()),
+            issuing: crate::support::logins::start(crate::support::logins::member()),
             without_store: Gateway::start(&away),
             without_keys: Gateway::start(&keys),
             upstream,
@@ -253,18 +253,18 @@ impl World {
                 let field = format!("\r\nauthorization: Bearer {good}\r\n\r\n");
                 (whole, get("/me/x", Some(&good)).replace("\r\n\r\n", &field), 400, INVALID_REQUEST)
             }
-            Denial::InvalidGrant => (&self.issuing.1, crate::issuing::refreshing("unknown"), 400, None),
-            Denial::MalformedGrant(_) => (&self.issuing.1, crate::issuing::refreshing(""), 400, None),
+            Denial::InvalidGrant => (&self.issuing.1, crate::support::logins::refreshing("unknown"), 400, None),
+            Denial::MalformedGrant(_) => (&self.issuing.1, crate::support::logins::refreshing(""), 400, None),
             Denial::ReusedGrant => {
                 let gateway = &self.issuing.1;
-                let token = crate::issuing::used(gateway);
-                (gateway, crate::issuing::refreshing(&token), 400, None)
+                let token = crate::support::logins::used(gateway);
+                (gateway, crate::support::logins::refreshing(&token), 400, None)
             }
             Denial::Barred => {
                 let gateway = &self.issuing.1;
                 let ban = json!({ "sub": "kim", "before": now + 20 }).to_string();
                 assert_eq!(gateway.admin("POST", "/revocations", &ban).status, 200);
-                (gateway, crate::issuing::logging_in("kim"), 403, None)
+                (gateway, crate::support::logins::logging_in("kim"), 403, None)
             }
             Denial::MalformedRequest => (whole, "GET /open/x HTTP/1.1\r\n\r\n".to_owned(), 400, None),
             Denial::AlgorithmNotAllowed => (whole, headed(r#"{"alg":"RS512","kid":"rsa-1"}"#), 401, INVALID_TOKEN),
@@ -425,8 +425,8 @@ fn every_forward_error_is_forced_by_a_request_and_answered_by_the_table() {
         ForwardError::MalformedLogin,
     ] {
         if error == ForwardError::MalformedLogin {
-            let (_upstream, gateway) = crate::issuing::start(Upstream::echo());
-            let request = crate::issuing::logging_in("kim");
+            let (_upstream, gateway) = crate::support::logins::start(Upstream::echo());
+            let request = crate::support::logins::logging_in("kim");
             refused(&gateway, &Upstream::echo(), request, 502, None, error.label());
             continue;
         }

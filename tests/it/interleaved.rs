@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::issuing::{Login, Setup, body, by_cookie, by_token, login_to, member, post_to, refresh, try_post};
 use crate::support::fault::Fault;
+use crate::support::logins::{Login, Setup, body, by_cookie, by_token, login_to, member, post_to, refresh, try_post};
 use crate::support::redis::Redis;
 use crate::support::{Answer, Gateway, until};
 

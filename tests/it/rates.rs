@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::issuing::{self, Login, Setup};
 use crate::support::gateway::{config, get, token, with_store};
+use crate::support::logins::{self, Login, Setup};
 use crate::support::redis::Redis;
 use crate::support::{Answer, Gateway, Upstream, until};
 
@@ -131,14 +131,14 @@ fn gateways_share_a_limit_and_each_keeps_to_it_while_the_store_is_away() {
 
 #[test]
 fn who_refreshes_gives_up_or_logs_out_too_often_is_429_and_keys_are_for_everybody() {
-    let (redis, member) = (Redis::start(), issuing::member());
+    let (redis, member) = (Redis::start(), logins::member());
     let (url, limit) = (redis.url(), ", rate_limit: { key: client_ip, limit: 3/hour }");
     let setup = Setup { store: &url, limit, refresh: "refresh: { ttl: 1h, reuse_grace: 10s }", ..Setup::default() };
     let first = setup.start(member.address);
     let second = setup.start_beside(&first, member.address);
-    let Login { access, refresh: token, .. } = issuing::login_to(&first, &json!({ "sub": "kim" })).expect("it logs in");
+    let Login { access, refresh: token, .. } = logins::login_to(&first, &json!({ "sub": "kim" })).expect("it logs in");
     let form = "application/x-www-form-urlencoded";
-    let post = |gateway: &Gateway, path: &str, body: &str| issuing::post_to(gateway.address, path, "", form, body);
+    let post = |gateway: &Gateway, path: &str, body: &str| logins::post_to(gateway.address, path, "", form, body);
     // Of all gateways together, and of good tokens as of made-up ones.
     assert_eq!(post(&first, "/auth/refresh", &format!("refresh_token={token}")).status, 200);
     for gateway in [&first, &second] {
@@ -158,7 +158,7 @@ fn who_refreshes_gives_up_or_logs_out_too_often_is_429_and_keys_are_for_everybod
     for expected in [401, 401, 401, 429] {
         assert_eq!(post(&second, "/auth/logout", "").status, expected);
     }
-    assert_eq!(issuing::by_token(&second, "/me/x", &access).status, 200);
+    assert_eq!(logins::by_token(&second, "/me/x", &access).status, 200);
     for _ in 0..10 {
         assert_eq!(first.get("/.well-known/jwks.json", None).status, 200);
     }

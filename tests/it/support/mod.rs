@@ -7,6 +7,7 @@ pub mod fault;
 pub mod gateway;
 pub mod h2;
 pub mod h2_service;
+pub mod logins;
 pub mod redis;
 pub mod secrets;
 pub mod sign;
