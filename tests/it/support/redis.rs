@@ -15,8 +15,7 @@ pub struct Redis {
 
 impl Redis {
     pub fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        Self::start_on(port)
+        Self::start_with(&[])
     }
 
     pub fn start_on(port: u16) -> Self {
@@ -25,14 +24,28 @@ impl Redis {
 
     /// With settings of its own.
     pub fn start_with(settings: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        Self::start_on_with(port, settings)
+        // Between a look for a port that is free and its use somebody else may take it: then it ends, and another one is tried.
+        let mut tries = (0..5).map(|_| {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+            Self::start_loading(free.port(), settings)
+        });
+        tries.find_map(Self::answering).expect("redis-server starts on one of five ports")
+    }
+
+    /// Itself, once it answers; nothing when it has ended.
+    fn answering(mut self) -> Option<Self> {
+        let mut has_ended = false;
+        until("redis answers, or ends", || {
+            let answers = self.try_command(&["PING"]).as_deref() == Some("PONG");
+            // Looked at last: whoever answers may be somebody else.
+            has_ended = !matches!(self.child.try_wait(), Ok(None));
+            answers || has_ended
+        });
+        (!has_ended).then_some(self)
     }
 
     pub fn start_on_with(port: u16, settings: &[&str]) -> Self {
-        let redis = Self::start_loading(port, settings);
-        until("redis answers", || redis.try_command(&["PING"]).as_deref() == Some("PONG"));
-        redis
+        Self::start_loading(port, settings).answering().expect("redis-server starts")
     }
 
     /// The same without waiting for it.
