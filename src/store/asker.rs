@@ -120,7 +120,7 @@ impl Asker {
     pub async fn swap(&self, key: &str, (old, new): (&str, &str), life: u64, by: u64) -> Result<bool, StoreError> {
         match self {
             Self::None => Err(StoreError::Away),
-            Self::Memory(memory) => Ok(memory.swap(key, old, new, life)),
+            Self::Memory(memory) => Ok(memory.swap(key, (old, new), life, by)),
             Self::File(file) => file.swap(key, (old, new), life, by).await,
             Self::Redis(link) => link.swap(key, (old, new), life, by).await,
         }

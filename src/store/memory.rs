@@ -70,11 +70,12 @@ impl Memory {
         self.write_lock().put(key, value.to_owned(), now.saturating_add(life), now);
     }
 
-    /// Puts `new` in the place of `old`, to live for so many milliseconds from now on, if that is what is there.
-    pub(super) fn swap(&self, key: &str, old: &str, new: &str, life: u64) -> bool {
+    /// Puts `new` in the place of `old`, to live for so many milliseconds from now on, if that is what is there
+    /// and it is not later than `by`.
+    pub(super) fn swap(&self, key: &str, (old, new): (&str, &str), life: u64, by: u64) -> bool {
         let now = clock::unix_millis(clock::wall());
         let mut entries = self.write_lock();
-        let is_there = entries.live(key, now).is_some_and(|stored| stored.value == old);
+        let is_there = now <= by && entries.live(key, now).is_some_and(|stored| stored.value == old);
         if is_there {
             entries.put(key, new.to_owned(), now.saturating_add(life), now);
         }

@@ -189,6 +189,22 @@ fn what_a_pattern_gives_is_listed_page_by_page_and_nothing_else() {
 }
 
 #[test]
+fn what_takes_the_place_of_another_does_so_in_one_step_and_in_time_or_not_at_all() {
+    on_each_store(async |_, asker| {
+        asker.put("swapped", "one", 60_000).await.expect("written");
+        let swap = async |old, new, by| asker.swap("swapped", (old, new), 60_000, in_millis(by)).await;
+        let there = async || asker.timed("swapped").await.expect("an answer").text;
+        // Who has given it up for lost may have sent it again.
+        let late = swap("one", "late", -1000).await;
+        assert!(!matches!(late, Ok(true)), "{late:?}");
+        assert_eq!(there().await.as_deref(), Some("one"));
+        assert_eq!(swap("another", "two", 60_000).await, Ok(false));
+        assert_eq!(swap("one", "two", 60_000).await, Ok(true));
+        assert_eq!(there().await.as_deref(), Some("two"));
+    });
+}
+
+#[test]
 fn many_look_ups_at_once_each_get_their_own_answer() {
     on_each_store(async |store, asker| {
         for number in (0..1000).step_by(3) {
