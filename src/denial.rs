@@ -98,6 +98,10 @@ pub enum Denial {
     // 429
     /// More often than the route's limit; for how many seconds not to come back.
     RateLimited(u32),
+    // 501
+    /// A protocol that the path does not offer, asked for by a client of HTTP/2 (RFC 8441 §4): as a plain request it
+    /// would be taken for granted.
+    ProtocolNotOffered,
     // 503
     /// The issuer's keys were never loaded or are older than their limit.
     KeysUnavailable,
@@ -125,7 +129,7 @@ impl Denial {
     pub const COUNT: usize = Self::LABELS.len();
 
     /// All labels, in the order of [`Denial::number`].
-    pub const LABELS: [&'static str; 39] = [
+    pub const LABELS: [&'static str; 40] = [
         "ambiguous_path",
         "duplicate_credentials",
         "invalid_grant",
@@ -163,6 +167,7 @@ impl Denial {
         "target_too_long",
         "headers_too_large",
         "rate_limited",
+        "protocol_not_offered",
         "keys_unavailable",
         "standing_unknown",
     ];
@@ -208,8 +213,9 @@ impl Denial {
             Self::TargetTooLong => 34,
             Self::HeadersTooLarge => 35,
             Self::RateLimited(_) => 36,
-            Self::KeysUnavailable => 37,
-            Self::StandingUnknown => 38,
+            Self::ProtocolNotOffered => 37,
+            Self::KeysUnavailable => 38,
+            Self::StandingUnknown => 39,
         }
     }
 
@@ -260,6 +266,7 @@ impl Denial {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::ProtocolNotOffered => StatusCode::NOT_IMPLEMENTED,
             Self::KeysUnavailable | Self::StandingUnknown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -305,6 +312,7 @@ impl Denial {
             | Self::TargetTooLong
             | Self::HeadersTooLarge
             | Self::RateLimited(_)
+            | Self::ProtocolNotOffered
             | Self::KeysUnavailable
             | Self::StandingUnknown => Challenge::None,
         }
@@ -347,6 +355,7 @@ impl Denial {
             Self::TargetTooLong => "the request target is longer than is taken here",
             Self::HeadersTooLarge => "the header fields are larger or more than are taken here",
             Self::RateLimited(_) => "this was asked too often",
+            Self::ProtocolNotOffered => "the protocol is not offered at this path",
             Self::KeysUnavailable | Self::StandingUnknown => "the credential cannot be checked right now",
         }
     }

@@ -39,16 +39,21 @@ impl Stream {
         }
     }
 
-    /// Writes what the kernel takes at once; a client that does not read is not waited for.
+    /// Says the last, as [`say`] does.
     pub async fn say(&mut self, text: &'static [u8]) {
-        poll_fn(|cx| {
-            let _written = Pin::new(&mut *self).poll_write(cx, text);
-            let _flushed = Pin::new(&mut *self).poll_flush(cx);
-            let _closed = Pin::new(&mut *self).poll_shutdown(cx);
-            Poll::Ready(())
-        })
-        .await;
+        say(self, text).await;
     }
+}
+
+/// Writes what is taken at once, and that nothing follows; a client that does not read is not waited for.
+pub async fn say<S: AsyncWrite + Unpin>(stream: &mut S, text: &'static [u8]) {
+    poll_fn(|cx| {
+        let _written = Pin::new(&mut *stream).poll_write(cx, text);
+        let _flushed = Pin::new(&mut *stream).poll_flush(cx);
+        let _closed = Pin::new(&mut *stream).poll_shutdown(cx);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Writes parts as one piece where they are small: the kernel takes one piece with less to do, and by more than it costs

@@ -77,6 +77,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "gateway",
                 "observe::exchange::Recorded",
                 "observe::metrics",
+                "route",
                 "store",
                 "stream",
             ],

@@ -1,12 +1,14 @@
 //! A request becomes one canonical path on one route.
 //!
-//! 1. No `CONNECT` and no `TRACE`: 400. Target and header sizes within the limits: 414, 431.
+//! 1. No `CONNECT` and no `TRACE`: 400. Target and header sizes within the limits: 414, 431. A `CONNECT` that names a
+//!    protocol (RFC 8441) has become a `GET` that asks for it, or is 501.
 //! 2. Exactly one `Host`, well formed: 400. How the message is framed was settled by the byte guard.
 //! 3. A canonical path: 400.
 //! 4. One route: 404, 405. Of a preflight, where that has `cors`, the route of what is asked about.
 //! 5. `%2F` only where the route allows it, and no other route has the path that it decodes to: 400.
 //! 6. An announced body within the route's limit: 413.
-//! 7. Where the route rewrites the path: to a canonical one again, that no other route protects: 400.
+//! 7. Of a client of HTTP/2 no other protocol than the route offers: 501.
+//! 8. Where the route rewrites the path: to a canonical one again, that no other route protects: 400.
 //!
 //! Pure: no IO, no clock, no log. It does not look at credentials.
 //!
@@ -20,11 +22,12 @@ pub mod router;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Method};
+use hyper::ext::Protocol as Asked;
 
 use self::path::CanonicalPath;
 use self::router::{Parameters, Router};
 use crate::denial::Denial;
-use crate::route::Route;
+use crate::route::{Protocol, Route};
 
 /// A request known to be well formed, on exactly one route.
 #[derive(Debug)]
@@ -96,11 +99,12 @@ impl Routes {
     ///
     /// # Errors
     /// `TargetTooLong`, `HeadersTooLarge`, `MalformedRequest`, `AmbiguousPath`, `NoRoute`,
-    /// `MethodNotAllowed`, `BodyTooLarge`: see the list above.
+    /// `MethodNotAllowed`, `BodyTooLarge`, `ProtocolNotOffered`: see the list above.
     pub fn admit(&self, request: &Parts) -> Result<Admitted<'_>, Denial> {
         // A tunnel is not offered, and an echo would show the client what only upstreams are told.
+        let asked_protocol = request.extensions.get::<Asked>();
         if matches!(request.method, Method::CONNECT | Method::TRACE) {
-            return Err(Denial::MalformedRequest);
+            return Err(asked_protocol.map_or(Denial::MalformedRequest, |_| Denial::ProtocolNotOffered));
         }
         let target = request.uri.path_and_query().ok_or(Denial::MalformedRequest)?;
         if target.as_str().len() > self.limits.target {
@@ -118,6 +122,9 @@ impl Routes {
         }
         if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
             return Err(Denial::BodyTooLarge);
+        }
+        if asked_protocol.is_some_and(|asked| !offers(route, asked)) {
+            return Err(Denial::ProtocolNotOffered);
         }
         let rewritten = onward(route, &path)?;
         let is_preflight = asked.is_some();
@@ -165,6 +172,11 @@ fn onward(route: &Route, path: &CanonicalPath) -> Result<Option<Box<CanonicalPat
         return Err(Denial::AmbiguousPath);
     }
     Ok(rewritten.map(Box::new))
+}
+
+/// Whether the route lets its requests change to this protocol.
+fn offers(route: &Route, asked: &Asked) -> bool {
+    Protocol::of(asked.as_ref()).is_some_and(|protocol| route.upgrade.contains(&protocol))
 }
 
 fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Denial> {

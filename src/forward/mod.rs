@@ -20,6 +20,7 @@ pub mod check;
 pub mod connection;
 pub mod error;
 pub mod exchange;
+mod extended;
 pub mod frames;
 mod gather;
 pub mod headers;
@@ -46,6 +47,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 
+use self::answer::{Head, Malformed};
 use self::assertion::Assertion;
 use self::attempt::{Attempt, Reply};
 use self::balance::Balance;
@@ -249,20 +251,25 @@ impl Forwarder {
             Hold { leash, end: whole.map(|whole| connections.alarm_at(started + whole)) }
         };
         let _under_way = connections.gathering.join().await;
-        let (head, exchange) = match attempt.send(upload).await? {
-            Reply::Http1(head, exchange) => (head, exchange),
+        let (mut answer, exchange) = match attempt.send(upload).await? {
+            Reply::Http1(answer, exchange) => (answer, exchange),
             Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
         };
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = Tunnel::new(exchange.connection, hold(), route.limits.tunnel_timeout);
-            return Ok(answered(head.status, head.headers, Answer::Tunnel(Box::new(tunnel))));
+        let is_changed = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        if extended::is_asked(head) {
+            extended::settle(head, &mut answer)?;
         }
-        let pool = head.is_persistent.then(|| connections.pool.clone());
-        let mut answer = Answer::new(exchange, head.framing, pool, upstream.idle_timeout)?;
-        if let Answer::Streaming(streaming) = &mut answer {
+        let Head { status, headers, framing, is_persistent } = answer;
+        if is_changed {
+            let tunnel = Tunnel::new(exchange.connection, hold(), route.limits.tunnel_timeout);
+            return Ok(answered(status, headers, Answer::Tunnel(Box::new(tunnel))));
+        }
+        let pool = is_persistent.then(|| connections.pool.clone());
+        let mut body = Answer::new(exchange, framing, pool, upstream.idle_timeout)?;
+        if let Answer::Streaming(streaming) = &mut body {
             streaming.hold = hold().into();
         }
-        Ok(answered(head.status, head.headers, answer))
+        Ok(answered(status, headers, body))
     }
 }
 
@@ -322,6 +329,12 @@ impl From<UploadFault> for ForwardError {
             UploadFault::TooSlow => Self::BodyTooSlow,
             UploadFault::Gone => Self::ClientGone,
         }
+    }
+}
+
+impl From<Malformed> for ForwardError {
+    fn from(_: Malformed) -> Self {
+        Self::Broken
     }
 }
 

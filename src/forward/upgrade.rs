@@ -25,11 +25,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::{AnswerCut, Hold};
 use super::connection::Connection;
+use super::extended;
 use super::frames::Frames;
 use super::headers::says;
 use crate::clock;
 use crate::route::Protocol;
-use crate::stream::Stream;
+use crate::stream::say;
 
 /// What is read at once.
 const READ: usize = 16 * 1024;
@@ -40,7 +41,10 @@ const NOT_PERMITTED: &[u8] = &[0x88, 0x02, 0x03, 0xf0];
 /// The protocol that a request asks for, where the route offers it.
 #[must_use]
 pub fn asked(head: &Parts, offered: &[Protocol], has_body: bool) -> Option<Protocol> {
-    if offered.is_empty() || has_body || head.version != Version::HTTP_11 || head.method != Method::GET {
+    if offered.is_empty() || has_body || head.method != Method::GET {
+        return None;
+    }
+    if head.version != Version::HTTP_11 && !extended::is_asked(head) {
         return None;
     }
     named(&head.headers).filter(|protocol| offered.contains(protocol))
@@ -84,10 +88,10 @@ impl Way {
     }
 
     /// Moves what can be moved; ready when the end was handed on.
-    fn poll(
+    fn poll<F: AsyncRead + Unpin, T: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        (from, to): (&mut Stream, &mut Stream),
+        (from, to): (&mut F, &mut T),
         mut seen: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         loop {
@@ -128,7 +132,12 @@ impl Tunnel {
 
     /// Moves bytes until one side ends, what permitted it does not hold any more, nothing moves for too
     /// long, or `told` is ready. `early` is what the client sent before it heard of the 101.
-    pub async fn run(mut self, client: &mut Stream, early: &[u8], told: impl Future<Output = ()>) -> Tunnelled {
+    pub async fn run<C: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        client: &mut C,
+        early: &[u8],
+        told: impl Future<Output = ()>,
+    ) -> Tunnelled {
         let service = &mut self.service;
         let mut up = Way::new(early);
         let mut down = Way::new(&std::mem::take(&mut service.buffer));
@@ -191,7 +200,7 @@ fn silent(service: &Connection, cx: &Context<'_>, moved: &mut (Instant, u64), by
 }
 
 /// Says why, where a frame may stand.
-async fn close(client: &mut Stream, frames: &Frames, why: &'static [u8]) -> Option<AnswerCut> {
-    client.say(if frames.is_between() { why } else { b"" }).await;
+async fn close<C: AsyncWrite + Unpin>(client: &mut C, frames: &Frames, why: &'static [u8]) -> Option<AnswerCut> {
+    say(client, if frames.is_between() { why } else { b"" }).await;
     None
 }

@@ -8,6 +8,7 @@ use bearward::forward::{ForwardError, Phase};
 use serde_json::json;
 
 use crate::support::gateway::{ROUTES, customer, get, token, with_store};
+use crate::support::h2::H2;
 use crate::support::redis::Redis;
 use crate::support::sign::{self, Claims};
 use crate::support::tls::Authority;
@@ -30,7 +31,16 @@ fn refused(
     challenge: Option<&str>,
     label: &str,
 ) -> Answer {
-    let answer = gateway.send(&request);
+    let answer = match request.as_ref().strip_prefix(b"CONNECT ") {
+        None => gateway.send(&request),
+        // A client of HTTP/2 that asks for a WebSocket at this path.
+        Some(path) => {
+            let fields = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http")];
+            let path = std::str::from_utf8(path).expect("text");
+            H2::connect(gateway.address)
+                .send(&[&fields[..], &[(":path", path), (":authority", "gw.test")]].concat(), None)
+        }
+    };
     let sent = String::from_utf8_lossy(request.as_ref()).into_owned();
     let sent = sent.lines().next().unwrap_or_default();
     assert_eq!(answer.status, status, "{sent}: {}", answer.text());
@@ -320,6 +330,7 @@ impl World {
                 self.upstream.clear();
                 (whole, get("/rare", None), 429, None)
             }
+            Denial::ProtocolNotOffered => (whole, "CONNECT /open/x".to_owned(), 501, None),
             Denial::KeysUnavailable => (&self.without_keys, get("/me/x", Some(&good)), 503, None),
             Denial::StandingUnknown => (&self.without_store, get("/me/x", Some(&good)), 503, None),
         }
@@ -368,6 +379,7 @@ fn every_denial_is_forced_by_a_request_and_answered_by_the_table() {
         Denial::TargetTooLong,
         Denial::HeadersTooLarge,
         Denial::RateLimited(1),
+        Denial::ProtocolNotOffered,
         Denial::KeysUnavailable,
         Denial::StandingUnknown,
     ];

@@ -61,3 +61,4 @@ mod tracked;
 mod untold;
 mod upstream_h2;
 mod websocket;
+mod websocket_h2;

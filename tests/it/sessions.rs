@@ -193,6 +193,18 @@ fn exactly_one_credential_is_taken_and_a_foreign_page_sends_nothing_that_changes
     let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     assert_eq!(ask(&gateway, "GET", "/me/x", &format!("{cookie}{upgrade}origin: https://evil.test\r\n")).status, 403);
     assert_eq!(ask(&gateway, "GET", "/me/x", &format!("{cookie}{upgrade}")).status, 403);
+    // So does one on a stream of HTTP/2 (RFC 8441); the service, which answers it like any GET, is asked by its own alone.
+    for (origin, status) in [("https://evil.test", 403), ("https://shop.test", 502)] {
+        let asks = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/me/x")];
+        let more = [(":authority", "gw.test"), ("cookie", "SID=s-1"), ("origin", origin)];
+        assert_eq!(
+            H2::connect(gateway.address)
+                .send(&[asks, [more[0], more[1], more[2], ("sec-websocket-version", "13")]].concat(), None)
+                .status,
+            status,
+            "{origin}"
+        );
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tungstenite::{Message, WebSocket};
 use crate::support::gateway::{config, customer, get, token};
 use crate::support::{Client, Gateway, Upstream, until};
 
-const ROUTES: &str = r#"
+pub const ROUTES: &str = r#"
   - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
   - { id: chat, match: { path: "/chat" }, upstream: echo, access: { roles: [customer] }, upgrade: [websocket] }
   - { id: quiet, match: { path: "/quiet" }, upstream: echo, access: public, upgrade: [websocket], limits: { tunnel_timeout: 300ms } }
@@ -22,7 +22,7 @@ const ROUTES: &str = r#"
 "#;
 
 /// A service that sends every message back, and its head first.
-fn service() -> SocketAddr {
+pub fn service() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
@@ -74,7 +74,7 @@ fn status(outcome: Result<WebSocket<TcpStream>, tungstenite::Error>) -> u16 {
 }
 
 /// Waits for the Close and says its code.
-fn closed_with(socket: &mut WebSocket<TcpStream>) -> Option<CloseCode> {
+pub fn closed_with<S: Read + Write>(socket: &mut WebSocket<S>) -> Option<CloseCode> {
     loop {
         match socket.read() {
             Ok(Message::Close(close)) => return close.map(|close| close.code),

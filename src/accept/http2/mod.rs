@@ -5,12 +5,14 @@
 //! 2. What it takes is metered (`meter`), so that frames which bring nothing end.
 //! 3. A request is told in the words of HTTP/1 (`request`), so that there is one way to judge it.
 //! 4. A stream whose answer the client does not take ends alone (`stream`).
-//! 5. The end is told before it comes (GOAWAY), so that a client knows which requests it can repeat.
+//! 5. A stream may become a WebSocket (`tunnel`); the others go on.
+//! 6. The end is told before it comes (GOAWAY), so that a client knows which requests it can repeat.
 
 pub mod meter;
 mod reader;
 mod request;
 mod stream;
+mod tunnel;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,15 +20,19 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
 
 use self::meter::Credit;
 pub(super) use self::meter::PREFACE;
 use self::reader::Metered;
-use self::stream::{Flow, Streams};
+use self::stream::{Flow, Sending, Streams};
+use self::tunnel::Change;
 use super::connection::{Client, refused};
 use super::phase::{Busy, Order, Phase, State};
 use super::watched::Watched;
@@ -49,6 +55,17 @@ const MISTAKES: usize = 100;
 /// The largest header list: more fields than it has room for would end the parser (row 83).
 const MAX_HEAD: usize = 512 * 1024;
 
+/// What the requests of one connection share.
+struct Conversation {
+    client: Rc<Client>,
+    worker: Rc<Worker>,
+    state: Rc<State>,
+    credit: Rc<Credit>,
+    streams: Streams,
+    /// Becomes `true` when the connection is told to finish.
+    finishing: watch::Receiver<bool>,
+}
+
 /// Serves requests until the connection ends.
 pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, worker: Rc<Worker>, state: Rc<State>) {
     state.can_park.set(false);
@@ -63,25 +80,15 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(MISTAKES)
         .max_local_error_reset_streams(MISTAKES);
-    let service = {
-        let (state, client, worker) = (Rc::clone(&state), Rc::clone(&client), Rc::clone(&worker));
-        service_fn(move |request: http::Request<Incoming>| {
-            let busy = Busy::begin(&state);
-            let live = worker.live();
-            let alarm = worker.connections.alarm();
-            let flow = Rc::new(Flow::new(&state, &credit, alarm, live.limits.send_timeout));
-            streams.announce(Rc::clone(&flow), busy.clone());
-            let peer = client.peer(&live);
-            let worker = Rc::clone(&worker);
-            async move {
-                let request = request::in_words_of_http1(request);
-                let answer = Gateway::handle(&live, &worker.connections, &peer, busy, request).await;
-                Ok::<_, Infallible>(answer.map(|body| flow.send(body)))
-            }
-        })
+    let (finish, finishing) = watch::channel(false);
+    let conversation = {
+        let (client, worker, state) = (Rc::clone(&client), Rc::clone(&worker), Rc::clone(&state));
+        Conversation { client, worker, state, credit, streams, finishing }
     };
+    let service = service_fn(move |request| conversation.answer(request));
     let connection = builder.serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let order = loop {
@@ -97,7 +104,10 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
                 None => {}
                 // Nothing has begun, so there is nothing to be told.
                 Some(Order::Finish) if state.phase.get() == Phase::Head => return,
-                Some(Order::Finish) => connection.as_mut().graceful_shutdown(),
+                Some(Order::Finish) => {
+                    finish.send_replace(true);
+                    connection.as_mut().graceful_shutdown();
+                }
                 Some(order) => break order,
             }
         }
@@ -106,6 +116,40 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
         Order::TimeOut => refused(HeadFault::TooSlow, "it took too long", &client, &worker),
         Order::GoOn | Order::Park | Order::Finish | Order::Abort => {
             tracing::info!(client = %client.address, "a client does not read: its connection is closed");
+        }
+    }
+}
+
+impl Conversation {
+    /// Answers one request; what it keeps busy begins at once.
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Sending>, Infallible>> + use<> {
+        let busy = Busy::begin(&self.state);
+        let live = self.worker.live();
+        let alarm = self.worker.connections.alarm();
+        let flow = Rc::new(Flow::new(&self.state, &self.credit, alarm, live.limits.send_timeout));
+        self.streams.announce(Rc::clone(&flow), busy.clone());
+        let peer = self.client.peer(&live);
+        let worker = Rc::clone(&self.worker);
+        let may_change = (*request.method() == Method::CONNECT).then(|| Change {
+            upgrade: hyper::upgrade::on(&mut request),
+            busy: busy.clone(),
+            credit: Rc::clone(&self.credit),
+            finishing: self.finishing.clone(),
+        });
+        async move {
+            let request = request::in_words_of_http1(request);
+            let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy, request).await;
+            let changed = may_change.and_then(|change| Some((change, answer.body_mut().tunnel()?)));
+            Ok(answer.map(|body| match changed {
+                None => flow.send(body),
+                Some((change, tunnel)) => {
+                    spawn_local(change.go_on(tunnel, body));
+                    flow.change()
+                }
+            }))
         }
     }
 }

@@ -3,12 +3,21 @@
 //! 1. `:authority` becomes `Host` where there is none (RFC 9113 §8.3.1); where there is one, `admit` has
 //!    them be the same.
 //! 2. Cookie crumbs become one field, with `; ` between them (RFC 9113 §8.2.3).
+//! 3. A `CONNECT` with `:protocol = websocket` becomes the `GET` that asks for a WebSocket (RFC 8441 §5), with a key that
+//!    is made here: in HTTP/2 there is none. That it was asked so stays known: the request keeps its [`Asked`], which
+//!    nothing of HTTP/1 has.
 //!
 //! What the parser has refused: pseudo-header fields that are unknown, double or late, upper case in
 //! names, and fields that belong to a connection (RFC 9113 §§ 8.2, 8.3).
 
-use http::header::{COOKIE, HOST};
-use http::{HeaderMap, HeaderValue, Request};
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request};
+use hyper::ext::Protocol as Asked;
+
+use crate::route::Protocol;
 
 /// The request as HTTP/1 would tell it.
 pub(super) fn in_words_of_http1<B>(mut request: Request<B>) -> Request<B> {
@@ -19,7 +28,34 @@ pub(super) fn in_words_of_http1<B>(mut request: Request<B>) -> Request<B> {
         let _had_room = headers.try_insert(HOST, authority);
     }
     join_crumbs(headers);
+    if *request.method() == Method::CONNECT {
+        ask_for_protocol(&mut request);
+    }
     request
+}
+
+/// What is no WebSocket stays as it is, and is refused.
+fn ask_for_protocol<B>(request: &mut Request<B>) {
+    let asked = request.extensions().get::<Asked>().and_then(|asked| Protocol::of(asked.as_ref()));
+    let (Some(protocol), Some(key)) = (asked, key()) else { return };
+    let fields = [
+        (CONNECTION, HeaderValue::from_static("upgrade")),
+        (UPGRADE, HeaderValue::from_static(protocol.token())),
+        (SEC_WEBSOCKET_KEY, key),
+    ];
+    for (name, value) in fields {
+        if request.headers_mut().try_insert(name, value).is_err() {
+            return;
+        }
+    }
+    *request.method_mut() = Method::GET;
+}
+
+/// 16 random bytes, as a WebSocket's client sends them (RFC 6455 §4.1).
+fn key() -> Option<HeaderValue> {
+    let mut nonce = [0; 16];
+    rand::fill(&mut nonce).ok()?;
+    HeaderValue::try_from(STANDARD.encode(nonce)).ok()
 }
 
 fn join_crumbs(headers: &mut HeaderMap) {

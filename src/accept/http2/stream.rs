@@ -62,7 +62,13 @@ impl Flow {
     /// Its answer, watched.
     pub(super) fn send(self: Rc<Self>, body: Recorded) -> Sending {
         self.hold.set(body.hold().cloned());
-        Sending { body, flow: self }
+        Sending { body: Some(body), flow: self }
+    }
+
+    /// No answer that has a body: its stream goes on as a tunnel.
+    pub(super) fn change(self: Rc<Self>) -> Sending {
+        self.is_answered.set(true);
+        Sending { body: None, flow: self }
     }
 
     /// Ready when its answer is to be cut.
@@ -159,7 +165,8 @@ impl Drop for Piece {
 
 /// An answer's body, watched.
 pub(super) struct Sending {
-    body: Recorded,
+    /// Nothing of a change of protocol.
+    body: Option<Recorded>,
     flow: Rc<Flow>,
 }
 
@@ -169,15 +176,16 @@ impl Body for Sending {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, AnswerCut>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) || this.body.is_end_stream() {
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
             this.flow.is_answered.set(true);
         }
         polled.map_ok(|frame| frame.map_data(|bytes| this.flow.hand_over(bytes)))
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_over = self.body.is_end_stream();
+        let is_over = self.body.as_ref().is_none_or(Body::is_end_stream);
         if is_over {
             self.flow.is_answered.set(true);
         }
@@ -185,7 +193,7 @@ impl Body for Sending {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

@@ -124,7 +124,7 @@ fn shares(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option
     if shares.len() == section.upstream.0.len() { Shares::of(&shares) } else { None }
 }
 
-/// A WebSocket takes a connection of its own, which HTTP/2 does not give (RFC 8441 is not spoken).
+/// A WebSocket takes a connection of its own to the service, which HTTP/2 does not give (RFC 8441 is spoken with clients alone).
 fn check_upgrade(config: &Config, section: &Section, mistakes: &mut Mistakes) {
     let Some(first) = section.upgrade.first() else { return };
     let named = |name: &str| section.upstream.0.iter().any(|(upstream, _)| upstream.value == name);

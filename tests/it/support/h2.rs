@@ -109,6 +109,8 @@ pub struct H2 {
     pub is_polite: bool,
     /// Whether the server has said that it ends.
     pub is_ending: bool,
+    /// How much of each body the server takes before it says more (RFC 9113 §6.5.2).
+    pub window: usize,
     next: u32,
 }
 
@@ -122,7 +124,15 @@ impl H2 {
     }
 
     fn on(socket: Box<dyn Socket>) -> Self {
-        Self { socket, decoder: Decoder::new(), waiting: Vec::new(), is_polite: false, is_ending: false, next: 1 }
+        Self {
+            socket,
+            decoder: Decoder::new(),
+            waiting: Vec::new(),
+            is_polite: false,
+            is_ending: false,
+            window: 65_535,
+            next: 1,
+        }
     }
 
     /// A connection that has begun, with prior knowledge.
@@ -152,6 +162,9 @@ impl H2 {
         self.write(&[PREFACE, &settings(values)].concat());
         let first = self.frame().expect("settings");
         assert_eq!((first.kind, first.flags), (SETTINGS, 0), "the server's settings come first");
+        if let Some(window) = first.payload.chunks(6).find_map(|setting| setting.strip_prefix(&[0, 4])) {
+            self.window = u32::from_be_bytes(window.try_into().expect("four bytes")) as usize;
+        }
         self.write(&frame(SETTINGS, ACK, 0, &[]));
     }
 
