@@ -215,11 +215,10 @@ fn not_opened(refusal: Refused, client: &Client, worker: &Worker) {
 /// Reads what a client still sends to a connection that is closed on this side, for a while: closing
 /// the socket on it would reset the connection, and the client might lose the answer (RFC 9112 §9.6).
 pub(super) async fn linger(stream: &TcpStream, had_body: bool) {
-    let mut waste = vec![0; 16 * 1024];
     let read = async {
         let mut left = MAX_LINGERED;
         loop {
-            match stream.try_read(&mut waste) {
+            match waste(stream) {
                 Ok(0) => return,
                 Ok(read) if read < left => left -= read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && had_body => {
@@ -232,6 +231,11 @@ pub(super) async fn linger(stream: &TcpStream, had_body: bool) {
         }
     };
     drop(timeout(LINGER, read).await);
+}
+
+/// Reads what there is; no buffer is held while it is waited for.
+fn waste(stream: &TcpStream) -> io::Result<usize> {
+    stream.try_read(&mut [0; 16 * 1024])
 }
 
 /// Records a head that never became a request: it has no path, no id and no route.

@@ -1,12 +1,13 @@
 //! What a worker sees of its connections: in which phase each is, for how long, and what it is told.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tokio::sync::Notify;
 
 use super::Limits;
@@ -19,11 +20,15 @@ const PARK_AFTER: Duration = Duration::from_secs(1);
 /// How long a client takes, at the most, from an answer to its next request where it has one.
 const BETWEEN: Duration = Duration::from_millis(500);
 
+/// At how many connections a look looks in one turn of the runtime, and how many it tells something: those that are
+/// answered meanwhile wait for no more than that.
+const STEP: usize = 256;
+const TOLD: usize = 8;
+
 /// The connections of one worker.
 #[derive(Default)]
 pub struct Watch {
-    connections: RefCell<HashMap<u64, Rc<State>>>,
-    next: Cell<u64>,
+    connections: RefCell<Slab<Rc<State>>>,
 }
 
 /// What the watch sees of one connection.
@@ -88,46 +93,34 @@ pub(super) enum Order {
 }
 
 impl Watch {
-    /// Ends what has been waiting, or inside a head, for too long; of so many parts of the connections it looks at one.
-    pub fn look(&self, limits: &Limits, (part, parts): (u64, u64)) {
-        let now = clock::monotonic();
-        for (_, state) in self.connections.borrow().iter().filter(|(number, _)| **number % parts == part) {
+    /// The places of a part of the connections, of so many.
+    pub fn places(&self, (part, parts): (usize, usize)) -> Range<usize> {
+        let all = self.connections.borrow().capacity();
+        all * part / parts..all * (part + 1) / parts
+    }
+
+    /// Ends what has been waiting, or inside a head, for too long; those places are left that are for another turn.
+    pub fn look(&self, limits: &Limits, places: Range<usize>) -> Range<usize> {
+        let (now, connections) = (clock::monotonic(), self.connections.borrow());
+        let mut told = 0;
+        for place in places.clone().take(STEP) {
+            let Some(state) = connections.get(place) else { continue };
             if state.is_ending.get() {
                 state.end(now);
             }
-            let age = now.saturating_duration_since(state.since.get());
-            let stalled = state.stalled.get().map(|since| now.saturating_duration_since(since));
-            // Nothing is under way, and yet it does not end: its client waits with the last of it.
-            let is_waiting = state.phase.get() == Phase::Waiting && state.order.get() == Order::Finish;
-            let finishing = state.finishing.get().filter(|_| is_waiting);
-            let finishing = finishing.map(|since| now.saturating_duration_since(since).min(age));
-            if [stalled, finishing].iter().flatten().any(|age| *age > limits.send_timeout) {
-                state.tell(Order::Abort);
-                continue;
-            }
-            if state.is_cut() {
-                state.tell(Order::Abort);
-                continue;
-            }
-            let block = state.block.get().map(|since| now.saturating_duration_since(since));
-            if block.is_some_and(|age| age > limits.header_timeout) {
-                state.tell(Order::TimeOut);
-                continue;
-            }
-            match state.phase.get() {
-                Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => state.tell(Order::Finish),
-                Phase::Waiting if age > PARK_AFTER && state.can_park.get() => state.tell(Order::Park),
-                Phase::Head if age > limits.header_timeout => state.tell(Order::TimeOut),
-                Phase::Waiting | Phase::Parked | Phase::Head | Phase::Busy => {}
+            told += usize::from(state.overdue(limits, now).is_some_and(|order| state.tell(order)));
+            if told == TOLD {
+                return place + 1..places.end;
             }
         }
+        places.end.min(places.start + STEP)..places.end
     }
 
     /// Tells every connection to finish; one of HTTP/1 that has waited for a moment only is told later, with its
     /// next answer or when the moment is over.
     pub fn finish(&self) {
         let now = clock::monotonic();
-        for state in self.connections.borrow().values() {
+        for (_, state) in self.connections.borrow().iter() {
             state.end(now);
         }
     }
@@ -140,15 +133,13 @@ impl Watch {
     /// Tells every connection that came through this listener to finish.
     pub(super) fn finish_at(&self, door: u64) {
         let now = clock::monotonic();
-        for state in self.connections.borrow().values().filter(|state| state.door == door) {
+        for (_, state) in self.connections.borrow().iter().filter(|(_, state)| state.door == door) {
             state.end(now);
         }
     }
 
     /// A new connection, through the listener with this number.
     pub fn enter(self: &Rc<Self>, door: u64) -> Entry {
-        let number = self.next.get();
-        self.next.set(number.wrapping_add(1));
         let state = Rc::new(State {
             door,
             phase: Cell::new(Phase::Head),
@@ -170,21 +161,21 @@ impl Watch {
             reader: Cell::new(None),
             woken: Notify::new(),
         });
-        self.connections.borrow_mut().insert(number, Rc::clone(&state));
-        Entry { watch: Rc::clone(self), number, state }
+        let place = self.connections.borrow_mut().insert(Rc::clone(&state));
+        Entry { watch: Rc::clone(self), place, state }
     }
 }
 
 /// A connection's place in the watch; leaving is dropping it.
 pub struct Entry {
     watch: Rc<Watch>,
-    number: u64,
+    place: usize,
     pub(super) state: Rc<State>,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.watch.connections.borrow_mut().remove(&self.number);
+        self.watch.connections.borrow_mut().try_remove(self.place);
     }
 }
 
@@ -217,14 +208,39 @@ impl State {
         self.was_cut.replace(is_cut) && is_cut
     }
 
-    pub(super) fn tell(&self, order: Order) {
-        if self.order.get() != order {
-            self.order.set(order);
-            if order == Order::Finish {
-                self.finishing.set(Some(clock::monotonic()));
-            }
-            self.woken.notify_one();
+    /// What a connection is to be told that has taken too long for something.
+    fn overdue(&self, limits: &Limits, now: Instant) -> Option<Order> {
+        let since = |since: Instant| now.saturating_duration_since(since);
+        let age = since(self.since.get());
+        // Nothing is under way, and yet it does not end: its client waits with the last of it.
+        let is_waiting = self.phase.get() == Phase::Waiting && self.order.get() == Order::Finish;
+        let finishing = self.finishing.get().filter(|_| is_waiting).map(|told| since(told).min(age));
+        let stalled = self.stalled.get().map(since);
+        if [stalled, finishing].iter().flatten().any(|age| *age > limits.send_timeout) || self.is_cut() {
+            return Some(Order::Abort);
         }
+        if self.block.get().is_some_and(|begun| since(begun) > limits.header_timeout) {
+            return Some(Order::TimeOut);
+        }
+        match self.phase.get() {
+            Phase::Waiting | Phase::Parked if age > limits.keep_alive_timeout => Some(Order::Finish),
+            Phase::Waiting if age > PARK_AFTER && self.can_park.get() => Some(Order::Park),
+            Phase::Head if age > limits.header_timeout => Some(Order::TimeOut),
+            Phase::Waiting | Phase::Parked | Phase::Head | Phase::Busy => None,
+        }
+    }
+
+    /// Tells it something; whether that is new.
+    pub(super) fn tell(&self, order: Order) -> bool {
+        if self.order.get() == order {
+            return false;
+        }
+        self.order.set(order);
+        if order == Order::Finish {
+            self.finishing.set(Some(clock::monotonic()));
+        }
+        self.woken.notify_one();
+        true
     }
 
     /// What is to be done of what was told, in the phase that the connection is in by now.

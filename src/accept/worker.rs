@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::connection::{self, Client};
@@ -25,11 +25,10 @@ use crate::store::Asker;
 
 /// How often a worker looks at its time limits.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// In how many parts it looks after its connections, one with each of those looks: no look keeps those that are answered
-/// waiting for long.
-const PARTS: u64 = 5;
+/// In how many parts it looks after its connections, one with each of those looks.
+const PARTS: usize = 5;
 /// How many looks pass for one part while draining, which looks every 5 ms.
-const DRAINING_LOOKS: u64 = 10;
+const DRAINING_LOOKS: usize = 10;
 /// How long an accept that failed is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a new way to a store may take before requests go there all the same.
@@ -177,7 +176,7 @@ impl Seat {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = shared.draining.clone();
-        let mut looks = 0_u64;
+        let mut looks = 0_usize;
         loop {
             tokio::select! {
                 _ = draining.wait_for(|&draining| draining) => break,
@@ -185,7 +184,7 @@ impl Seat {
                 _ = look.tick() => {
                     shared.worker.connections.look(clock::monotonic());
                     looks = looks.wrapping_add(1);
-                    shared.sweep(looks % PARTS);
+                    shared.sweep(looks % PARTS).await;
                 }
             }
         }
@@ -196,7 +195,7 @@ impl Seat {
             shared.worker.connections.look(clock::monotonic());
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(DRAINING_LOOKS) {
-                shared.sweep(looks / DRAINING_LOOKS % PARTS);
+                shared.sweep(looks / DRAINING_LOOKS % PARTS).await;
             }
             tokio::select! {
                 () = sleep_until(end.into()) => break,
@@ -207,10 +206,14 @@ impl Seat {
 }
 
 impl Shared {
-    /// Looks after a part of what waits.
-    fn sweep(&self, part: u64) {
+    /// Looks after a part of what waits, step by step: requests that come meanwhile come in between.
+    async fn sweep(&self, part: usize) {
         let live = self.worker.live();
-        self.watch.look(&live.limits, (part, PARTS));
+        let mut places = self.watch.places((part, PARTS));
+        while !places.is_empty() {
+            places = self.watch.look(&live.limits, places);
+            yield_now().await;
+        }
         match part {
             0 => self.worker.connections.sweep(&live.gateway.forwarder),
             1 => Gateway::look(&self.worker),
