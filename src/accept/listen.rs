@@ -77,6 +77,13 @@ impl Inherited {
         }
     }
 
+    /// Takes the operators' socket back, for a later address of theirs.
+    pub fn put_admin_back(&mut self, socket: TcpListener) {
+        if let Some(address) = socket.local_addr().ok().filter(|_| !self.is_handed_over) {
+            self.admin = Some((address, socket));
+        }
+    }
+
     /// Closes what nobody has taken, where nobody else will take it: connections would wait in it for ever.
     pub fn close_rest(&mut self) {
         if self.is_handed_over {

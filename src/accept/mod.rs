@@ -173,6 +173,11 @@ impl Workers {
         self.inherited.take_admin(wanted)
     }
 
+    /// Takes it back: what it was taken for is not taken.
+    pub fn put_admin_back(&mut self, socket: TcpListener) {
+        self.inherited.put_admin_back(socket);
+    }
+
     /// Serves by another configuration from now on: listeners that it also has go on, with their
     /// connections; new ones are opened first, and those that are gone are closed, their connections once
     /// they have been answered. Requests that have begun end as they began.

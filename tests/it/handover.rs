@@ -134,13 +134,28 @@ fn a_program_that_cannot_start_takes_nobodys_place() {
     assert_eq!(gateway.admin("GET", "/readyz", "").status, 200);
 }
 
-/// A process with one socket that it is given.
-fn start(folder: &tempfile::TempDir, socket: &TcpListener) -> Child {
-    let given = FdMapping { parent_fd: OwnedFd::from(socket.try_clone().expect("a socket")), child_fd: 3 };
+/// A process that ends with the test, whatever becomes of that.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A process with sockets that it is given, by their names.
+fn start(folder: &tempfile::TempDir, sockets: &[(&str, &TcpListener)]) -> Process {
+    let given = sockets.iter().zip(3..).map(|((_, socket), child_fd)| FdMapping {
+        parent_fd: OwnedFd::from(socket.try_clone().expect("a socket")),
+        child_fd,
+    });
+    let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
     let mut command = Command::new(PROGRAM);
-    command.args(["run", "--workers", "2", "--config"]).arg(folder.path().join("gateway.yaml")).env("LISTEN_FDS", "1");
-    command.stdout(Stdio::null()).fd_mappings(vec![given]).expect("a mapping");
-    command.spawn().expect("the program starts")
+    command.args(["run", "--workers", "2", "--no-watch", "--config"]).arg(folder.path().join("gateway.yaml"));
+    command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    command.stdout(Stdio::null()).fd_mappings(given.collect()).expect("a mapping");
+    Process(command.spawn().expect("the program starts"))
 }
 
 #[test]
@@ -157,11 +172,51 @@ fn connections_wait_in_a_socket_that_is_given_while_no_process_has_it() {
         for client in &mut early {
             client.write(get("/open/x", None));
         }
-        let mut process = start(&folder, &socket);
+        let mut process = start(&folder, &[("", &socket)]);
         for client in &mut early {
             assert_eq!(client.read().status, 200);
         }
-        signal(process.id(), "TERM");
-        assert!(process.wait().expect("a child").success());
+        signal(process.0.id(), "TERM");
+        assert!(process.0.wait().expect("a child").success());
     }
+}
+
+// It is taken out of those that are given before it is known whether the rest of the configuration holds.
+#[test]
+fn a_socket_for_operators_that_is_given_is_there_after_a_configuration_that_was_refused() {
+    let upstream = Upstream::echo();
+    let open = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (socket, admin, taken, free) = (open(), open(), open(), open());
+    let address = |socket: &TcpListener| socket.local_addr().expect("an address");
+    let (given, own, taken_address) = (address(&admin), address(&free), address(&taken));
+    drop(free);
+    let folder = tempfile::tempdir().expect("a folder");
+    sign::write_keys(folder.path());
+    let write = |admin: &dyn std::fmt::Display, more: &str| {
+        let yaml = config(upstream.address, "")
+            .replacen("\"127.0.0.1:0\" }]", &format!("\"{}\" }}{more}]", address(&socket)), 1)
+            .replacen("admin: { address: \"127.0.0.1:0\" }", &format!("admin: {{ address: \"{admin}\" }}"), 1);
+        std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+    };
+    write(&own, "");
+    let mut process = start(&folder, &[("", &socket), ("admin", &admin)]);
+    let is_ready = |admin| {
+        Client::try_connect(admin).is_some_and(|mut client| {
+            client
+                .try_write(get("/readyz", None))
+                .and_then(|()| client.try_read(false))
+                .is_some_and(|it| it.status == 200)
+        })
+    };
+    let refused =
+        || Client::connect(own).send(get("/metrics", None)).text().contains("bearward_config_refused_total 1");
+    until("it serves", || is_ready(own));
+    write(&given, &format!(", {{ address: \"{taken_address}\" }}"));
+    signal(process.0.id(), "HUP");
+    until("it is refused", refused);
+    write(&given, "");
+    signal(process.0.id(), "HUP");
+    until("operators are answered there", || is_ready(given));
+    signal(process.0.id(), "TERM");
+    assert!(process.0.wait().expect("a child").success());
 }

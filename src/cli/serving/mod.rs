@@ -1,4 +1,4 @@
-//! A running gateway: what it is made of, and how another configuration takes its place.
+//! A running gateway: what it is made of, and how another configuration takes its place (`reload`).
 //!
 //! 1. The file is read on HUP, and when it or a file that it names has changed and then stood still for
 //!    a moment. Looked at by name, so that editors that rename and links that are swapped (Kubernetes)
@@ -9,8 +9,9 @@
 //!    listeners and their connections. What is new is reached before requests see it, if it can be
 //!    reached within a moment.
 
+mod reload;
+
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,6 @@ use crate::accept::listen::Inherited;
 use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
 use crate::authenticate::keys::remote::RemoteKeys;
-use crate::config;
 use crate::config::compile::{Background, Compiled, Kept};
 use crate::forward::check;
 use crate::gateway::Gateway;
@@ -47,7 +47,7 @@ pub struct Serving {
     admin_configured: SocketAddr,
     admin_task: JoinHandle<()>,
     admin_listener: TcpListener,
-    kept: Kept,
+    kept: Arc<Kept>,
     /// What keeps published keys up to date, and certificates; others end with what they serve.
     refreshers: Running<RemoteKeys>,
     keepers: Running<Tls>,
@@ -127,7 +127,7 @@ impl Serving {
             admin_configured: admin,
             admin_task,
             admin_listener,
-            kept,
+            kept: Arc::new(kept),
             refreshers,
             keepers,
             checks,
@@ -221,68 +221,6 @@ impl Serving {
         sink::share();
         let started = tokio::task::spawn_blocking(move || program.start_again(sockets, admin)).await;
         started.map_err(|error| error.to_string())??.serves().await
-    }
-
-    /// Takes what the file says now; the files that it names. All or nothing.
-    async fn replace(&mut self, path: &Path) -> Result<Vec<PathBuf>, Failure> {
-        let compiled =
-            config::load_again(path, &self.kept).map_err(|errors| Failure::Configuration(errors.to_string()))?;
-        let Compiled { gateway, mut listeners, admin, limits, background, kept, files } = compiled;
-        let gateway = Arc::new(gateway);
-        // TLS that is described as before goes on, so that clients resume what they had.
-        for listener in &mut listeners {
-            let before = self.listeners.iter().filter(|before| before.address == listener.address);
-            let same = |new: &Arc<Tls>| before.filter_map(|before| before.tls.clone()).find(|tls| tls.is_like(new));
-            if let Some(tls) = listener.tls.as_ref().and_then(same) {
-                listener.tls = Some(tls);
-            }
-        }
-        let admin_listener = if admin == self.admin_configured {
-            None
-        } else {
-            Some(bind_admin(admin, self.workers.take_admin(admin))?)
-        };
-        let is_elsewhere = background.store.is_some() || !background.keys.is_empty();
-        let fresh = spawn(background)?;
-        if is_elsewhere {
-            reach(&gateway).await;
-        }
-        if let Err(error) = self.workers.replace(&gateway, &listeners, limits).await {
-            end(fresh);
-            let reason = format!("a listener of the new configuration cannot be opened: {error}");
-            return Err(Failure::Runtime(reason));
-        }
-        let before = std::mem::replace(&mut self.gateway, Arc::clone(&gateway));
-        before.authenticator.succeeded_by(&gateway.authenticator);
-        self.refreshers.extend(fresh);
-        self.refreshers.retain(|(keys, task)| {
-            let stays = kept.keys().iter().any(|other| Arc::ptr_eq(keys, other));
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
-        self.keepers = keep(&listeners, std::mem::take(&mut self.keepers));
-        self.checks = check::start(gateway.forwarder.upstreams());
-        tell(&self.workers, &listeners);
-        self.kept = kept;
-        self.admin.show(shown(&gateway, &self.workers, &listeners));
-        if let Some(listener) = admin_listener {
-            self.move_admin(admin, listener);
-        }
-        self.listeners = listeners;
-        Ok(files)
-    }
-
-    fn move_admin(&mut self, configured: SocketAddr, listener: TcpListener) {
-        self.admin_address = listener.local_addr().unwrap_or(configured);
-        match serve_admin(&self.admin, &listener) {
-            Ok(task) => std::mem::replace(&mut self.admin_task, task).abort(),
-            Err(error) => return tracing::error!(%error, "the admin address cannot be moved"),
-        }
-        self.admin_configured = configured;
-        self.admin_listener = listener;
-        tracing::info!(address = %self.admin_address, "admin listening");
     }
 
     /// Stops taking connections and answers what is under way.
