@@ -14,7 +14,8 @@
 
 use http::Method;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
+    HeaderMap, HeaderName, HeaderValue, REFERER, USER_AGENT,
 };
 use http::request::Parts;
 use smallvec::SmallVec;
@@ -50,12 +51,18 @@ const OVERRIDES: [&str; 20] = [
     "x-ssl-client-verify",
 ];
 
+/// What browsers and apps send with nearly every request.
+const COMMON: [HeaderName; 8] =
+    [HOST, USER_AGENT, ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, COOKIE, CONTENT_TYPE, REFERER];
+
 /// What goes on and what is set, for all routes of one configuration.
 #[derive(Debug)]
 pub struct HeaderPlan {
     /// Identity headers and overrides, folded by [`fold`], by the lengths of their names: most other
     /// names are told apart by that alone.
     reserved: Vec<Vec<String>>,
+    /// Names that most requests have and that go on, whoever sends them: found sooner here.
+    common: Vec<HeaderName>,
     forward_token: bool,
     /// Cookies that are credentials here, and go no further.
     cookies: Vec<Box<str>>,
@@ -113,7 +120,9 @@ impl HeaderPlan {
                 same.push(name);
             }
         }
-        Self { reserved, forward_token, cookies }
+        let mut plan = Self { reserved, common: Vec::new(), forward_token, cookies };
+        plan.common = COMMON.into_iter().filter(|name| plan.goes_on(name.as_str(), false)).collect();
+        plan
     }
 
     /// The head of the request to the upstream, to the empty line.
@@ -122,31 +131,7 @@ impl HeaderPlan {
         let Sources { head, target, caller, peer, request_id, framing, upgrade, is_read, assertion } = sources;
         let mut out = Vec::with_capacity(1024);
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
-        let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
-        if head.headers.contains_key(CONNECTION) {
-            named.extend(head.headers.get_all(CONNECTION).iter().flat_map(named_by));
-        }
-        for (name, value) in &head.headers {
-            if !self.goes_on(name.as_str(), peer.is_trusted) || named.contains(name) {
-                continue;
-            }
-            if is_read && name == ACCEPT_ENCODING {
-                continue;
-            }
-            // What nobody has looked at is no token.
-            if name == AUTHORIZATION && matches!(caller, Caller::Known(identity) if !identity.is_by_token()) {
-                continue;
-            }
-            if name == COOKIE && !self.cookies.is_empty() {
-                match cookie::without(value.as_bytes(), &self.cookies) {
-                    Kept::All => field(&mut out, name.as_str(), value.as_bytes()),
-                    Kept::Some(kept) => field(&mut out, name.as_str(), &kept),
-                    Kept::Nothing => {}
-                }
-                continue;
-            }
-            field(&mut out, name.as_str(), value.as_bytes());
-        }
+        let (host, traces) = self.write_clients(&mut out, (head, caller), peer.is_trusted, is_read);
         if let Caller::Known(identity) = caller {
             for (name, value) in identity.headers() {
                 field(&mut out, name.as_str(), value.as_bytes());
@@ -155,9 +140,9 @@ impl HeaderPlan {
         if let Some((name, value)) = assertion {
             field(&mut out, name.as_str(), value.as_bytes());
         }
-        write_forwarding(&mut out, &head.headers, peer);
+        write_forwarding(&mut out, (&head.headers, host), peer);
         field(&mut out, "x-request-id", request_id.as_bytes());
-        field(&mut out, "traceparent", &trace::traceparent(&head.headers));
+        field(&mut out, "traceparent", &trace::traceparent(&traces));
         if let Some(protocol) = upgrade {
             put(&mut out, &[b"connection: upgrade\r\nupgrade: ", protocol.token().as_bytes(), b"\r\n"]);
         }
@@ -172,6 +157,52 @@ impl HeaderPlan {
         }
         out.extend_from_slice(b"\r\n");
         out
+    }
+
+    /// Writes the client's own fields, as far as they go on. Returns its `Host`, and what it says of its trace.
+    fn write_clients<'h>(
+        &self,
+        out: &mut Vec<u8>,
+        (head, caller): (&'h Parts, &Caller),
+        is_trusted: bool,
+        is_read: bool,
+    ) -> (&'h [u8], SmallVec<[&'h HeaderValue; 2]>) {
+        let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
+        if head.headers.contains_key(CONNECTION) {
+            named.extend(head.headers.get_all(CONNECTION).iter().flat_map(named_by));
+        }
+        let (mut host, mut traces) = (&b""[..], SmallVec::<[&HeaderValue; 2]>::new());
+        for (name, value) in &head.headers {
+            if name == HOST {
+                host = value.as_bytes();
+            }
+            if !self.common.contains(name) && !self.goes_on(name.as_str(), is_trusted) {
+                if name == trace::TRACEPARENT {
+                    traces.push(value);
+                }
+                continue;
+            }
+            if named.contains(name) {
+                continue;
+            }
+            if is_read && name == ACCEPT_ENCODING {
+                continue;
+            }
+            // What nobody has looked at is no token.
+            if name == AUTHORIZATION && matches!(caller, Caller::Known(identity) if !identity.is_by_token()) {
+                continue;
+            }
+            if name == COOKIE && !self.cookies.is_empty() {
+                match cookie::without(value.as_bytes(), &self.cookies) {
+                    Kept::All => field(out, name.as_str(), value.as_bytes()),
+                    Kept::Some(kept) => field(out, name.as_str(), &kept),
+                    Kept::Nothing => {}
+                }
+                continue;
+            }
+            field(out, name.as_str(), value.as_bytes());
+        }
+        (host, traces)
     }
 
     /// Whether a client's field goes on as it is.
@@ -258,8 +289,7 @@ pub fn says(connection: &HeaderValue, option: &str) -> bool {
 
 /// Writes `X-Forwarded-For/-Proto/-Host` and `Forwarded`: what a trusted proxy said, and its own
 /// address; of anybody else only the address that the connection has.
-fn write_forwarding(out: &mut Vec<u8>, headers: &HeaderMap, peer: &Peer) {
-    let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+fn write_forwarding(out: &mut Vec<u8>, (headers, host): (&HeaderMap, &[u8]), peer: &Peer) {
     let said = |name: &'static str| -> SmallVec<[&[u8]; 2]> {
         if !peer.is_trusted {
             return SmallVec::new();
@@ -303,5 +333,22 @@ fn begin(out: &mut Vec<u8>, name: &str) {
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_sooner_is_what_goes_on_anyway() {
+        let plan = HeaderPlan::new([REFERER, HeaderName::from_static("x-user-id")].iter(), false, Vec::new());
+        assert!(
+            plan.common.contains(&HOST) && !plan.common.contains(&REFERER),
+            "an identity header is never passed on"
+        );
+        for name in &plan.common {
+            assert!(plan.goes_on(name.as_str(), false) && plan.goes_on(name.as_str(), true), "{name}");
+        }
     }
 }

@@ -59,8 +59,9 @@ impl Exchange {
         request_id: &HeaderValue,
         started: Instant,
         counters: &Arc<Counters>,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // Boxed: it goes through many hands, with the answer, and is too large to be copied into each.
+        Box::new(Self {
             counters: Arc::clone(counters),
             started,
             request_id: request_id.clone(),
@@ -75,7 +76,7 @@ impl Exchange {
             status: CLIENT_CLOSED,
             sent: 0,
             is_cut: false,
-        }
+        })
     }
 
     /// Which route it was.
@@ -116,7 +117,7 @@ impl Exchange {
     }
 
     /// Watches the answer's body to its end; `status` is what it means, whatever its head has to say.
-    pub fn answered(mut self, response: Response<Body>, status: StatusCode) -> Response<Recorded> {
+    pub fn answered(mut self: Box<Self>, response: Response<Body>, status: StatusCode) -> Response<Recorded> {
         self.status = status.as_u16();
         response.map(|body| Recorded { body, exchange: self })
     }
@@ -162,7 +163,7 @@ impl Drop for Recorded {
 /// A body with the exchange that ends with it.
 pub struct Recorded {
     body: Body,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 }
 
 impl http_body::Body for Recorded {

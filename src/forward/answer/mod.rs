@@ -183,15 +183,13 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
     let is_http_11 = response.version == Some(1);
     let start = buffer.as_ptr() as usize;
-    let places: SmallVec<[(HeaderName, std::ops::Range<usize>); 16]> = response
-        .headers
-        .iter()
-        .map(|field| {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
-            let at = (field.value.as_ptr() as usize).checked_sub(start).ok_or(Malformed)?;
-            Ok((name, at..at + field.value.len()))
-        })
-        .collect::<Result<_, Malformed>>()?;
+    // Pushed and not collected: it is too large to be moved.
+    let mut places: SmallVec<[(HeaderName, std::ops::Range<usize>); 16]> = SmallVec::new();
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
+        let at = (field.value.as_ptr() as usize).checked_sub(start).ok_or(Malformed)?;
+        places.push((name, at..at + field.value.len()));
+    }
     let head = buffer.split_to(length).freeze();
     let mut parsed = Parsed {
         status,
