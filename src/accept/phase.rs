@@ -182,9 +182,10 @@ impl Drop for Entry {
 impl State {
     /// Tells it to finish, now or when nothing is lost by it.
     fn end(&self, now: Instant) {
-        self.is_ending.set(true);
-        if !self.is_between(now) {
-            self.tell(Order::Finish);
+        let is_new = !self.is_ending.replace(true);
+        // Where it was told to finish already, it was for another reason.
+        if !self.is_between(now) && !self.tell(Order::Finish) && is_new {
+            self.woken.notify_one();
         }
     }
 

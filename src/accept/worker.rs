@@ -111,6 +111,8 @@ struct Shared {
     doors: RefCell<HashMap<u64, Door>>,
     /// Accept loops that have not ended.
     accepting: Cell<usize>,
+    /// The part of the connections that is looked at next; nothing while one is.
+    next_part: Cell<Option<usize>>,
 }
 
 /// A listener of this worker.
@@ -171,7 +173,15 @@ impl Seat {
         let Self { open, draining, mut inbox } = self;
         let worker = Rc::new(Worker::new(first.live(None).await));
         let (watch, doors) = (Rc::new(Watch::default()), RefCell::default());
-        let shared = Rc::new(Shared { worker, watch, open, draining, doors, accepting: Cell::new(0) });
+        let shared = Rc::new(Shared {
+            worker,
+            watch,
+            open,
+            draining,
+            doors,
+            accepting: Cell::new(0),
+            next_part: Cell::new(Some(0)),
+        });
         shared.open_doors(first);
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -184,7 +194,7 @@ impl Seat {
                 _ = look.tick() => {
                     shared.worker.connections.look(clock::monotonic());
                     looks = looks.wrapping_add(1);
-                    shared.sweep(looks % PARTS).await;
+                    shared.tend(looks % PARTS);
                 }
             }
         }
@@ -195,7 +205,7 @@ impl Seat {
             shared.worker.connections.look(clock::monotonic());
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(DRAINING_LOOKS) {
-                shared.sweep(looks / DRAINING_LOOKS % PARTS).await;
+                shared.tend(looks / DRAINING_LOOKS % PARTS);
             }
             tokio::select! {
                 () = sleep_until(end.into()) => break,
@@ -206,19 +216,28 @@ impl Seat {
 }
 
 impl Shared {
-    /// Looks after a part of what waits, step by step: requests that come meanwhile come in between.
-    async fn sweep(&self, part: usize) {
+    /// Looks after a part of what waits.
+    fn tend(self: &Rc<Self>, part: usize) {
+        match part {
+            0 => self.worker.connections.sweep(&self.worker.live().gateway.forwarder),
+            1 => Gateway::look(&self.worker),
+            _ => {}
+        }
+        // Beside, and one at a time: where many connections end together it takes longer than until the next look.
+        if let Some(part) = self.next_part.take() {
+            spawn_local(Rc::clone(self).sweep(part));
+        }
+    }
+
+    /// Looks at a part of the connections, step by step: requests that come meanwhile come in between.
+    async fn sweep(self: Rc<Self>, part: usize) {
         let live = self.worker.live();
         let mut places = self.watch.places((part, PARTS));
         while !places.is_empty() {
             places = self.watch.look(&live.limits, places);
             yield_now().await;
         }
-        match part {
-            0 => self.worker.connections.sweep(&live.gateway.forwarder),
-            1 => Gateway::look(&self.worker),
-            _ => {}
-        }
+        self.next_part.set(Some((part + 1) % PARTS));
     }
 
     /// Serves by `next` from now on.

@@ -1,12 +1,17 @@
 //! `bearward run`: serve until TERM or INT, then drain; read the configuration again on HUP, and when it
 //! changes.
 
+use std::time::Duration;
+
 use super::config_file::ConfigFile;
 use super::handover::Predecessor;
 use super::serving::{Serving, Signals};
 use super::{ConfigPath, Failure, LogFormat};
 use crate::accept::listen::Inherited;
 use crate::observe::{log, sink};
+
+/// How long the end waits for what reads a file.
+const AT_THE_END: Duration = Duration::from_secs(1);
 
 /// Serve until TERM or INT, then drain. A second INT stops at once. HUP reads the configuration again, and
 /// so does a change of its files. USR2 starts the program again, hands its sockets over, and drains.
@@ -45,13 +50,17 @@ impl Run {
         tracing::info!(version, pid, config = %path.display(), "bearward starts");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.map_or(cores, usize::from);
-        super::runtime()?.block_on(async {
+        let runtime = super::runtime()?;
+        let served = runtime.block_on(async {
             let signals = Signals::listen()?;
             let serving = Serving::start(compiled, workers, inherited).await?;
             if let Some(predecessor) = predecessor {
                 predecessor.serves();
             }
             serving.until_told(Some(file), signals).await
-        })
+        });
+        // A file may still be read that does not come: a pipe, a share that is gone.
+        runtime.shutdown_timeout(AT_THE_END);
+        served
     }
 }

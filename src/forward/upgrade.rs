@@ -6,7 +6,8 @@
 //!    asked for; the service's connection is never used again.
 //! 3. What permitted the request has to go on to hold: when its token ends, or is taken back, the client
 //!    is told with a Close of 1008 (RFC 6455 §7.4) where a frame may stand, and both connections end.
-//! 4. Silence in both directions ends it after `tunnel_timeout`. A gateway that drains, or a listener that
+//! 4. Silence in both directions ends it after `tunnel_timeout`, and sooner where the client has ended its half: what becomes
+//!    of a stream of HTTP/2 after that, nobody is told. A gateway that drains, or a listener that
 //!    is closed, says 1001: clients come back, to another one.
 //! 5. Whoever reads slowly slows the other side down; what waits for them holds no buffer.
 
@@ -34,6 +35,8 @@ use crate::stream::say;
 
 /// What is read at once.
 const READ: usize = 16 * 1024;
+/// Longest silence of a service whose client has ended its half.
+const HALF: Duration = Duration::from_secs(5);
 /// Close, of a server, with 1001 (going away) and with 1008 (policy violation); RFC 6455 §§ 5.5.1, 7.4.1.
 const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
 const NOT_PERMITTED: &[u8] = &[0x88, 0x02, 0x03, 0xf0];
@@ -142,7 +145,7 @@ impl Tunnel {
         let mut up = Way::new(early);
         let mut down = Way::new(&std::mem::take(&mut service.buffer));
         let mut frames = Frames::default();
-        let mut moved = (clock::monotonic(), 0);
+        let (mut moved, mut limit) = ((clock::monotonic(), 0), self.silence);
         let mut told = pin!(told);
         let ended = poll_fn(|cx| {
             if told.as_mut().poll(cx).is_ready() {
@@ -158,7 +161,11 @@ impl Tunnel {
                 (_, Poll::Ready(_)) | (Poll::Ready(Err(_)), _) => return Poll::Ready(None),
                 (Poll::Ready(Ok(())) | Poll::Pending, Poll::Pending) => {}
             }
-            silent(service, cx, &mut moved, up.moved + down.moved, self.silence).map(|()| Some(End::Silent))
+            if up.is_over && limit > HALF {
+                (moved.0, limit) = (clock::monotonic(), HALF);
+                service.alarm.clear();
+            }
+            silent(service, cx, &mut moved, up.moved + down.moved, limit).map(|()| Some(End::Silent))
         })
         .await;
         let cut = match ended {

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 
 use super::Body;
 use crate::refusal::Refusal;
@@ -23,11 +23,15 @@ pub struct Told {
     message: &'static str,
 }
 
-/// Whether the request is one of gRPC: HTTP/2, and `application/grpc` or one of its kinds.
+/// Whether the request is one of gRPC: `POST` in HTTP/2, and `application/grpc` or one of its kinds.
 #[must_use]
-pub fn is_spoken(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_2
-        && headers
+pub fn is_spoken<B>(request: &Request<B>) -> bool {
+    // SECURITY: to who asks for a WebSocket on a stream, which is a GET by now, the status 200 of a refusal would be
+    // an open one.
+    request.version() == Version::HTTP_2
+        && *request.method() == Method::POST
+        && request
+            .headers()
             .get(CONTENT_TYPE)
             .and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"))
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))

@@ -222,6 +222,9 @@ fn a_stream_that_asks_is_decided_on_like_every_request() {
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
         assert_eq!(gateway.line_of(&answer)["outcome"], outcome);
     }
+    // What is told to callers of gRPC has the status 200.
+    let stream = ask(&mut client, &asks("websocket", "/chat", &[("content-type", "application/grpc")]));
+    assert_eq!(client.answer(stream).status, 401);
     // A protocol with another method is no request at all (RFC 8441 §4).
     let stream = ask(&mut client, &request("GET", "/chat", &[(":protocol", "websocket")]));
     assert!(matches!(client.outcome(stream), Outcome::Reset(1)));
@@ -383,4 +386,70 @@ fn a_client_that_leaves_takes_the_service_s_connection_with_it() {
             assert!(client.is_alive());
         }
     }
+}
+
+/// A service that agrees and sends back what it hears, to its end and beyond; others get twenty bytes.
+fn stubborn() -> Upstream {
+    Upstream::scripted(|seen, stream| {
+        let Some(key) = seen.value("sec-websocket-key") else {
+            return stream
+                .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{}", "x".repeat(20)).as_bytes())
+                .is_ok();
+        };
+        drop(stream.write_all(
+            format!("{SWITCH}sec-websocket-accept: {}\r\n\r\n", derive_accept_key(key.as_bytes())).as_bytes(),
+        ));
+        let mut heard = [0; 64];
+        while let Ok(read @ 1..) = stream.read(&mut heard) {
+            drop(stream.write_all(&heard[..read]));
+        }
+        std::thread::park();
+        false
+    })
+}
+
+// After the end of its half a stream may be reset, and nobody is told.
+#[test]
+fn a_service_that_does_not_end_holds_no_stream_whose_client_has_ended() {
+    let upstream = stubborn();
+    let gateway = Gateway::start(&config(upstream.address, ROUTES));
+    let mut client = H2::connect(gateway.address);
+    let stream = ask(&mut client, &asks("websocket", "/raw/x", SAID));
+    assert_eq!(answered(&mut client, stream).0, 200);
+    client.write(&frame(DATA, END_STREAM, stream, b""));
+    assert!(client.is_alive());
+    client.write(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    until("it is let go", || gateway.access_lines().iter().any(|line| line["route"] == "raw"));
+    assert!(client.is_alive());
+}
+
+#[test]
+fn an_answer_that_is_not_taken_ends_no_websocket_beside_it() {
+    let upstream = stubborn();
+    let yaml =
+        config(upstream.address, ROUTES).replace("realm: test }", "realm: test, limits: { send_timeout: 300ms } }");
+    let mut gateway = Gateway::start(&yaml);
+    // Of each answer ten bytes are taken.
+    let mut client = H2::connect_with(gateway.address, &[(4, 10)]);
+    let stream = ask(&mut client, &asks("websocket", "/raw/x", SAID));
+    assert_eq!(answered(&mut client, stream).0, 200);
+    client.write(&frame(WINDOW_UPDATE, 0, stream, &60_000_u32.to_be_bytes()));
+    client.ask(&request("GET", "/open/x", &[]), None);
+    // It cannot be reset any more: the connection is told to end, when the rest of it has.
+    let ending = client.frame_of(GOAWAY);
+    assert_eq!(ending.code(), 0);
+    let mut wire = Wire::new(client, stream);
+    let mut heard = [0; 5];
+    for _ in 0..3 {
+        wire.write_all(b"\x81\x03yes").expect("sent");
+        wire.read_exact(&mut heard).expect("heard");
+        assert_eq!(&heard, b"\x81\x03yes");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    gateway.signal("TERM");
+    let mut farewell = Vec::new();
+    wire.read_to_end(&mut farewell).expect("the end");
+    assert_eq!(farewell, [0x88, 2, 3, 0xe9], "going away");
+    drop(wire);
+    assert_eq!(gateway.wait().code(), Some(0));
 }

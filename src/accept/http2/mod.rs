@@ -105,7 +105,10 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
                 // Nothing has begun, so there is nothing to be told.
                 Some(Order::Finish) if state.phase.get() == Phase::Head => return,
                 Some(Order::Finish) => {
-                    finish.send_replace(true);
+                    // A client that does not take one answer ends no WebSocket beside it.
+                    if state.is_ending() {
+                        finish.send_replace(true);
+                    }
                     connection.as_mut().graceful_shutdown();
                 }
                 Some(order) => break order,

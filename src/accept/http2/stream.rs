@@ -65,9 +65,8 @@ impl Flow {
         Sending { body: Some(body), flow: self }
     }
 
-    /// No answer that has a body: its stream goes on as a tunnel.
-    pub(super) fn change(self: Rc<Self>) -> Sending {
-        self.is_answered.set(true);
+    /// No answer that has a body: its stream goes on as a tunnel. It earns nothing by itself; what goes through it does.
+    pub(super) const fn change(self: Rc<Self>) -> Sending {
         Sending { body: None, flow: self }
     }
 
