@@ -35,7 +35,8 @@ fn status(gateway: &Gateway, path: &str, token: &str) -> u16 {
 }
 
 fn settled(gateway: &Gateway, token: &str) {
-    until("every worker has its link", || (0..8).all(|_| status(gateway, "/me/x", token) == 200));
+    // So many that they do not all come to one of the two.
+    until("every worker has its link", || (0..24).all(|_| status(gateway, "/me/x", token) == 200));
 }
 
 #[test]
@@ -177,7 +178,12 @@ fn a_redis_that_dies_comes_back_empty_or_was_never_there_is_503_and_heals() {
     let redis = Redis::start_on(port);
     settled(&gateway, &good);
     redis.command(&["SET", "blacklist:z-1", "1"]);
-    assert_eq!(status(&gateway, "/me/x", &good), 401);
+    // On a busy machine one question may take too long, which is a refusal as well, and never 200.
+    until("it is taken back", || {
+        let status = status(&gateway, "/me/x", &good);
+        assert!(matches!(status, 401 | 503), "{status}");
+        status == 401
+    });
     drop(gateway);
 
     let port = redis.kill();
