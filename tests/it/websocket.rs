@@ -202,26 +202,31 @@ fn asks(path: &str, more: &str) -> String {
     )
 }
 
+/// The head of a service that agrees, to which fields may be added.
+pub const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
+
+/// Agrees late, says `first`, and then what it hears: nothing follows on this connection.
+pub fn agree_late(stream: &mut TcpStream, fields: &str) -> bool {
+    std::thread::sleep(Duration::from_millis(200));
+    drop(stream.write_all(format!("{SWITCH}{fields}\r\nfirst").as_bytes()));
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).expect("what the client said");
+    drop(stream.write_all(&heard));
+    false
+}
+
 /// A service that writes what the path says, and tells what it read after the head.
 fn scripted() -> (Upstream, Gateway) {
     let upstream = Upstream::scripted(|seen, stream| {
-        let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
         let answer = match seen.line().split(' ').nth(1).unwrap_or_default() {
-            "/raw/good" => {
-                std::thread::sleep(Duration::from_millis(200));
-                drop(stream.write_all(format!("{switch}\r\nfirst").as_bytes()));
-                let mut heard = [0; 5];
-                stream.read_exact(&mut heard).expect("what the client said");
-                drop(stream.write_all(&heard));
-                return false;
-            }
+            "/raw/good" => return agree_late(stream, ""),
             "/raw/unnamed" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\r\n".to_owned(),
-            "/raw/other" => switch.replace("websocket", "h2c") + "\r\n",
-            "/raw/two" => format!("{switch}upgrade: h2c\r\n\r\n"),
-            "/raw/unsaid" => switch.replace("connection: upgrade\r\n", "") + "\r\n",
-            "/raw/length" => format!("{switch}content-length: 5\r\n\r\nhello"),
+            "/raw/other" => SWITCH.replace("websocket", "h2c") + "\r\n",
+            "/raw/two" => format!("{SWITCH}upgrade: h2c\r\n\r\n"),
+            "/raw/unsaid" => SWITCH.replace("connection: upgrade\r\n", "") + "\r\n",
+            "/raw/length" => format!("{SWITCH}content-length: 5\r\n\r\nhello"),
             "/raw/426" => "HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 2\r\n\r\nno".to_owned(),
-            "/open/101" => format!("{switch}\r\n"),
+            "/open/101" => format!("{SWITCH}\r\n"),
             _ => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned(),
         };
         stream.write_all(answer.as_bytes()).is_ok()

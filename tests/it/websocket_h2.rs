@@ -15,7 +15,7 @@ use crate::support::h2::{
     WINDOW_UPDATE, block, frame, request, settings,
 };
 use crate::support::{Gateway, Upstream, until};
-use crate::websocket::{ROUTES, closed_with, service};
+use crate::websocket::{ROUTES, SWITCH, agree_late, closed_with, service};
 
 const SAID: &[(&str, &str)] = &[("sec-websocket-version", "13"), ("origin", "https://shop.test")];
 
@@ -286,22 +286,13 @@ fn much_in_small_pieces_floods_nobody() {
     }
 }
 
-const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
-
 #[test]
 fn threat_68_only_a_service_that_has_agreed_to_this_very_handshake_is_200() {
     let upstream = Upstream::scripted(|seen, stream| {
         let accept = seen.value("sec-websocket-key").map(|key| derive_accept_key(key.as_bytes())).unwrap_or_default();
         let accept = format!("sec-websocket-accept: {accept}\r\n");
         let answer = match seen.line().split(' ').nth(1).unwrap_or_default() {
-            "/raw/good" => {
-                std::thread::sleep(Duration::from_millis(200));
-                drop(stream.write_all(format!("{SWITCH}{accept}sec-websocket-protocol: chat\r\n\r\nfirst").as_bytes()));
-                let mut heard = [0; 5];
-                stream.read_exact(&mut heard).expect("what the client said");
-                drop(stream.write_all(&heard));
-                return false;
-            }
+            "/raw/good" => return agree_late(stream, &format!("{accept}sec-websocket-protocol: chat\r\n")),
             "/raw/unaccepted" => format!("{SWITCH}\r\n"),
             "/raw/other" => format!("{SWITCH}sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
             "/raw/twice" => format!("{SWITCH}{accept}{accept}\r\n"),
