@@ -39,9 +39,6 @@ const TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncont
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Header fields that are parsed at all; `admit` has the finer limit, and a better answer.
-const MAX_FIELDS: usize = 256;
-
 /// hyper's read buffer is not allowed to be smaller.
 const MIN_BUFFER: usize = 16 * 1024;
 
@@ -98,10 +95,11 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
         }
     });
     let head = worker.live().limits.head;
+    // Fields: as many as hyper has room for without asking for memory, 100; the file allows no more (`header_count`), and
+    // up to that `admit` has the better answer.
     let mut connection = http1::Builder::new()
         .header_read_timeout(None::<Duration>)
         .max_header_size(head)
-        .max_headers(MAX_FIELDS)
         .max_buf_size(head.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
     // Boxed, so that it can be let go: whoever waits on would be woken in the place of what comes after.
