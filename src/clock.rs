@@ -37,7 +37,9 @@ pub fn recent() -> Instant {
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// Whole seconds since 1970.
+    /// By the wall clock.
+    pub wall: SystemTime,
+    /// The same in whole seconds since 1970.
     pub unix: i64,
     /// By the monotonic clock.
     pub monotonic: Instant,
@@ -46,7 +48,8 @@ pub struct Moment {
 /// Now, on both clocks.
 #[must_use]
 pub fn now() -> Moment {
-    Moment { unix: unix_seconds(wall()), monotonic: monotonic() }
+    let wall = wall();
+    Moment { wall, unix: unix_seconds(wall), monotonic: monotonic() }
 }
 
 /// Whole seconds since 1970; 0 for a time before it.

@@ -165,7 +165,7 @@ impl Gateway {
         let started = now.monotonic;
         let request_id = Self::request_id(peer, &request);
         let client = peer.client(request.headers(), &gateway.trusted_proxies);
-        let mut seen = Exchange::begin(&request, peer.text_of(client), &request_id, started, &live.counters);
+        let mut seen = Exchange::begin(&request, peer.text_of(client), &request_id, now, &live.counters);
         let is_grpc = grpc::is_spoken(&request);
         let (head, body) = request.into_parts();
         let request = Exchanged {

@@ -7,24 +7,22 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Frame, SizeHint};
 
+use super::line::field_name;
+use super::log;
 use super::metrics::Counters;
 use crate::authenticate::Caller;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::forward::body::{Answer, AnswerCut, Hold};
 use crate::forward::upgrade::{Tunnel, Tunnelled};
 use crate::refusal::Refusal;
 use crate::respond::Body;
 use crate::route::Route;
-
-/// The target under which the log layer knows an access line.
-pub const ACCESS: &str = "bearward::access";
 
 /// Longest path and user agent that are logged, in bytes.
 const MAX_TEXT: usize = 512;
@@ -35,7 +33,7 @@ const CLIENT_CLOSED: u16 = 499;
 /// What one access-log line says.
 pub struct Exchange {
     counters: Arc<Counters>,
-    started: Instant,
+    started: Moment,
     request_id: HeaderValue,
     method: Method,
     uri: Uri,
@@ -57,7 +55,7 @@ impl Exchange {
         request: &Request<B>,
         client: HeaderValue,
         request_id: &HeaderValue,
-        started: Instant,
+        started: Moment,
         counters: &Arc<Counters>,
     ) -> Box<Self> {
         // Boxed: it goes through many hands, with the answer, and is too large to be copied into each.
@@ -121,33 +119,30 @@ impl Exchange {
         self.status = status.as_u16();
         response.map(|body| Recorded { body, exchange: self })
     }
-
-    fn path(&self) -> &str {
-        clip(self.uri.path())
-    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let duration = clock::monotonic().saturating_duration_since(self.started);
+        let duration = clock::monotonic().saturating_duration_since(self.started.monotonic);
         self.counters.answered(self.route.as_ref().map(|(number, _)| *number), self.status, duration);
-        tracing::event!(
-            target: ACCESS,
-            tracing::Level::INFO,
-            method = clip(self.method.as_str()),
-            path = self.path(),
-            status = self.status,
-            outcome = self.outcome,
-            missing_claim = self.missing.as_deref(),
-            route = self.route.as_ref().map(|(_, id)| &**id),
-            subject = self.subject.as_deref().map(clip),
-            client = self.client.to_str().unwrap_or_default(),
-            bytes = self.sent,
-            cut = self.is_cut.then_some(true),
-            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            request_id = self.request_id.to_str().unwrap_or_default(),
-            user_agent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()).map(clip),
-        );
+        log::access(self.started.wall + duration, |line| {
+            line.text(field_name!("method"), clip(self.method.as_str()));
+            line.text(field_name!("path"), clip(self.uri.path()));
+            line.number(field_name!("status"), self.status.into());
+            line.text(field_name!("outcome"), self.outcome);
+            line.text_if(field_name!("missing_claim"), self.missing.as_deref());
+            line.text_if(field_name!("route"), self.route.as_ref().map(|(_, id)| &**id));
+            line.text_if(field_name!("subject"), self.subject.as_deref().map(clip));
+            line.text(field_name!("client"), self.client.to_str().unwrap_or_default());
+            line.number(field_name!("bytes"), self.sent);
+            if self.is_cut {
+                line.is_true(field_name!("cut"));
+            }
+            line.number(field_name!("duration_us"), u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+            line.text(field_name!("request_id"), self.request_id.to_str().unwrap_or_default());
+            let agent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
+            line.text_if(field_name!("user_agent"), agent.map(clip));
+        });
     }
 }
 

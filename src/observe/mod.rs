@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod exchange;
+pub mod line;
 pub mod log;
 pub mod metrics;
 pub mod sink;
