@@ -172,45 +172,48 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let parsed = config.parse_response_with_uninit_headers(&mut response, buffer, &mut fields);
-    let length = match parsed.map_err(|_| Malformed)? {
-        httparse::Status::Partial => return Ok(None),
-        httparse::Status::Complete(length) => length,
+    let Some(length) = length_of_head(buffer)? else {
+        // What can be no head is not waited for.
+        let begun = config.parse_response_with_uninit_headers(&mut response, buffer, &mut fields);
+        return if matches!(begun, Ok(httparse::Status::Partial)) { Ok(None) } else { Err(Malformed) };
     };
-    if !has_strict_lines(buffer.get(..length).unwrap_or_default()) {
+    let head = buffer.split_to(length).freeze();
+    let read = config.parse_response_with_uninit_headers(&mut response, &head, &mut fields);
+    if read != Ok(httparse::Status::Complete(length)) {
         return Err(Malformed);
     }
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?;
-    let is_http_11 = response.version == Some(1);
-    let start = buffer.as_ptr() as usize;
-    // Pushed and not collected: it is too large to be moved.
-    let mut places: SmallVec<[(HeaderName, std::ops::Range<usize>); 16]> = SmallVec::new();
-    for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
-        let at = (field.value.as_ptr() as usize).checked_sub(start).ok_or(Malformed)?;
-        places.push((name, at..at + field.value.len()));
-    }
-    let head = buffer.split_to(length).freeze();
     let mut parsed = Parsed {
-        status,
-        is_http_11,
-        headers: HeaderMap::with_capacity(places.len() + 2),
+        status: response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?,
+        is_http_11: response.version == Some(1),
+        headers: HeaderMap::with_capacity(response.headers.len() + 2),
         lengths: SmallVec::new(),
         codings: SmallVec::new(),
         connection: SmallVec::new(),
         protocols: SmallVec::new(),
     };
-    for (name, place) in places {
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
         // A value shares the buffer that it came in.
-        let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| Malformed)?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Malformed)?;
         parsed.take(name, value);
     }
     Ok(Some(parsed))
 }
 
-/// Whether every LF of a head follows a CR, and the head begins with its first line.
-fn has_strict_lines(head: &[u8]) -> bool {
-    head.starts_with(b"HTTP/") && memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head.get(at - 1) == Some(&b'\r'))
+/// Where a head ends, if it does: with its first empty line. Nothing comes before its first line.
+///
+/// # Errors
+/// [`Malformed`], when a line does not end in CRLF.
+fn length_of_head(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    let mut line = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        match bytes.get(line..end) {
+            Some(b"\r") if line > 0 => return Ok(Some(end + 1)),
+            Some([_, .., b'\r']) => line = end + 1,
+            Some(_) | None => return Err(Malformed),
+        }
+    }
+    Ok(None)
 }
 
 impl Parsed {
