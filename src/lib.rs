@@ -35,6 +35,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod cookie;
+pub mod late;
 pub mod observe;
 pub mod percent;
 pub mod stream;

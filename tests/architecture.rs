@@ -35,6 +35,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("cookie", vec![]),
         ("denial", vec![]),
         ("destination", vec![]),
+        ("late", vec![]),
         ("origin", vec![]),
         ("percent", vec![]),
         ("rate", vec!["authenticate::Caller", "authenticate::claims", "clock", "denial", "store"]),
@@ -85,7 +86,18 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("admit", vec!["denial", "percent", "route"]),
         (
             "authenticate",
-            vec!["admit::Admitted", "certificate", "clock", "cookie", "denial", "origin", "percent", "route", "store"],
+            vec![
+                "admit::Admitted",
+                "certificate",
+                "clock",
+                "cookie",
+                "denial",
+                "late",
+                "origin",
+                "percent",
+                "route",
+                "store",
+            ],
         ),
         ("authorize", vec!["admit::Admitted", "authenticate::Caller", "authenticate::Identity", "denial", "route"]),
         (
@@ -135,7 +147,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ),
         ("respond", vec!["denial", "forward::ForwardError", "forward::body", "refusal", "route"]),
         // Beside the way of a request.
-        ("store", vec!["clock"]),
+        ("store", vec!["clock", "late"]),
         (
             "observe",
             vec![

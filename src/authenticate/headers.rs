@@ -7,6 +7,8 @@
 //!    under an encoding that would pass it.
 //! 4. The encoding is unambiguous: decoding gives the claim back.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue};
@@ -73,7 +75,7 @@ impl Encoding {
             (Self::Base64url, Value::Array(_) | Value::Object(_)) => {
                 Some(URL_SAFE_NO_PAD.encode(serde_json::to_string(claim).ok()?))
             }
-            (Self::Base64url, claim) => Some(URL_SAFE_NO_PAD.encode(scalar(claim)?)),
+            (Self::Base64url, claim) => Some(URL_SAFE_NO_PAD.encode(scalar(claim)?.as_bytes())),
             (Self::Percent, Value::Array(list)) => {
                 join(list.iter().map(|element| Some(percent(&scalar(element)?, true))))
             }
@@ -85,11 +87,11 @@ impl Encoding {
 }
 
 /// The text of a claim that is no list and no object.
-fn scalar(claim: &Value) -> Option<String> {
+fn scalar(claim: &Value) -> Option<Cow<'_, str>> {
     match claim {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(value) => Some(value.to_string()),
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(number.to_string().into()),
+        Value::Bool(value) => Some(value.to_string().into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
@@ -100,9 +102,13 @@ fn join(elements: impl Iterator<Item = Option<String>>) -> Option<String> {
 }
 
 fn percent(text: &str, in_list: bool) -> String {
+    let stays = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && !(in_list && byte == b',');
+    if text.bytes().all(stays) {
+        return text.to_owned();
+    }
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' && !(in_list && byte == b',') {
+        if stays(byte) {
             encoded.push(char::from(byte));
         } else {
             encoded.push_str(&format!("%{byte:02X}"));
@@ -111,12 +117,12 @@ fn percent(text: &str, in_list: bool) -> String {
     encoded
 }
 
-fn ascii(text: String, in_list: bool) -> Option<String> {
+fn ascii(text: Cow<'_, str>, in_list: bool) -> Option<String> {
     let fits = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
         && !text.starts_with(' ')
         && !text.ends_with(' ')
         && !(in_list && text.contains(','));
-    fits.then_some(text)
+    fits.then(|| text.into_owned())
 }
 
 fn ascii_json(json: &str) -> String {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
 
 use super::claims::Claims;
 use super::vouch::Vouch;
+use crate::late::Late;
 use crate::route::Proof;
 
 /// Who is calling.
@@ -33,7 +33,7 @@ pub struct Identity {
 
 /// What has been signed of one identity, by the place of the upstream that it is for; it is not kept for many.
 #[derive(Debug, Default)]
-pub struct Assertions(ArcSwapOption<Vec<Signed>>);
+pub struct Assertions(Late<Vec<Signed>>);
 
 /// Until when a value is good.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Assertions {
     /// The value for an upstream, if it is good at `now`, in unix seconds.
     #[must_use]
     pub fn find(&self, upstream: usize, now: i64) -> Option<HeaderValue> {
-        let all = self.0.load();
+        let all = self.0.peek()?;
         let found = all
             .as_ref()?
             .iter()
@@ -61,13 +61,13 @@ impl Assertions {
 
     /// Keeps a value that is good from one time to another.
     pub fn keep(&self, upstream: usize, (from, until): (i64, i64), value: HeaderValue) {
-        let mut all = self.0.load().as_deref().cloned().unwrap_or_default();
+        let mut all = self.0.get().as_deref().cloned().unwrap_or_default();
         all.retain(|signed| signed.upstream != upstream);
         if all.len() >= Self::MOST {
             all.remove(0);
         }
         all.push(Signed { upstream, from, until, value });
-        self.0.store(Some(Arc::new(all)));
+        self.0.set(Arc::new(all));
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 /// `None` for anything that is not an object of strict JSON.
 #[must_use]
 pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    match serde_json::from_slice::<Strict>(bytes).ok()?.0 {
+    match value(bytes)? {
         Value::Object(members) => Some(members),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
     }
@@ -27,20 +27,24 @@ pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
 /// `None` for anything that is not strict JSON.
 #[must_use]
 pub fn value(bytes: &[u8]) -> Option<Value> {
-    serde_json::from_slice::<Strict>(bytes).ok().map(|strict| strict.0)
+    // As a whole: text by text it takes many times as long to see that it is UTF-8.
+    let text = std::str::from_utf8(bytes).ok()?;
+    serde_json::from_str::<Strict>(text).ok().map(|strict| strict.0)
 }
 
 /// Whether a text in it, or a name, has control characters: such a claim cannot be told to a service.
 #[must_use]
 pub fn has_control(claim: &Value) -> bool {
     match claim {
-        Value::String(text) => text.chars().any(char::is_control),
+        Value::String(text) => has_controls(text),
         Value::Array(list) => list.iter().any(has_control),
-        Value::Object(members) => {
-            members.iter().any(|(name, value)| name.chars().any(char::is_control) || has_control(value))
-        }
+        Value::Object(members) => members.iter().any(|(name, value)| has_controls(name) || has_control(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+fn has_controls(text: &str) -> bool {
+    !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.chars().any(char::is_control)
 }
 
 struct Strict(Value);

@@ -130,8 +130,8 @@ impl Authenticator {
             // What is taken back of its certificate is taken back of the token.
             let holder = self.known_certificate(holder, |_| true, now.unix)?.ok_or(Denial::UnprovenToken)?;
             holder.vouch.check(route.revocation, now, store).await?;
-            if identity.vouch.holder.load().as_ref().is_none_or(|known| !Arc::ptr_eq(known, &holder)) {
-                identity.vouch.holder.store(Some(holder));
+            if identity.vouch.holder.get().is_none_or(|known| !Arc::ptr_eq(&known, &holder)) {
+                identity.vouch.holder.set(holder);
             }
         }
         identity.vouch.check(route.revocation, now, store).await?;
@@ -152,7 +152,7 @@ impl Authenticator {
         match caller {
             Caller::Anonymous => Ok(()),
             Caller::Known(identity) => {
-                if let Some(holder) = identity.vouch.holder.load_full() {
+                if let Some(holder) = identity.vouch.holder.get() {
                     holder.vouch.check(policy, now, store).await?;
                 }
                 identity.vouch.check(policy, now, store).await?;

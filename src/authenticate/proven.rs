@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arc_swap::ArcSwapOption;
 use serde_json::Value;
 
 use super::Identity;
@@ -14,6 +13,7 @@ use super::session::Life;
 use super::vouch::Vouch;
 use crate::certificate::ClientCertificate;
 use crate::denial::Denial;
+use crate::late::Late;
 use crate::route::Proof;
 use crate::store::{KeyPatterns, RecordKey, Slot, StandingKeys};
 
@@ -131,7 +131,7 @@ impl Memory {
             key: proven.key,
             retired: proven.retired,
             bound: proven.bound,
-            holder: ArcSwapOption::empty(),
+            holder: Late::default(),
             expires_at: proven.expires_at,
             has_jti,
             has_iat,

@@ -8,7 +8,12 @@
 //! 5. `kid`, if there, is text of at most 256 bytes. `jku`, `x5u`, `jwk` and `x5c` are not looked at.
 //! 6. The claims are strict JSON.
 //!
+//! A header that was just taken apart is known: an issuer writes the same one into every token that it signs with one key.
+//!
 //! Sources: RFC 7515, RFC 7519 §7.2, RFC 8725.
+
+use std::cell::RefCell;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,6 +27,13 @@ use crate::denial::Denial;
 
 /// Longest `kid`, in bytes.
 const MAX_KID: usize = 256;
+/// Headers that a thread knows, and the longest, in bytes.
+const KNOWN: usize = 8;
+const MAX_KNOWN: usize = 512;
+
+thread_local! {
+    static HEADERS: RefCell<Vec<KnownHeader>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A token taken apart. Its claims are only claims until the signature has been verified.
 #[derive(Debug)]
@@ -29,7 +41,7 @@ pub struct UnverifiedToken<'t> {
     /// The algorithm that the token says it is signed with.
     pub algorithm: Algorithm,
     /// The key that it says it is signed with.
-    pub kid: Option<String>,
+    pub kid: Option<Arc<str>>,
     /// What it says of the caller.
     pub claims: Claims,
     /// What is signed: `header.payload` as it was sent.
@@ -58,18 +70,46 @@ impl<'t> UnverifiedToken<'t> {
         if header.is_empty() || payload.is_empty() || signature.is_empty() || payload.contains('.') {
             return Err(Denial::MalformedToken);
         }
-        let header = Header::parse(&decode(header)?, expects)?;
+        let header = Header::of(header, expects)?;
         let claims = json::object(&decode(payload)?).map(Claims::new).ok_or(Denial::MalformedToken)?;
         Ok(Self { algorithm: header.algorithm, kid: header.kid, claims, signed, signature })
     }
 }
 
+#[derive(Clone)]
 struct Header {
     algorithm: Algorithm,
-    kid: Option<String>,
+    kid: Option<Arc<str>>,
+}
+
+/// A header by its text. It says of a token what the token says of itself: nothing is believed sooner.
+struct KnownHeader {
+    text: Box<str>,
+    expects: Expects,
+    header: Header,
 }
 
 impl Header {
+    /// What a header says, which may be known.
+    fn of(text: &str, expects: Expects) -> Result<Self, Denial> {
+        let is_it = |known: &KnownHeader| *known.text == *text && known.expects == expects;
+        let known = HEADERS.with_borrow(|all| all.iter().find(|known| is_it(known)).map(|known| known.header.clone()));
+        if let Some(header) = known {
+            return Ok(header);
+        }
+        let header = Self::parse(&decode(text)?, expects)?;
+        if text.len() <= MAX_KNOWN {
+            HEADERS.with_borrow_mut(|all| {
+                // The oldest makes room.
+                if all.len() >= KNOWN {
+                    all.remove(0);
+                }
+                all.push(KnownHeader { text: text.into(), expects, header: header.clone() });
+            });
+        }
+        Ok(header)
+    }
+
     fn parse(bytes: &[u8], expects: Expects) -> Result<Self, Denial> {
         let members = json::object(bytes).ok_or(Denial::MalformedToken)?;
         if ["crit", "b64", "zip", "enc"].iter().any(|&name| members.contains_key(name)) {
@@ -82,7 +122,7 @@ impl Header {
         }
         let kid = match members.get("kid") {
             None => None,
-            Some(Value::String(kid)) if kid.len() <= MAX_KID => Some(kid.clone()),
+            Some(Value::String(kid)) if kid.len() <= MAX_KID => Some(kid.as_str().into()),
             Some(_) => return Err(Denial::MalformedToken),
         };
         let algorithm = members.get("alg").and_then(Value::as_str).ok_or(Denial::AlgorithmNotAllowed)?;
@@ -148,6 +188,24 @@ mod tests {
     fn parse(header: &str, rest: &str) -> Result<Algorithm, Denial> {
         let token = format!("{}{rest}", URL_SAFE_NO_PAD.encode(header));
         UnverifiedToken::parse(Bearer::from_text(&token)?).map(|token| token.algorithm)
+    }
+
+    #[test]
+    fn a_header_that_is_known_says_what_it_said_and_of_one_kind_of_token_alone() {
+        let text = |header: &str| URL_SAFE_NO_PAD.encode(header);
+        let logout = text(r#"{"alg":"RS256","typ":"logout+jwt","kid":"1"}"#);
+        for _ in 0..2 {
+            let taken = Header::of(&logout, Expects::LogoutToken).expect("a header");
+            assert_eq!((taken.algorithm, taken.kid.as_deref()), (Algorithm::RS256, Some("1")));
+            assert_eq!(Header::of(&logout, Expects::AccessToken).err(), Some(Denial::UnsupportedToken));
+        }
+        // More of them than are known, each twice, and what is refused is refused again.
+        for number in (0..3 * KNOWN).chain(0..3 * KNOWN) {
+            let taken = Header::of(&text(&format!(r#"{{"alg":"ES256","kid":"{number}"}}"#)), Expects::AccessToken);
+            assert_eq!(taken.expect("a header").kid.as_deref(), Some(&*number.to_string()));
+            assert_eq!(Header::of(&text("{}"), Expects::AccessToken).err(), Some(Denial::AlgorithmNotAllowed));
+        }
+        assert!(HEADERS.with_borrow(Vec::len) <= KNOWN);
     }
 
     #[test]

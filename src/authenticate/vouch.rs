@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwapOption;
-
 use super::Identity;
 use super::keys::Key;
 use super::opaque::Asked;
@@ -12,6 +10,7 @@ use super::proven::Bound;
 use super::session::Life;
 use crate::clock::Moment;
 use crate::denial::Denial;
+use crate::late::Late;
 use crate::route::{Proof, RevocationMode, RevocationPolicy, WhenUnavailable};
 use crate::store::{Asker, Slot, Standing, StandingKeys};
 
@@ -29,7 +28,7 @@ pub struct Vouch {
     /// Whose hands it has to come from.
     pub(super) bound: Bound,
     /// Who that is, once it has: its end is that of the token.
-    pub(super) holder: ArcSwapOption<Identity>,
+    pub(super) holder: Late<Identity>,
     /// Unix seconds, with leeway.
     pub(super) expires_at: i64,
     pub(super) has_jti: bool,
@@ -116,7 +115,7 @@ impl Vouch {
             key: None,
             retired: None,
             bound: Bound::Free,
-            holder: ArcSwapOption::empty(),
+            holder: Late::default(),
             expires_at: i64::MAX,
             has_jti: true,
             has_iat: true,

@@ -3,17 +3,16 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
-
 use super::redis::{Split, Tracked};
+use crate::late::Late;
 
 /// One token's, shared by the workers.
 #[derive(Default)]
 pub struct Slot {
     /// Its keys on a tracking connection.
-    pub(super) tracked: ArcSwapOption<Tracked>,
+    pub(super) tracked: Late<Tracked>,
     /// Where the store is a cluster: its keys by primary, each with a slot of its own.
-    pub(super) split: ArcSwapOption<Split>,
+    pub(super) split: Late<Split>,
     /// The count of changes at which an embedded store said that it is clear; 0 is never.
     clear_at: AtomicU64,
 }

@@ -86,7 +86,8 @@ impl Parts {
         if !self.counts(now) {
             return Some(Standing::Unknown);
         }
-        if let Some(split) = &*slot.split.load()
+        if let Some(split) = slot.split.peek()
+            && let Some(split) = &*split
             && let routing = self.routes.current.load()
             && split.is_by(&routing)
             && let Some(standing) = split.known(&routing, now)
@@ -100,14 +101,14 @@ impl Parts {
 
     async fn ask(&self, keys: &StandingKeys, slot: &Slot) -> Option<Standing> {
         let routing = self.routes.current.load_full();
-        let kept = slot.split.load_full().filter(|split| split.is_by(&routing));
+        let kept = slot.split.get().filter(|split| split.is_by(&routing));
         let split = if let Some(split) = kept {
             split
         } else {
             let Some(split) = Split::new(keys, &routing).map(Arc::new) else { return Some(Standing::Unknown) };
             split.start(&routing);
             // The one before leaves only now: what both need stays known.
-            slot.split.store(Some(Arc::clone(&split)));
+            slot.split.set(Arc::clone(&split));
             split
         };
         let asked = split.ask(&routing).await;

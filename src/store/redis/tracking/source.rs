@@ -89,7 +89,7 @@ impl Source {
 
     /// What is known of a token without asking.
     pub(super) fn known(&self, slot: &Slot, now: Instant) -> Option<Standing> {
-        let tracked = slot.tracked.load();
+        let tracked = slot.tracked.peek()?;
         match tracked.as_ref()?.judge(now, self.shared.limits.max_staleness) {
             Verdict::Known(standing) => Some(standing),
             Verdict::Ask | Verdict::Stale => None,
@@ -143,11 +143,11 @@ impl Source {
         if keys.is_empty() {
             return None;
         }
-        if let Some(tracked) = slot.tracked.load_full().filter(|tracked| Arc::ptr_eq(&tracked.generation, &current)) {
+        if let Some(tracked) = slot.tracked.get().filter(|tracked| Arc::ptr_eq(&tracked.generation, &current)) {
             return Some(tracked);
         }
         let tracked = Arc::new(current.track(keys));
-        slot.tracked.store(Some(Arc::clone(&tracked)));
+        slot.tracked.set(Arc::clone(&tracked));
         Some(tracked)
     }
 
