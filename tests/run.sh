@@ -57,6 +57,10 @@ step cargo fmt --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo test --locked
 step benches/instructions
+# What takes longer is run by hand; that it starts at all is seen here.
+for tool in benches/peers/run benches/operations/run deploy/build; do
+    step "$tool" --help >/dev/null
+done
 step env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 echo
 echo "all of it holds"

@@ -34,7 +34,9 @@ class Field:
         self.dir, self.running = folder, []
         # nginx's worker is another user.
         os.chmod(folder, 0o755)
-        self.bearward_binary = os.path.join(ROOT, "target/release/bearward")
+        # As cargo builds it, and what is measured: that, or what `deploy/build` has made of it.
+        self.plain_binary = os.path.join(ROOT, "target/release/bearward")
+        self.bearward_binary = self.plain_binary
         self.floor_binary = os.path.join(ROOT, "target/release/examples/floor")
 
     def spawn(self, core, command, log=None):
@@ -211,7 +213,7 @@ backend up
             "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
             "providers": {"p": provider}, "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "p"}}]}}
 
-    def bearward(self, routes=0, store=None):
+    def bearward(self, binary=None, routes=0, store=None):
         """`routes`: how many more routes there are than those that are measured."""
         port, tls, admin = free_port(), free_port(), free_port()
         issuers = "".join(f"  bench-{alg}: {{ issuer: bench-{alg}, audiences: [shop-api], algorithms: [{alg}], "
@@ -238,7 +240,7 @@ routes:
   - {{ id: asked, match: {{ path: "/asked/{{id}}" }}, upstream: order, access: {{ roles: [customer] }}, revocation: {{ mode: lookup }} }}
   - {{ id: both, match: {{ path: "/both/{{id}}" }}, upstream: order, auth: [bench-RS256, web], access: {{ roles: [customer] }} }}
 {extra}""")
-        process = self.spawn(0, [self.bearward_binary, "run", "--config", config, "--workers", "1", "--log-format", "json"], log=f"{name}.log")
+        process = self.spawn(0, [binary or self.bearward_binary, "run", "--config", config, "--workers", "1", "--log-format", "json"], log=f"{name}.log")
         wait_for(port)
         time.sleep(0.2)
         base = f"http://127.0.0.1:{port}"
@@ -261,6 +263,21 @@ def versions():
         "envoy": ENVOY_VERSION, "redis": first(["redis-server", "--version"]).split()[2].removeprefix("v=")}
 
 
-def missing():
+def missing(only=None):
     packages = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "redis-server": "redis-server", "taskset": "util-linux"}
-    return {tool: package for tool, package in packages.items() if not shutil.which(tool)}
+    return {tool: package for tool, package in packages.items() if not shutil.which(tool) and (only is None or tool in only)}
+
+
+def install(only=None):
+    lacking = missing(only)
+    if not lacking:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(set(lacking.values()))]
+    if os.geteuid() != 0:
+        command = ["sudo", "-n"] + command
+    print("installing: " + " ".join(command), file=sys.stderr)
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lacking = missing(only)
+    needed = set(only or {"wrk", "redis-server", "taskset"}) & set(lacking)
+    if needed:
+        sys.exit("not installed: " + " ".join(needed) + "; install: " + " ".join(sorted(set(lacking.values()))))
