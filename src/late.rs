@@ -1,4 +1,4 @@
-//! What most never have: it costs nothing until it is there.
+//! A cell for a shared value that most owners never get: it costs nothing until the value comes.
 //!
 //! A cell that can be swapped under its readers has to be looked for among all threads' reads when it goes, whether it
 //! ever held anything or not. Of what is remembered by the tens of thousands that would be most of what forgetting one costs.

@@ -268,15 +268,20 @@ def missing(only=None):
     return {tool: package for tool, package in packages.items() if not shutil.which(tool) and (only is None or tool in only)}
 
 
+def may_install(packages):
+    """The command that installs Debian's packages, as root or by sudo."""
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(packages)]
+    return command if os.geteuid() == 0 else ["sudo", "-n"] + command
+
+
 def install(only=None):
     lacking = missing(only)
     if not lacking:
         return
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(set(lacking.values()))]
-    if os.geteuid() != 0:
-        command = ["sudo", "-n"] + command
-    print("installing: " + " ".join(command), file=sys.stderr)
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = may_install(set(lacking.values()))
+    if shutil.which(command[0]):
+        print("installing: " + " ".join(command), file=sys.stderr)
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     lacking = missing(only)
     needed = set(only or {"wrk", "redis-server", "taskset"}) & set(lacking)
     if needed:

@@ -1,6 +1,6 @@
 """The load that a build is shaped by (`deploy/build`): what a gateway does, each for a second or two."""
 import subprocess
-from bench import Bench
+from bench import COLD_TOKENS, Bench
 from peers import ALGORITHMS
 
 
@@ -15,9 +15,10 @@ def train(binary):
     try:
         bench.prepare_field()
         proxies = field.bearward(binary)
-        process, plain = proxies["public"]
+        process, clear = proxies["public"]
         secure, tokens = proxies["tls"][1], bench.tokens
-        many = {alg: field.path(f"{alg}.txt", "\n".join(field.mint(alg, 10_000)) + "\n") for alg in ALGORITHMS}
+        many = {alg: field.path(f"{alg}.txt", "\n".join(field.mint(alg, COLD_TOKENS[alg] // 2)) + "\n") for alg in ALGORITHMS}
+        few = field.path("few.txt", "\n".join(field.mint("RS256", 5_000)) + "\n")
         head, payload, signature = tokens["RS256"].split(".")
         revoked = field.mint("RS256", jti="revoked")[0]
         field.redis_cli("SET", "blacklist:revoked", "1")
@@ -28,21 +29,21 @@ def train(binary):
             print(f"{what}: {requests:,} requests", flush=True)
 
         for alg in ALGORITHMS:
-            load(f"{alg}, tracked", plain + "/orders/42", token=tokens[alg], seconds=2)
-            load(f"{alg}, not looked for", plain + "/unasked/42", token=tokens[alg])
-            load(f"{alg}, every token new", plain + "/unasked/43", script=bench.turns, tokens=many[alg])
-        load("tokens in turn, tracked", plain + "/orders/43", script=bench.turns, tokens=many["RS256"])
-        load("asked in Redis", plain + "/asked/42", token=tokens["RS256"])
-        load("public", plain + "/open/42")
-        load("a session's cookie", plain + "/both/42", cookie=f"SID={session}")
+            load(f"{alg}, tracked", clear + "/orders/42", token=tokens[alg], seconds=2)
+            load(f"{alg}, not looked for", clear + "/unasked/42", token=tokens[alg])
+            load(f"{alg}, every token new", clear + "/unasked/43", script=bench.turns, tokens=many[alg])
+        load("tokens in turn, tracked", clear + "/orders/43", script=bench.turns, tokens=few)
+        load("asked in Redis", clear + "/asked/42", token=tokens["RS256"])
+        load("public", clear + "/open/42")
+        load("a session's cookie", clear + "/both/42", cookie=f"SID={session}")
         for size in ("1k", "64k"):
-            load(f"an answer of {size}", f"{plain}/orders/{size}", token=tokens["RS256"])
-        load("an upload", plain + "/orders/42", token=tokens["RS256"], script=bench.upload)
+            load(f"an answer of {size}", f"{clear}/orders/{size}", token=tokens["RS256"])
+        load("an upload", clear + "/orders/42", token=tokens["RS256"], script=bench.upload)
         load("TLS", secure + "/orders/42", token=tokens["ES256"])
         load("TLS, a connection for each", secure + "/open/42", closing=True)
         for what, token in (("a changed signature", f"{head}.{payload}.{'A' * len(signature)}"), ("revoked", revoked), ("no token", None)):
-            load(what, plain + "/orders/42", token=token, expect_ok=False)
-        for what, base in (("HTTP/2", plain), ("HTTP/2 over TLS", secure)):
+            load(what, clear + "/orders/42", token=token, expect_ok=False)
+        for what, base in (("HTTP/2", clear), ("HTTP/2 over TLS", secure)):
             subprocess.run(["h2load", "-t1", "-n40000", "-c8", "-m8", "-H", f"Authorization: Bearer {tokens['RS256']}", base + "/orders/42"],
                 check=True, stdout=subprocess.DEVNULL)
             print(f"{what}: 40,000 requests", flush=True)
@@ -50,3 +51,15 @@ def train(binary):
     finally:
         field.stop_all()
         subprocess.run(["rm", "-rf", field.dir])
+
+
+def refuses(binary):
+    """Ends the program where `binary` lets a bad token through."""
+    bench = Bench(Options())
+    try:
+        bench.prepare_field()
+        bench.proxies["bearward"] = bench.field.bearward(binary)
+        bench.refuses()
+    finally:
+        bench.field.stop_all()
+        subprocess.run(["rm", "-rf", bench.field.dir])

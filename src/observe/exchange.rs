@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
@@ -26,6 +27,9 @@ use crate::route::Route;
 
 /// Longest path and user agent that are logged, in bytes.
 const MAX_TEXT: usize = 512;
+
+/// For so long the wall clock is not read again.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The status that the log shows where the client left before there was an answer.
 const CLIENT_CLOSED: u16 = 499;
@@ -125,7 +129,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let duration = clock::monotonic().saturating_duration_since(self.started.monotonic);
         self.counters.answered(self.route.as_ref().map(|(number, _)| *number), self.status, duration);
-        log::access(self.started.wall + duration, |line| {
+        // Of what took long the wall clock may have been set meanwhile.
+        let at = if duration < MOMENT { self.started.wall + duration } else { clock::wall() };
+        log::access(at, |line| {
             line.text(field_name!("method"), clip(self.method.as_str()));
             line.text(field_name!("path"), clip(self.uri.path()));
             line.number(field_name!("status"), self.status.into());

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::sink;
 use crate::clock;
 
-/// The name of a field in both forms, with what is around it; see [`field_name`].
+/// The name of a field in both forms, with what is around it; see `field_name`.
 #[derive(Clone, Copy)]
 pub struct Name {
     json: &'static str,
@@ -17,7 +17,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// Made by [`field_name`].
+    /// Made by `field_name`.
     #[must_use]
     pub const fn new(json: &'static str, pretty: &'static str) -> Self {
         Self { json, pretty }

@@ -41,22 +41,29 @@ pub enum Format {
 /// # Errors
 /// When `RUST_LOG` is no filter.
 pub fn start(format: Format) -> Result<(), String> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.trim().is_empty() => text
-            .parse::<Targets>()
-            .map_err(|_| format!("RUST_LOG: `{text}` is no filter such as `info` or `bearward=debug`"))?,
-        _ => Targets::new().with_default(Level::INFO),
-    };
+    let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default())?;
     let is_json = match format {
         Format::Json => true,
         Format::Pretty => false,
         Format::Auto => !std::io::stdout().is_terminal(),
     };
     // A second start, in tests, keeps the first.
-    ACCESS_LINES.get_or_init(|| filter.would_enable(ACCESS, &Level::INFO).then_some(is_json));
+    ACCESS_LINES.get_or_init(|| takes_access(&filter).then_some(is_json));
     let registry = tracing_subscriber::registry().with(Lines { is_json }.with_filter(filter));
     drop(registry.try_init());
     Ok(())
+}
+
+fn filter(text: &str) -> Result<Targets, String> {
+    if text.trim().is_empty() {
+        return Ok(Targets::new().with_default(Level::INFO));
+    }
+    text.parse().map_err(|_| format!("RUST_LOG: `{text}` is no filter such as `info` or `bearward=debug`"))
+}
+
+/// Whether access lines are written; by their target alone, whatever a filter says of fields.
+fn takes_access(filter: &Targets) -> bool {
+    filter.would_enable(ACCESS, &Level::INFO)
 }
 
 /// Writes the line of one request that ended at this time.
@@ -99,5 +106,27 @@ impl Visit for Fields<'_, '_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_lines_are_filtered_by_their_target() {
+        for (text, is_written) in [
+            ("", true),
+            ("info", true),
+            ("warn", false),
+            ("bearward=debug", true),
+            ("info,bearward::access=off", false),
+            ("off,bearward::access=info", true),
+            ("bearward::access", true),
+            ("redis=debug", false),
+        ] {
+            assert_eq!(filter(text).map(|filter| takes_access(&filter)), Ok(is_written), "{text}");
+        }
+        assert!(filter("bearward=loud").is_err());
     }
 }

@@ -15,6 +15,19 @@ fn limited(upstream: std::net::SocketAddr, limits: &str, routes: &str) -> Gatewa
     Gateway::start(&yaml)
 }
 
+// hyper takes 100 fields by itself, and nothing here asks it for more.
+#[test]
+fn as_many_fields_are_taken_as_the_file_can_allow() {
+    let upstream = Upstream::echo();
+    let gateway = limited(upstream.address, "header_count: 100", "");
+    for (more, status) in [(99, 200), (100, 431)] {
+        let fields: String = (0..more).map(|number| format!("x-{number}: 1\r\n")).collect();
+        let request = get("/open/x", None).replace("\r\n\r\n", &format!("\r\n{fields}\r\n"));
+        assert_eq!(gateway.send(request).status, status, "a Host and {more} more");
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
 // The end of an upload that had been answered early made the connection look idle while the next
 // request was under way, and an idle connection is parked.
 #[test]

@@ -95,8 +95,8 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
         }
     });
     let head = worker.live().limits.head;
-    // Fields: as many as hyper has room for without asking for memory, 100; the file allows no more (`header_count`), and
-    // up to that `admit` has the better answer.
+    // Fields, and those after a chunked body: as many as hyper has room for without asking for memory, 100; the file allows
+    // no more (`header_count`), and up to that `admit` has the better answer.
     let mut connection = http1::Builder::new()
         .header_read_timeout(None::<Duration>)
         .max_header_size(head)
