@@ -1,6 +1,6 @@
 """What is measured, and how it is told."""
 import base64, datetime, glob, json, os, platform, re, secrets, socket, statistics, subprocess, sys, tempfile, time, urllib.request
-from peers import ALGORITHMS, Field, output, versions
+from peers import ALGORITHMS, ROOT, Field, output, versions
 
 # What the host may take of the cores while something is measured, and how often it is measured again at the most.
 STOLEN, AGAIN = 0.02, 4
@@ -9,18 +9,6 @@ PLAIN_OFF, PLAIN_TRACKED = (f"Bearward by `cargo build --release` alone, {how}" 
 TABLES = ["auth", "sessions", "tls", "cold", "refused", "bodies", "routes", "revoked", "latency", "idle"]
 # More than any of them takes in a second.
 COLD_TOKENS = {"HS256": 100_000, "RS256": 50_000, "ES256": 25_000}
-TURNS = """
-local requests, turn = {}, 0
-function init()
-  for token in io.lines(os.getenv("TOKENS")) do
-    requests[#requests + 1] = wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. token })
-  end
-end
-function request()
-  turn = turn % #requests + 1
-  return requests[turn]
-end
-"""
 UPLOAD = """
 wrk.method, wrk.body = "POST", string.rep("x", 65536)
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("TOKEN")
@@ -67,7 +55,8 @@ class Bench:
         field.upstream()
         field.redis()
         self.tokens = {alg: field.mint(alg)[0] for alg in ALGORITHMS}
-        self.turns, self.upload = field.path("turns.lua", TURNS), field.path("upload.lua", UPLOAD)
+        # Users have the first one as an example.
+        self.turns, self.upload = os.path.join(ROOT, "examples/load/many-tokens.lua"), field.path("upload.lua", UPLOAD)
 
     def prepare(self):
         self.prepare_field()
