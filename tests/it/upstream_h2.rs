@@ -151,6 +151,9 @@ fn connections_that_end_and_streams_that_are_refused_fail_no_request() {
         (Ways { requests: Some(7), ..Ways::default() }, true),
         (Ways { refuses: Some(5), ..Ways::default() }, true),
         (Ways { streams: Some(2), ..Ways::default() }, false),
+        // A service that is slow to say how many it takes: once, eight were begun at once on each new connection, and
+        // those that were refused three times in a row failed.
+        (Ways { streams: Some(2), silence: Some(Duration::from_millis(100)), ..Ways::default() }, false),
     ] {
         let service = H2Service::start(ways);
         let gateway = start(&service, ", retries: 0");

@@ -2,8 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +20,8 @@ use crate::stream::Stream;
 
 /// Most requests at one time on one connection.
 const STREAMS: usize = 100;
+/// What a target takes that has said nothing yet, and one that takes no request now: both are waited for.
+const NOTHING_SAID: usize = 0;
 /// The longest that one connection gets new requests.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// How much of one answer is taken before the client has, in bytes.
@@ -75,12 +80,15 @@ impl Default for Known {
 }
 
 impl Session {
-    /// A conversation on a new connection.
+    /// A conversation on a new connection, as soon as the target has said how many streams it takes. RFC 9113 §3.4
+    /// lets a client begin before that; what is too many is then refused, and a target that does not speak HTTP/2
+    /// has been sent a request.
     ///
     /// # Errors
     /// `Unreachable`.
     pub async fn open(stream: Stream) -> Result<Self, ForwardError> {
-        let (sender, connection) = Builder::new()
+        let (sender, mut connection) = Builder::new()
+            .initial_max_send_streams(NOTHING_SAID)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
@@ -93,6 +101,12 @@ impl Session {
             .handshake(stream)
             .await
             .map_err(|_| ForwardError::Unreachable)?;
+        let settings = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(_ended) => Poll::Ready(Err(ForwardError::Unreachable)),
+            Poll::Pending if sender.current_max_send_streams() == NOTHING_SAID => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+        });
+        settings.await?;
         let now = clock::monotonic();
         let requests = Cell::new(0);
         let shared = Rc::new(Shared { requests, is_closed: Cell::new(false), opened: now, used: Cell::new(now) });

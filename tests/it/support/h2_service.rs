@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
@@ -42,6 +43,8 @@ pub struct Ways {
     pub requests: Option<usize>,
     /// Every so many requests are refused unseen.
     pub refuses: Option<usize>,
+    /// How long a connection waits until it is told how many streams it may have.
+    pub silence: Option<Duration>,
 }
 
 impl H2Service {
@@ -113,6 +116,9 @@ async fn converse(io: impl AsyncRead + AsyncWrite + Unpin, ways: Ways, place: Pl
     if let Some(most) = ways.streams {
         builder.max_concurrent_streams(most);
     }
+    if let Some(silence) = ways.silence {
+        tokio::time::sleep(silence).await;
+    }
     let Ok(mut conversation) = builder.handshake::<_, Bytes>(io).await else { return };
     let mut here = 0;
     while let Some(Ok((request, mut respond))) = conversation.accept().await {
@@ -175,7 +181,7 @@ async fn answer(
         return std::future::pending().await;
     }
     if path.contains("/slow") {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     if path.contains("/reset") {
         return respond.send_reset(Reason::INTERNAL_ERROR);
@@ -186,7 +192,7 @@ async fn answer(
     };
     if path.contains("/breaks") {
         let _gone = sending.send_data(Bytes::from_static(b"half"), false);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         return sending.send_reset(Reason::INTERNAL_ERROR);
     }
     let size = if path.contains("/large") {
