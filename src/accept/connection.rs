@@ -159,7 +159,7 @@ async fn first(socket: &TcpStream, state: &State) -> First {
                     return First::Http1(early);
                 }
             }
-            () = state.woken.notified() => match state.due() {
+            () = state.woken.rung() => match state.due() {
                 None => {}
                 Some(order) if early.is_empty() => return First::None(order),
                 Some(order) => {
@@ -193,7 +193,7 @@ async fn until_told<T>(something: impl Future<Output = T>, state: &State) -> Res
         tokio::select! {
             biased;
             done = &mut something => return Ok(done),
-            () = state.woken.notified() => match state.order.get() {
+            () = state.woken.rung() => match state.order.get() {
                 order @ (Order::TimeOut | Order::Abort | Order::Finish) => return Err(order),
                 Order::GoOn | Order::Park => {}
             },

@@ -12,6 +12,7 @@
 //!
 //! What it does not do: look at what a request says (`admit`).
 
+mod bell;
 pub mod connection;
 pub mod http1;
 pub mod http2;

@@ -8,9 +8,9 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use tokio::sync::Notify;
 
 use super::Limits;
+use super::bell::Bell;
 use crate::clock;
 use crate::forward::body::Hold;
 
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) order: Cell<Order>,
     /// Whether all that was written is with the kernel.
     pub(super) is_flushed: Cell<bool>,
-    /// Requests that are under way: an upload may outlast its answer, and the next request begin.
+    /// What keeps it busy ([`Busy`]): an upload may outlast its answer, and the next request begin.
     pub(super) under_way: Cell<usize>,
     /// Whether the last request had a body: the client may still be sending it.
     pub(super) had_body: Cell<bool>,
@@ -66,7 +66,8 @@ pub(super) struct State {
     pub(super) is_answering: Cell<bool>,
     /// Whom the end of that answer wakes.
     pub(super) reader: Cell<Option<Waker>>,
-    pub(super) woken: Notify,
+    /// Rings when it is told something.
+    pub(super) woken: Bell,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -159,7 +160,7 @@ impl Watch {
             was_cut: Cell::new(false),
             is_answering: Cell::new(false),
             reader: Cell::new(None),
-            woken: Notify::new(),
+            woken: Bell::default(),
         });
         let place = self.connections.borrow_mut().insert(Rc::clone(&state));
         Entry { watch: Rc::clone(self), place, state }
@@ -185,7 +186,7 @@ impl State {
         let is_new = !self.is_ending.replace(true);
         // Where it was told to finish already, it was for another reason.
         if !self.is_between(now) && !self.tell(Order::Finish) && is_new {
-            self.woken.notify_one();
+            self.woken.ring();
         }
     }
 
@@ -240,7 +241,7 @@ impl State {
         if order == Order::Finish {
             self.finishing.set(Some(clock::monotonic()));
         }
-        self.woken.notify_one();
+        self.woken.ring();
         true
     }
 
@@ -290,19 +291,37 @@ impl State {
     }
 }
 
-/// Keeps a connection busy. When the last clone has gone, with the answer's body and with what was
+/// Keeps a connection busy. When the last one has gone, with the answer's body and with what was
 /// still read of the request's, the connection waits for the next request.
-#[derive(Clone)]
-pub struct Busy(#[expect(dead_code, reason = "held for what its end does")] Rc<Request>);
-
-struct Request(Rc<State>);
+pub struct Busy(Rc<State>);
 
 impl Busy {
     pub(super) fn begin(state: &Rc<State>) -> Self {
-        state.under_way.set(state.under_way.get() + 1);
         // Since when is nobody's question: a request has limits of its own.
         state.phase.set(Phase::Busy);
-        Self(Rc::new(Request(Rc::clone(state))))
+        Self::counted(state)
+    }
+
+    fn counted(state: &Rc<State>) -> Self {
+        state.under_way.set(state.under_way.get() + 1);
+        Self(Rc::clone(state))
+    }
+}
+
+impl Clone for Busy {
+    fn clone(&self) -> Self {
+        Self::counted(&self.0)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let left = self.0.under_way.get().saturating_sub(1);
+        self.0.under_way.set(left);
+        // The end of an earlier request says nothing of the one that has begun since.
+        if left == 0 {
+            self.0.enter(Phase::Waiting);
+        }
     }
 }
 
@@ -322,17 +341,6 @@ impl Drop for Answering {
         self.0.is_answering.set(false);
         if let Some(reader) = self.0.reader.take() {
             reader.wake();
-        }
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        let left = self.0.under_way.get().saturating_sub(1);
-        self.0.under_way.set(left);
-        // The end of an earlier one says nothing of the one that has begun since.
-        if left == 0 {
-            self.0.enter(Phase::Waiting);
         }
     }
 }

@@ -65,7 +65,7 @@ impl<R> Watched<R> {
                     state.phase.set(Phase::Waiting);
                     return ready.is_ok();
                 }
-                () = state.woken.notified() => {
+                () = state.woken.rung() => {
                     if matches!(state.order.get(), Order::Finish | Order::Abort) {
                         return false;
                     }

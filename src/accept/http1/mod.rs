@@ -102,8 +102,6 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
         .max_header_size(head)
         .max_buf_size(head.max(MIN_BUFFER))
         .serve_connection(TokioIo::new(io), service);
-    // Boxed, so that it can be let go: whoever waits on would be woken in the place of what comes after.
-    let mut woken = Box::pin(state.woken.notified());
     let order = loop {
         tokio::select! {
             biased;
@@ -115,17 +113,13 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
                 }
                 break Order::Finish;
             }
-            () = &mut woken => {
-                woken.set(state.woken.notified());
-                match state.due() {
-                    None => {}
-                    Some(Order::Finish) => Pin::new(&mut connection).graceful_shutdown(),
-                    Some(order) => break order,
-                }
-            }
+            () = state.woken.rung() => match state.due() {
+                None => {}
+                Some(Order::Finish) => Pin::new(&mut connection).graceful_shutdown(),
+                Some(order) => break order,
+            },
         }
     };
-    drop(woken);
     let parts = connection.into_parts();
     if let Some(changed) = changed.take() {
         changed.go_on(parts.io.into_inner()).await;
@@ -240,7 +234,7 @@ impl Changed {
         let busy = Busy::begin(&state);
         let told = async {
             while state.order.get() != Order::Finish {
-                state.woken.notified().await;
+                state.woken.rung().await;
             }
         };
         let early = io.reader.take();

@@ -100,7 +100,7 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
                 }
                 return;
             }
-            () = state.woken.notified() => match state.due() {
+            () = state.woken.rung() => match state.due() {
                 None => {}
                 // Nothing has begun, so there is nothing to be told.
                 Some(Order::Finish) if state.phase.get() == Phase::Head => return,
