@@ -65,6 +65,15 @@ pub fn encode(headers: &[IdentityHeader], claims: &Claims) -> Result<Vec<(Header
         .collect()
 }
 
+/// The fields as they stand in a head: they go out with every request, and change with none.
+#[must_use]
+pub fn lines(fields: &[(HeaderName, HeaderValue)]) -> Box<[u8]> {
+    let line = |(name, value): &(HeaderName, HeaderValue)| {
+        [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat()
+    };
+    fields.iter().flat_map(line).collect()
+}
+
 impl Encoding {
     fn write(self, claim: &Value) -> Option<String> {
         if json::has_control(claim) {

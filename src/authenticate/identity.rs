@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::claims::Claims;
 use super::vouch::Vouch;
@@ -25,7 +25,7 @@ pub struct Identity {
     roles: Vec<String>,
     scopes: Vec<String>,
     claims: Claims,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Box<[u8]>,
     assertions: Assertions,
     /// Why it may be believed.
     pub(super) vouch: Vouch,
@@ -77,7 +77,7 @@ impl Identity {
         roles: Vec<String>,
         scopes: Vec<String>,
         claims: Claims,
-        headers: Vec<(HeaderName, HeaderValue)>,
+        headers: Box<[u8]>,
         vouch: Vouch,
     ) -> Self {
         Self { subject, roles, scopes, claims, headers, assertions: Assertions::default(), vouch }
@@ -86,7 +86,7 @@ impl Identity {
     /// An identity without a token, for tests of what comes after.
     #[cfg(test)]
     pub(crate) fn for_tests(subject: &str, roles: Vec<String>, scopes: Vec<String>, claims: Claims) -> Self {
-        Self::new(subject.into(), roles, scopes, claims, Vec::new(), Vouch::for_tests())
+        Self::new(subject.into(), roles, scopes, claims, Box::default(), Vouch::for_tests())
     }
 
     /// Whether a token has proved it.
@@ -165,9 +165,10 @@ impl Identity {
         &self.assertions
     }
 
-    /// The identity headers, encoded as the configuration says; an absent claim is not among them.
+    /// The identity headers, encoded as the configuration says, as they stand in a head: `x-user-id: kim`, each with its
+    /// CRLF; an absent claim is not among them.
     #[must_use]
-    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+    pub fn headers(&self) -> &[u8] {
         &self.headers
     }
 }

@@ -118,10 +118,9 @@ impl Memory {
         let scopes = texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
         let mut scopes = owned(scopes);
         scopes.retain(|scope| !scope.is_empty());
-        let headers = headers::encode(&self.headers, &proven.claims)?;
+        let headers = headers::lines(&headers::encode(&self.headers, &proven.claims)?);
         let standing_keys = Arc::new(self.standing_keys(&proven)?);
         let words: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
-        let fields: usize = headers.iter().map(|(_, value)| value.len() + 128).sum();
         let (has_jti, has_iat) = (proven.claims.member("jti").is_some(), proven.issued_at.is_some());
         let asked = proven.claims.keep(&self.asked);
         let signed = self.weight_of_assertions(&proven.subject, &asked, (&roles, &scopes));
@@ -136,7 +135,7 @@ impl Memory {
             has_jti,
             has_iat,
             needs_jti: self.patterns.jti.is_some(),
-            weight: 1024 + asked.weight() + (words + fields + standing_keys.len() * 192 + signed) as u64,
+            weight: 1024 + asked.weight() + (words + headers.len() + standing_keys.len() * 192 + signed) as u64,
             standing_keys,
             slot: Slot::default(),
             asked: None,

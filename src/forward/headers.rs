@@ -133,9 +133,7 @@ impl HeaderPlan {
         put(&mut out, &[head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
         let (host, traces) = self.write_clients(&mut out, (head, caller), peer.is_trusted, is_read);
         if let Caller::Known(identity) = caller {
-            for (name, value) in identity.headers() {
-                field(&mut out, name.as_str(), value.as_bytes());
-            }
+            out.extend_from_slice(identity.headers());
         }
         if let Some((name, value)) = assertion {
             field(&mut out, name.as_str(), value.as_bytes());
