@@ -89,12 +89,22 @@ impl Line<'_> {
     }
 
     /// A field with a text.
+    #[allow(
+        clippy::inline_always,
+        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
+    )]
+    #[inline(always)]
     pub fn text(&mut self, name: Name, text: &str) {
         self.name(name);
         self.quoted(text);
     }
 
     /// The same where there is one.
+    #[allow(
+        clippy::inline_always,
+        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
+    )]
+    #[inline(always)]
     pub fn text_if(&mut self, name: Name, text: Option<&str>) {
         if let Some(text) = text {
             self.text(name, text);
@@ -102,6 +112,11 @@ impl Line<'_> {
     }
 
     /// A field with a number.
+    #[allow(
+        clippy::inline_always,
+        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
+    )]
+    #[inline(always)]
     pub fn number(&mut self, name: Name, number: u64) {
         self.name(name);
         self.decimal(number);
@@ -113,8 +128,17 @@ impl Line<'_> {
         self.raw(b"true");
     }
 
+    #[allow(
+        clippy::inline_always,
+        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
+    )]
+    #[inline(always)]
     fn name(&mut self, name: Name) {
-        self.raw(if self.is_json { name.json } else { name.pretty }.as_bytes());
+        if self.is_json {
+            self.buffer.extend_from_slice(name.json.as_bytes());
+        } else {
+            self.buffer.extend_from_slice(name.pretty.as_bytes());
+        }
     }
 
     /// A field whose name is known only now; `message` is what the short form says without a name.
