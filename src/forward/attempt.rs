@@ -12,7 +12,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use h2::RecvStream;
 use http::Method;
 use http::response::Parts;
@@ -23,7 +22,7 @@ use super::answer::Head;
 use super::balance::Passed;
 use super::connection::Connection;
 use super::error::{ForwardError, Phase};
-use super::exchange::{Again, Exchange, Fault, is_idempotent};
+use super::exchange::{Again, Exchange, Fault, Outbound, is_idempotent};
 use super::headers::BodyFraming;
 use super::health::{InFlight, Standing, Trial};
 use super::http2::exchange::StreamExchange;
@@ -51,7 +50,6 @@ pub(super) struct Attempt<'a> {
     /// What it sticks to a target by.
     pub(super) key: Option<Key>,
     pub(super) method: &'a Method,
-    pub(super) bytes: Bytes,
     /// How the body is framed, and what the connection is to change to.
     pub(super) way: (BodyFraming, Option<Protocol>),
     /// For one answer, counted from when its request went out or its body last moved.
@@ -118,8 +116,8 @@ struct Failed {
     /// Whether that counts against the target.
     counts: bool,
     again: Again,
-    /// What is left of the body.
-    upload: Upload,
+    /// With what is left of the body.
+    outbound: Outbound,
     load: Option<InFlight>,
 }
 
@@ -128,11 +126,11 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn send(&self, mut upload: Upload) -> Result<Reply, ForwardError> {
-        let mut tries = Tries { has_body: !matches!(upload, Upload::Empty), ..Tries::default() };
+    pub(super) async fn send(&self, mut outbound: Outbound) -> Result<Reply, ForwardError> {
+        let mut tries = Tries { has_body: !matches!(outbound.upload, Upload::Empty), ..Tries::default() };
         let (mut place, mut way) = self.lease(&mut tries, clock::recent()).await?;
         loop {
-            let failed = match self.once(way, upload, place).await {
+            let failed = match self.once(way, outbound, place).await {
                 Ok(reply) => {
                     self.answered(place, &mut tries);
                     return Ok(reply);
@@ -154,35 +152,38 @@ impl<'a> Attempt<'a> {
                 Again::Here => Box::pin(self.open(place, load, &mut tries)).await?,
                 Again::Elsewhere => Box::pin(self.elsewhere(place, fault, &mut tries)).await?,
             };
-            upload = failed.upload;
+            outbound = failed.outbound;
         }
     }
 
     /// One try.
-    async fn once(&self, way: Way, upload: Upload, place: usize) -> Result<Reply, Box<Failed>> {
+    async fn once(&self, way: Way, outbound: Outbound, place: usize) -> Result<Reply, Box<Failed>> {
         match way {
             Way::Http1(connection) => {
                 // Boxed here: it goes through many hands, and is too large to be copied into each.
-                let mut exchange = Box::new(Exchange::new(connection, self.bytes.clone(), upload, self.way));
+                let mut exchange = Box::new(Exchange::new(connection, outbound, self.way));
                 match exchange.answer(self.method, self.limit, self.until).await {
                     Ok(head) => Ok(Reply::Http1(head, exchange)),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
-                        let Exchange { upload, connection, .. } = *exchange;
-                        Err(Box::new(Failed { fault, counts, again, upload, load: connection.load }))
+                        let Exchange { upload, connection, outgoing, .. } = *exchange;
+                        let outbound = Outbound { head: outgoing.into_head(), upload };
+                        Err(Box::new(Failed { fault, counts, again, outbound, load: connection.load }))
                     }
                 }
             }
             Way::Http2(seat, load) => {
                 let is_tls = self.target(place).is_some_and(|target| target.tls.is_some());
                 let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
+                let Outbound { head, upload } = outbound;
                 let mut exchange = StreamExchange::new(seat, self.connections.alarm(), upload, load);
-                match Box::pin(exchange.answer(&self.bytes, scheme, (self.limit, self.until))).await {
+                match Box::pin(exchange.answer(&head, scheme, (self.limit, self.until))).await {
                     Ok((parts, body)) => Ok(Reply::Http2(Box::new((parts, body, exchange)))),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
                         let StreamExchange { upload, load, .. } = exchange;
-                        Err(Box::new(Failed { fault, counts, again, upload, load }))
+                        let outbound = Outbound { head, upload };
+                        Err(Box::new(Failed { fault, counts, again, outbound, load }))
                     }
                 }
             }

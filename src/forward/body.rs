@@ -107,20 +107,14 @@ impl Answer {
             Piece::Data(data) => data,
             Piece::More | Piece::End => Bytes::new(),
         };
-        let is_over = framing.is_over();
-        let mut streaming = Streaming {
-            first: Bytes::new(),
-            framing,
-            exchange: Some(exchange),
-            goes_back_to: pool,
-            silence,
-            hold: Rc::default(),
-        };
-        if is_over {
-            streaming.settle();
+        if framing.is_over() {
+            if let Some(pool) = pool {
+                settle(exchange, pool, silence);
+            }
             return Ok(Self::Whole(first));
         }
-        streaming.first = first;
+        let (exchange, goes_back_to) = (Some(exchange), pool);
+        let streaming = Streaming { first, framing, exchange, goes_back_to, silence, hold: Rc::default() };
         Ok(Self::Streaming(Box::new(streaming)))
     }
 }
@@ -138,23 +132,27 @@ impl Answer {
     }
 }
 
-impl Streaming {
-    /// Gives the connection back, when nothing more is to be read from it.
-    fn settle(&mut self) {
-        let (Some(mut exchange), Some(pool)) = (self.exchange.take(), self.goes_back_to.take()) else { return };
+/// Gives a connection back from which nothing more is to be read.
+fn settle(mut exchange: Box<Exchange>, pool: Pool, silence: Duration) {
+    if exchange.is_sent() {
+        pool.give_back(exchange.connection, clock::recent());
+        return;
+    }
+    exchange.upload.answered(false);
+    // The answer came early, and the client is still sending.
+    tokio::task::spawn_local(async move {
+        exchange.finish_upload(silence).await;
         if exchange.is_sent() {
             pool.give_back(exchange.connection, clock::recent());
-            return;
         }
-        exchange.upload.answered(false);
-        // The answer came early, and the client is still sending.
-        let silence = self.silence;
-        tokio::task::spawn_local(async move {
-            exchange.finish_upload(silence).await;
-            if exchange.is_sent() {
-                pool.give_back(exchange.connection, clock::recent());
-            }
-        });
+    });
+}
+
+impl Streaming {
+    fn settle(&mut self) {
+        if let (Some(exchange), Some(pool)) = (self.exchange.take(), self.goes_back_to.take()) {
+            settle(exchange, pool, self.silence);
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, AnswerCut>> {

@@ -133,7 +133,9 @@ pub(super) async fn reach(target: &Target) -> Result<Stream, ForwardError> {
 /// What is on its way out: a head, and one piece of a body in its framing.
 #[derive(Default)]
 pub struct Outgoing {
-    head: Bytes,
+    head: Vec<u8>,
+    /// How much of the head is out.
+    written: usize,
     size: Bytes,
     data: Bytes,
     tail: &'static [u8],
@@ -144,14 +146,24 @@ pub struct Outgoing {
 impl Outgoing {
     /// Begins with a head.
     #[must_use]
-    pub fn new(head: Bytes) -> Self {
+    pub fn new(head: Vec<u8>) -> Self {
         Self { head, ..Self::default() }
+    }
+
+    /// The head that it began with, whole.
+    #[must_use]
+    pub fn into_head(self) -> Vec<u8> {
+        self.head
+    }
+
+    fn left_of_head(&self) -> &[u8] {
+        self.head.get(self.written..).unwrap_or_default()
     }
 
     /// Whether all of it is out.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.has_room()
+        self.written == self.head.len() && self.has_room()
     }
 
     /// Whether there is room for a piece of the body.
@@ -179,12 +191,15 @@ impl Outgoing {
     }
 
     fn slices(&self) -> [IoSlice<'_>; 4] {
-        [&self.head, &self.size, &self.data, self.tail].map(IoSlice::new)
+        [self.left_of_head(), &self.size, &self.data, self.tail].map(IoSlice::new)
     }
 
     fn advance(&mut self, mut written: usize) {
         self.has_begun |= written > 0;
-        for part in [&mut self.head, &mut self.size, &mut self.data] {
+        let of_head = written.min(self.left_of_head().len());
+        self.written += of_head;
+        written -= of_head;
+        for part in [&mut self.size, &mut self.data] {
             let here = written.min(part.len());
             part.advance(here);
             written -= here;

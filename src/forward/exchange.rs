@@ -10,7 +10,6 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Method;
 
 use super::answer::{Head, HeadReader, Malformed};
@@ -24,13 +23,21 @@ use crate::route::Protocol;
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// What goes out, and again where it may.
+pub struct Outbound {
+    /// The request's head, to the empty line.
+    pub head: Vec<u8>,
+    /// The client's body, as far as it has not been sent.
+    pub upload: Upload,
+}
+
 /// One exchange on one connection.
 pub struct Exchange {
     /// The connection; nobody else uses it before the answer's end.
     pub connection: Box<Connection>,
     /// The client's body, as far as it has not been sent.
     pub upload: Upload,
-    outgoing: Outgoing,
+    pub(super) outgoing: Outgoing,
     sending: Sending,
     is_chunked: bool,
     upgrade: Option<Protocol>,
@@ -80,7 +87,8 @@ impl From<Malformed> for Fault {
 impl Exchange {
     /// An exchange that is about to begin.
     #[must_use]
-    pub fn new(connection: Box<Connection>, head: Bytes, upload: Upload, way: (BodyFraming, Option<Protocol>)) -> Self {
+    pub fn new(connection: Box<Connection>, outbound: Outbound, way: (BodyFraming, Option<Protocol>)) -> Self {
+        let Outbound { head, upload } = outbound;
         let (framing, upgrade) = way;
         let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
         let is_chunked = framing == BodyFraming::Chunked;
@@ -93,7 +101,8 @@ impl Exchange {
     /// # Errors
     /// [`Fault`].
     pub async fn answer(&mut self, method: &Method, limit: Duration, until: Instant) -> Result<Head, Fault> {
-        self.connection.alarm.set(until.min(clock::monotonic() + limit));
+        // Whoever sends it has just read the clock.
+        self.connection.alarm.set(until.min(clock::recent() + limit));
         let mut reader = HeadReader::new(self.upgrade);
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();

@@ -54,7 +54,7 @@ use self::balance::Balance;
 use self::body::{Answer, Hold};
 use self::check::HealthCheck;
 pub use self::error::{ForwardError, Phase};
-use self::exchange::Fault;
+use self::exchange::{Fault, Outbound};
 use self::gather::Gathering;
 use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::health::Ejection;
@@ -240,18 +240,18 @@ impl Forwarder {
             turn: connections.turn(place),
             key: upstream.sticky.as_ref().and_then(|sticky| sticky.key(&head.headers)),
             method: &head.method,
-            bytes: self.plan.write(sources).into(),
             way: (framing, upgrade),
             limit: upstream.timeout.min(first),
             until: started + first,
             is_upstreams_limit: upstream.timeout <= first,
         };
+        let outbound = Outbound { head: self.plan.write(sources), upload };
         let hold = || {
             let leash = leashes.hold(permit.caller(), route.revocation, started);
             Hold { leash, end: whole.map(|whole| connections.alarm_at(started + whole)) }
         };
         let _under_way = connections.gathering.join().await;
-        let (mut answer, exchange) = match attempt.send(upload).await? {
+        let (mut answer, exchange) = match attempt.send(outbound).await? {
             Reply::Http1(answer, exchange) => (answer, exchange),
             Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
         };
