@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::accept::{Busy, Limits, Peer};
@@ -21,10 +21,11 @@ use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
 use crate::forward::leash::Leashes;
-use crate::forward::{Connections, Exchanged, Forwarder, trace};
+use crate::forward::trace::{self, RequestId};
+use crate::forward::{Connections, Exchanged, Forwarder};
 use crate::issue::{Asked, Desk};
 use crate::observe::exchange::{Exchange, Recorded};
-use crate::observe::metrics::Counters;
+use crate::observe::metrics::OwnCounters;
 use crate::refusal::Refusal;
 use crate::respond::{Responder, cors, grpc};
 use crate::route::{Cors, Destination, Route};
@@ -66,7 +67,7 @@ pub struct LiveGateway {
     /// The worker's way to ask the snapshot's store; another snapshot with the same store has it too.
     pub store: Rc<Asker>,
     /// What happened here; other threads only read it.
-    pub counters: Arc<Counters>,
+    pub counters: OwnCounters,
     /// How much and how long, for connections.
     pub limits: Limits,
     /// Answers that it permitted and that last.
@@ -212,7 +213,7 @@ impl Gateway {
         }
     }
 
-    fn request_id(peer: &Peer, request: &Request<Incoming>) -> HeaderValue {
+    fn request_id(peer: &Peer, request: &Request<Incoming>) -> RequestId {
         let given = peer.is_trusted.then(|| trace::given_id(request.headers())).flatten();
         given.unwrap_or_else(trace::new_id)
     }

@@ -145,7 +145,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "store",
             ],
         ),
-        ("respond", vec!["denial", "forward::ForwardError", "forward::body", "refusal", "route"]),
+        (
+            "respond",
+            vec!["denial", "forward::ForwardError", "forward::body", "forward::trace::RequestId", "refusal", "route"],
+        ),
         // Beside the way of a request.
         ("store", vec!["clock", "late"]),
         (

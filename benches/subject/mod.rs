@@ -20,11 +20,12 @@ use bearward::clock;
 use bearward::config;
 use bearward::forward::headers::{BodyFraming, HeaderPlan, Sources};
 use bearward::forward::leash::Leashes;
+use bearward::forward::trace::{self, RequestId};
 use bearward::gateway::{Gateway, LiveGateway, Worker};
 use bearward::observe::metrics::Counters;
 use bearward::store::Asker;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, Request};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,7 +54,7 @@ pub struct Subject {
     now: clock::Moment,
     head: Parts,
     plan: HeaderPlan,
-    request_id: HeaderValue,
+    request_id: RequestId,
     peer: Peer,
     asker: Asker,
     runtime: LocalRuntime,
@@ -171,7 +172,7 @@ impl Subject {
             now,
             head: request.into_parts().0,
             plan: HeaderPlan::new(names.iter(), false, Vec::new()),
-            request_id: HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
+            request_id: trace::new_id(),
             peer: Peer::new([192, 0, 2, 7].into(), &[], false),
             asker: gateway.authenticator.store().map_or(Asker::None, |store| store.asker().0),
             runtime: Builder::new_current_thread().build_local(LocalOptions::default()).expect("a runtime"),
@@ -250,7 +251,7 @@ impl Whole {
         let request = format!("GET {} HTTP/1.1\r\n{}\r\n", subject.head.uri, fields.collect::<String>());
         let Subject { gateway, limits, peer, asker, .. } = subject;
         let counters = Arc::new(Counters::new(gateway.routes.all().iter().map(|route| &route.id)));
-        let (store, leashes) = (Rc::new(asker), Leashes::default());
+        let (store, leashes, counters) = (Rc::new(asker), Leashes::default(), Rc::new(counters));
         let worker = Rc::new(Worker::new(LiveGateway { number: 1, gateway, store, counters, limits, leashes }));
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).expect("a runtime");

@@ -1,6 +1,7 @@
 //! Who is on the other end of a connection.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -18,7 +19,7 @@ pub struct Peer {
     /// Whether what it says of clients before it is believed (`trusted_proxies`).
     pub is_trusted: bool,
     /// Its address as a field value.
-    pub forwarded_for: HeaderValue,
+    pub forwarded_for: Rc<str>,
     /// Its address as a node of `Forwarded` (RFC 7239 §6): an IPv6 address in brackets and quotes.
     pub forwarded_node: String,
     /// `http`, or `https` where the listener speaks TLS.
@@ -35,7 +36,7 @@ impl Peer {
         Self {
             address,
             is_trusted: trusted.iter().any(|network| network.contains(&address)),
-            forwarded_for: text(address),
+            forwarded_for: address.to_string().into(),
             forwarded_node: match address {
                 IpAddr::V4(address) => address.to_string(),
                 IpAddr::V6(address) => format!("\"[{address}]\""),
@@ -66,13 +67,9 @@ impl Peer {
 
     /// An address as text; most often it is the connection's own.
     #[must_use]
-    pub fn text_of(&self, address: IpAddr) -> HeaderValue {
-        if address == self.address { self.forwarded_for.clone() } else { text(address) }
+    pub fn text_of(&self, address: IpAddr) -> Rc<str> {
+        if address == self.address { Rc::clone(&self.forwarded_for) } else { address.to_string().into() }
     }
-}
-
-fn text(address: IpAddr) -> HeaderValue {
-    HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// An address as proxies write it: alone, in brackets, or with a port.

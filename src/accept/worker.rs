@@ -69,7 +69,7 @@ impl Next {
             number: self.number,
             gateway: Arc::clone(&self.gateway),
             store: asker,
-            counters: Arc::clone(&self.counters),
+            counters: Rc::new(Arc::clone(&self.counters)),
             limits: self.limits,
             leashes: Leashes::default(),
         }

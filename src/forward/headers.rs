@@ -20,7 +20,7 @@ use http::header::{
 use http::request::Parts;
 use smallvec::SmallVec;
 
-use super::trace;
+use super::trace::{self, RequestId};
 use crate::accept::Peer;
 use crate::authenticate::Caller;
 use crate::cookie::{self, Kept};
@@ -80,7 +80,7 @@ pub struct Sources<'r> {
     /// Who sent it.
     pub peer: &'r Peer,
     /// Its id.
-    pub request_id: &'r HeaderValue,
+    pub request_id: &'r RequestId,
     /// How its body is framed.
     pub framing: BodyFraming,
     /// The protocol that the connection is to change to.

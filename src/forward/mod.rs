@@ -64,6 +64,7 @@ use self::leash::Leashes;
 use self::pool::Pool;
 use self::sticky::Sticky;
 use self::target::Target;
+use self::trace::RequestId;
 use self::upgrade::Tunnel;
 use self::upload::{Upload, UploadFault, UploadLimits};
 use crate::accept::{Busy, Peer};
@@ -130,7 +131,7 @@ pub struct Exchanged<'r> {
     /// Who sent it.
     pub peer: &'r Peer,
     /// Its id.
-    pub request_id: &'r HeaderValue,
+    pub request_id: &'r RequestId,
     /// When it began.
     pub started: Instant,
     /// The same in unix seconds.

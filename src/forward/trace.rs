@@ -15,21 +15,47 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest request id that is taken over.
 const MAX_ID: usize = 128;
 
+/// What names a request, in the log, to its service and in its answer: 1 to 128 visible ASCII characters.
+///
+/// Why not a `HeaderValue`: every copy of one is counted, up and down again, by atomics.
+#[derive(Clone, Debug)]
+pub struct RequestId(SmallVec<[u8; 32]>);
+
+impl RequestId {
+    /// It, as it stands in a head.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// It, as it stands in a line of the log.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The field of an answer.
+    #[must_use]
+    pub fn value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    }
+}
+
 /// A request id of 128 random bits: 32 hex digits.
 #[must_use]
-pub fn new_id() -> HeaderValue {
+pub fn new_id() -> RequestId {
     let mut text = [0; 32];
     write_hex(&drawn(), &mut text);
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    RequestId(SmallVec::from_buf(text))
 }
 
 /// The request id that a trusted proxy sent, if it is fit to stand in a log line.
 #[must_use]
-pub fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn given_id(headers: &HeaderMap) -> Option<RequestId> {
     let mut fields = headers.get_all(REQUEST_ID).iter();
     let (Some(id), None) = (fields.next(), fields.next()) else { return None };
     let fits = (1..=MAX_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    fits.then(|| id.clone())
+    fits.then(|| RequestId(SmallVec::from_slice(id.as_bytes())))
 }
 
 /// The well-formed `traceparent` of the client, of all that it sent, else a new one.
@@ -45,27 +71,34 @@ pub fn traceparent(sent: &[&HeaderValue]) -> SmallVec<[u8; 64]> {
         write_hex(&drawn(), trace);
     }
     if let Some(span) = text.get_mut(36..52) {
-        write_hex(&fastrand::u64(1..).to_be_bytes(), span);
+        write_hex(&[fastrand::u64(1..)], span);
     }
     SmallVec::from_slice(&text)
 }
 
 /// 128 random bits, never all zero.
-fn drawn() -> [u8; 16] {
-    ((u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(1..))).to_be_bytes()
+fn drawn() -> [u64; 2] {
+    [fastrand::u64(..), fastrand::u64(1..)]
 }
 
-fn write_hex(bytes: &[u8], text: &mut [u8]) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        if let [high, low] = pair {
-            *high = digit(byte >> 4);
-            *low = digit(byte & 15);
-        }
+/// Writes sixteen digits of each number.
+fn write_hex(numbers: &[u64], text: &mut [u8]) {
+    for (digits, number) in text.as_chunks_mut::<16>().0.iter_mut().zip(numbers) {
+        let (high, low) = digits.split_at_mut(8);
+        high.copy_from_slice(&hex(number >> 32));
+        low.copy_from_slice(&hex(number & 0xffff_ffff));
     }
 }
 
-const fn digit(number: u8) -> u8 {
-    number + if number < 10 { b'0' } else { b'a' - 10 }
+/// The eight digits of a number of 32 bits, all of them at once: each has a byte of a word.
+const fn hex(number: u64) -> [u8; 8] {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let halves = (number | number << 16) & 0x0000_ffff_0000_ffff;
+    let quarters = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (quarters | quarters << 4) & (ONES * 0x0f);
+    // One in each byte that is past 9: six more are a carry into its upper half.
+    let letters = (digits + ONES * 6) >> 4 & ONES;
+    (digits + ONES * b'0' as u64 + letters * (b'a' - b'9' - 1) as u64).to_be_bytes()
 }
 
 /// `version "-" trace-id "-" parent-id "-" flags`, version 00 to fe, ids not all zero.
@@ -89,6 +122,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_are_written_as_hex_digits_are() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x9999_aaaa_9a9a_a9a9, u64::MAX] {
+            let mut text = [0; 16];
+            write_hex(&[number], &mut text);
+            assert_eq!(std::str::from_utf8(&text), Ok(&*format!("{number:016x}")));
+        }
+    }
+
+    #[test]
     fn only_a_well_formed_traceparent_goes_on() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         for (text, stays) in [
@@ -107,6 +149,7 @@ mod tests {
             assert!(is_traceparent(&made) && is_traceparent(&traceparent(&[&sent, &sent])));
             assert_ne!(&*traceparent(&[&sent, &sent]), text.as_bytes(), "two of them are none");
         }
-        assert_eq!(new_id().len(), 32);
+        assert_eq!(new_id().as_str().len(), 32);
+        assert_eq!(new_id().value().len(), 32);
     }
 }

@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::USER_AGENT;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
+use smallvec::SmallVec;
 
 use super::line::field_name;
 use super::log;
-use super::metrics::Counters;
+use super::metrics::OwnCounters;
 use crate::authenticate::Caller;
 use crate::clock::{self, Moment};
 use crate::forward::body::{Answer, AnswerCut, Hold};
+use crate::forward::trace::RequestId;
 use crate::forward::upgrade::{Tunnel, Tunnelled};
 use crate::refusal::Refusal;
 use crate::respond::Body;
@@ -36,15 +38,17 @@ const CLIENT_CLOSED: u16 = 499;
 
 /// What one access-log line says.
 pub struct Exchange {
-    counters: Arc<Counters>,
+    counters: OwnCounters,
     started: Moment,
-    request_id: HeaderValue,
+    request_id: RequestId,
     method: Method,
-    uri: Uri,
+    /// The beginning of the path.
+    path: SmallVec<[u8; 64]>,
     user_agent: Option<HeaderValue>,
     /// The client's address, as text.
-    client: HeaderValue,
-    route: Option<(usize, Arc<str>)>,
+    client: Rc<str>,
+    /// The number of the route.
+    route: Option<usize>,
     subject: Option<Arc<str>>,
     outcome: &'static str,
     missing: Option<Arc<str>>,
@@ -57,18 +61,18 @@ impl Exchange {
     /// Begins with what the head says.
     pub fn begin<B>(
         request: &Request<B>,
-        client: HeaderValue,
-        request_id: &HeaderValue,
+        client: Rc<str>,
+        request_id: &RequestId,
         started: Moment,
-        counters: &Arc<Counters>,
+        counters: &OwnCounters,
     ) -> Box<Self> {
         // Boxed: it goes through many hands, with the answer, and is too large to be copied into each.
         Box::new(Self {
-            counters: Arc::clone(counters),
+            counters: Rc::clone(counters),
             started,
             request_id: request_id.clone(),
             method: request.method().clone(),
-            uri: request.uri().clone(),
+            path: SmallVec::from_slice(clip(request.uri().path()).as_bytes()),
             user_agent: request.headers().get(USER_AGENT).cloned(),
             client,
             route: None,
@@ -83,7 +87,7 @@ impl Exchange {
 
     /// Which route it was.
     pub fn routed(&mut self, route: &Route) {
-        self.route = Some((route.number, Arc::clone(&route.id)));
+        self.route = Some(route.number);
     }
 
     /// Who called.
@@ -128,24 +132,24 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let duration = clock::monotonic().saturating_duration_since(self.started.monotonic);
-        self.counters.answered(self.route.as_ref().map(|(number, _)| *number), self.status, duration);
+        self.counters.answered(self.route, self.status, duration);
         // Of what took long the wall clock may have been set meanwhile.
         let at = if duration < MOMENT { self.started.wall + duration } else { clock::wall() };
         log::access(at, |line| {
             line.text(field_name!("method"), clip(self.method.as_str()));
-            line.text(field_name!("path"), clip(self.uri.path()));
+            line.text(field_name!("path"), std::str::from_utf8(&self.path).unwrap_or_default());
             line.number(field_name!("status"), self.status.into());
             line.text(field_name!("outcome"), self.outcome);
             line.text_if(field_name!("missing_claim"), self.missing.as_deref());
-            line.text_if(field_name!("route"), self.route.as_ref().map(|(_, id)| &**id));
+            line.text_if(field_name!("route"), self.route.and_then(|number| self.counters.id_of(number)));
             line.text_if(field_name!("subject"), self.subject.as_deref().map(clip));
-            line.text(field_name!("client"), self.client.to_str().unwrap_or_default());
+            line.text(field_name!("client"), &self.client);
             line.number(field_name!("bytes"), self.sent);
             if self.is_cut {
                 line.is_true(field_name!("cut"));
             }
             line.number(field_name!("duration_us"), u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-            line.text(field_name!("request_id"), self.request_id.to_str().unwrap_or_default());
+            line.text(field_name!("request_id"), self.request_id.as_str());
             let agent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
             line.text_if(field_name!("user_agent"), agent.map(clip));
         });

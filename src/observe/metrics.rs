@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -69,6 +70,10 @@ pub enum HeadFault {
     ProxyHeader,
 }
 
+/// A worker's own hold on its counters: who else of it holds them, each request does, is counted without an atomic.
+#[allow(clippy::redundant_allocation, reason = "one of a worker, and not of a request")]
+pub type OwnCounters = Rc<Arc<Counters>>;
+
 impl HeadFault {
     /// All labels, in the order of the variants.
     pub const LABELS: [&'static str; 7] =
@@ -130,6 +135,12 @@ impl Counters {
         let bucket = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
         add(route.buckets.get(bucket), 1);
         add(Some(&route.micros), micros);
+    }
+
+    /// The id of a route by its number.
+    #[must_use]
+    pub fn id_of(&self, number: usize) -> Option<&str> {
+        self.routes.get(number).map(|route| &*route.id)
     }
 
     /// The counters of a route by its number; past the last one those of no route.

@@ -22,6 +22,7 @@ pub use self::body::Body;
 use crate::denial::{Challenge, Denial};
 use crate::forward::ForwardError;
 use crate::forward::body::Answer;
+use crate::forward::trace::RequestId;
 use crate::refusal::Refusal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -44,25 +45,25 @@ impl Responder {
 
     /// The answer to a request.
     #[must_use]
-    pub fn render(&self, outcome: Result<Response<Answer>, Refusal>, request_id: &HeaderValue) -> Response<Body> {
+    pub fn render(&self, outcome: Result<Response<Answer>, Refusal>, request_id: &RequestId) -> Response<Body> {
         match outcome {
             Ok(response) => {
                 let mut response = response.map(Body::Streamed);
-                response.headers_mut().insert(REQUEST_ID, request_id.clone());
+                response.headers_mut().insert(REQUEST_ID, request_id.value());
                 response
             }
             Err(refusal) => self.refuse(&refusal, request_id),
         }
     }
 
-    fn refuse(&self, refusal: &Refusal, request_id: &HeaderValue) -> Response<Body> {
+    fn refuse(&self, refusal: &Refusal, request_id: &RequestId) -> Response<Body> {
         let status = refusal.status();
         let mut response = Response::new(Body::Whole(problem(refusal, request_id).into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM);
         headers.insert(CACHE_CONTROL, NO_STORE);
-        headers.insert(REQUEST_ID, request_id.clone());
+        headers.insert(REQUEST_ID, request_id.value());
         match refusal {
             Refusal::Denied(denial) => self.explain(denial, headers),
             // A body that was cut short leaves the connection in the middle of a message.
@@ -118,7 +119,7 @@ impl Responder {
 /// `{"type":"urn:bearward:problem:...","title":...,"status":...,"detail":...,"request_id":...}`
 ///
 /// `type` is coarse, like `detail`: it says what the client can do, not what was wrong with a token.
-fn problem(refusal: &Refusal, request_id: &HeaderValue) -> String {
+fn problem(refusal: &Refusal, request_id: &RequestId) -> String {
     let status = refusal.status();
     let title = status.canonical_reason().unwrap_or("Refused");
     let kind = title.to_ascii_lowercase().replace(' ', "-");
@@ -127,7 +128,7 @@ fn problem(refusal: &Refusal, request_id: &HeaderValue) -> String {
         ("title", title.into()),
         ("status", status.as_u16().into()),
         ("detail", refusal.detail().into()),
-        ("request_id", request_id.to_str().unwrap_or_default().into()),
+        ("request_id", request_id.as_str().into()),
     ];
     // What clients of OAuth look for (RFC 6749 §5.2).
     let error = refusal.error().map(|error| ("error", error.into()));

@@ -58,7 +58,7 @@ pub(super) async fn serve(mut io: Watched<Guarded>, client: &Client, worker: &Wo
             io = parked;
             continue;
         }
-        let counters = std::sync::Arc::clone(&worker.live().counters);
+        let counters = Rc::clone(&worker.live().counters);
         counters.connection_parked();
         let goes_on = parked.wait().await;
         counters.connection_resumed();
