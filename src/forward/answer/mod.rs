@@ -12,6 +12,8 @@
 //! 6. Lines of a head end in CRLF, and nothing comes before the first one. Stricter: the RFC lets a
 //!    reader take a bare LF.
 
+mod names;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
@@ -192,7 +194,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
         protocols: SmallVec::new(),
     };
     for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
+        let name = names::name(field.name.as_bytes())?;
         // A value shares the buffer that it came in.
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Malformed)?;
         parsed.take(name, value);
