@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -28,6 +28,15 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether nothing has come that was not read, as far as the runtime knew at its last turn. Of TLS nobody knows.
+    pub fn is_silent(&self) -> bool {
+        match self {
+            // Not `poll_read_ready`: that says pending as well where its task has had its turn, and takes a lock.
+            Self::Plain(socket) => socket.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Tls(_) => false,
         }
     }
 

@@ -131,11 +131,11 @@ impl Tree {
         let node = self.nodes.get(place)?;
         // Past the end: the segment before was the last one.
         let Some(rest) = path.get(start..) else { return node.end.as_ref().or(node.rest.as_ref()) };
-        let end = rest.find('/').map_or(path.len(), |slash| start + slash);
+        let end = memchr::memchr(b'/', rest.as_bytes()).map_or(path.len(), |slash| start + slash);
         let segment = path.get(start..end)?;
         // SECURITY: `%24batch` is `$batch` to whoever decodes it, so a literal is held against what
         // the segment stands for, not against one spelling of it (row 56).
-        let literal = if segment.contains('%') {
+        let literal = if memchr::memchr(b'%', segment.as_bytes()).is_some() {
             node.literals.get(&percent::decode(segment))
         } else {
             node.literals.get(segment)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -74,11 +74,10 @@ impl Connection {
         is_tls && Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut read).is_pending()
     }
 
-    /// The same, as far as the runtime knew at its last turn.
+    /// The same, as far as the runtime knew at its last turn; never of TLS.
     #[must_use]
     pub fn seems_quiet(&self) -> bool {
-        // Not `poll_read_ready`: that says pending as well where its task has had its turn.
-        self.buffer.is_empty() && self.stream.socket().try_io(Interest::READABLE, || Ok(())).is_err()
+        self.buffer.is_empty() && self.stream.is_silent()
     }
 
     /// Prepares the connection for its next exchange.

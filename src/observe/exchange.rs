@@ -137,7 +137,7 @@ impl Drop for Exchange {
         let at = if duration < MOMENT { self.started.wall + duration } else { clock::wall() };
         log::access(at, |line| {
             line.text(field_name!("method"), clip(self.method.as_str()));
-            line.text(field_name!("path"), std::str::from_utf8(&self.path).unwrap_or_default());
+            line.bytes(field_name!("path"), &self.path);
             line.number(field_name!("status"), self.status.into());
             line.text(field_name!("outcome"), self.outcome);
             line.text_if(field_name!("missing_claim"), self.missing.as_deref());
@@ -149,7 +149,7 @@ impl Drop for Exchange {
                 line.is_true(field_name!("cut"));
             }
             line.number(field_name!("duration_us"), u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-            line.text(field_name!("request_id"), self.request_id.as_str());
+            line.bytes(field_name!("request_id"), self.request_id.as_bytes());
             let agent = self.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
             line.text_if(field_name!("user_agent"), agent.map(clip));
         });

@@ -95,6 +95,16 @@ impl Line<'_> {
     )]
     #[inline(always)]
     pub fn text(&mut self, name: Name, text: &str) {
+        self.bytes(name, text.as_bytes());
+    }
+
+    /// A field with a text that nobody has looked at; what is not UTF-8 of it is shown as such.
+    #[allow(
+        clippy::inline_always,
+        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
+    )]
+    #[inline(always)]
+    pub fn bytes(&mut self, name: Name, text: &[u8]) {
         self.name(name);
         self.quoted(text);
     }
@@ -156,8 +166,8 @@ impl Line<'_> {
             }
         }
         match value {
-            Value::Text(text) if is_bare => self.escaped(text),
-            Value::Text(text) => self.quoted(text),
+            Value::Text(text) if is_bare => self.escaped(text.as_bytes()),
+            Value::Text(text) => self.quoted(text.as_bytes()),
             Value::Number(number) => {
                 if number < 0 {
                     self.raw(b"-");
@@ -187,8 +197,8 @@ impl Line<'_> {
         self.raw(digits.get(start..).unwrap_or_default());
     }
 
-    fn quoted(&mut self, text: &str) {
-        let is_quoted = self.is_json || text.is_empty() || text.bytes().any(|b| b == b' ' || b == b'=' || b == b'"');
+    fn quoted(&mut self, text: &[u8]) {
+        let is_quoted = self.is_json || text.is_empty() || text.iter().any(|b| matches!(b, b' ' | b'=' | b'"'));
         if is_quoted {
             self.raw(b"\"");
         }
@@ -199,12 +209,12 @@ impl Line<'_> {
     }
 
     /// JSON string contents (RFC 8259 §7); the short form escapes the same.
-    fn escaped(&mut self, text: &str) {
-        if is_plain(text.as_bytes()) {
-            self.raw(text.as_bytes());
+    fn escaped(&mut self, text: &[u8]) {
+        if is_plain(text) {
+            self.raw(text);
             return;
         }
-        for c in text.chars() {
+        for c in String::from_utf8_lossy(text).chars() {
             match c {
                 '"' => self.raw(b"\\\""),
                 '\\' => self.raw(b"\\\\"),
@@ -336,7 +346,7 @@ mod tests {
     fn control_characters_are_escaped() {
         let text = "a\r\n\"b\\\u{1b}[31m\u{2028}\u{85}홍";
         let escaped = "\"a\\u000d\\n\\\"b\\\\\\u001b[31m\\u2028\\u0085홍\"";
-        assert_eq!(written(true, |line| line.quoted(text)), escaped);
+        assert_eq!(written(true, |line| line.quoted(text.as_bytes())), escaped);
     }
 
     #[test]

@@ -10,10 +10,11 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 use super::guard::{Fault, Guard};
 use crate::accept::phase::{Phase, State};
@@ -28,12 +29,15 @@ pub(in crate::accept) struct Guarded {
     /// How much of it may go on.
     cleared: usize,
     fault: Option<Fault>,
+    /// Who was left at the socket to be woken by it, while nothing has come since: the parser asks at every turn of the
+    /// connection's task whether the client has gone, and need not leave itself again.
+    waits: Option<Waker>,
 }
 
 impl Guarded {
     /// Takes heads of at most `longest` bytes; `early` has come already.
     pub(in crate::accept) fn new(longest: usize, early: BytesMut) -> Self {
-        Self { guard: Guard::new(longest), held: early, cleared: 0, fault: None }
+        Self { guard: Guard::new(longest), held: early, cleared: 0, fault: None, waits: None }
     }
 
     /// All that has come and was not taken; it is no request.
@@ -107,8 +111,18 @@ impl Reader for Guarded {
                 state.reader.set(Some(cx.waker().clone()));
                 return Poll::Pending;
             }
+            if self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker())) && stream.is_silent() {
+                return Poll::Pending;
+            }
+            // What has used up its turn is not left at the socket, but has another turn at once.
+            let has_turn = has_budget_remaining();
             let before = buf.filled().len();
-            ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
+            let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, buf) else {
+                self.waits = has_turn.then(|| cx.waker().clone());
+                return Poll::Pending;
+            };
+            self.waits = None;
+            read?;
             let come = buf.filled().get(before..).unwrap_or_default();
             if come.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -142,5 +156,61 @@ impl Reader for Guarded {
         }
         state.is_shut.set(true);
         Pin::new(stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::coop::poll_proceed;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::accept::phase::Watch;
+
+    /// The first turns come of themselves, as when a service answers that the request was sent to; one of them is used up.
+    fn take_turn(number: usize, used_up: usize, cx: &mut Context<'_>) {
+        if number < 4 {
+            cx.waker().wake_by_ref();
+        }
+        while number == used_up
+            && let Poll::Ready(turn) = poll_proceed(cx)
+        {
+            turn.made_progress();
+        }
+    }
+
+    /// Whoever asks with its turn used up is not left at the socket: taken for one that is, it would never be woken.
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_asks_again_and_again_is_woken_by_what_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let mut stream = Stream::Plain(listener.accept().await.expect("accepted").0);
+        let entry = Rc::new(Watch::default()).enter(0);
+        let mut reader = Guarded::new(1000, BytesMut::new());
+        for used_up_in in [0, 1, 2, 1] {
+            let (mut room, mut turns) = ([0; 100], 0);
+            let mut buf = ReadBuf::new(&mut room);
+            let read = poll_fn(|cx| {
+                turns += 1;
+                take_turn(turns, used_up_in, cx);
+                reader.poll_read(&mut stream, &entry.state, cx, &mut buf)
+            });
+            let written = async {
+                // After those turns: a timer's time comes when there is nothing else to do.
+                sleep(Duration::from_millis(20)).await;
+                client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("written");
+            };
+            tokio::select! {
+                biased;
+                () = sleep(Duration::from_secs(5)) => panic!("nobody was woken"),
+                (read, ()) = async { tokio::join!(read, written) } => read.expect("read"),
+            }
+            assert!(buf.filled().ends_with(b"\r\n\r\n") && turns > 4);
+        }
     }
 }
