@@ -17,6 +17,7 @@ pub mod connection;
 pub mod http1;
 pub mod http2;
 pub mod listen;
+mod memory;
 mod peer;
 pub mod phase;
 pub mod proxy_protocol;

@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::connection::{self, Client};
+use super::memory;
 use super::phase::Watch;
 use super::tls::Tls;
 use super::{Limits, Listener, Open};
@@ -218,6 +219,7 @@ impl Seat {
 impl Shared {
     /// Looks after a part of what waits.
     fn tend(self: &Rc<Self>, part: usize) {
+        memory::give_back();
         match part {
             0 => self.worker.connections.sweep(&self.worker.live().gateway.forwarder),
             1 => Gateway::look(&self.worker),

@@ -264,6 +264,23 @@ fn file_descriptors_that_run_out_stop_nobody_who_is_there() {
     });
 }
 
+/// Not when the next requests come: a process whose clients all wait has nobody else to do it for.
+#[test]
+fn what_connections_that_wait_have_given_up_goes_back_to_the_system() {
+    let upstream = Upstream::echo();
+    let gateway = limited(&upstream, "keep_alive_timeout: 5m");
+    assert_eq!(gateway.get("/open/x", None).status, 200);
+    let before = gateway.resident();
+    let mut clients: Vec<_> = (0..2_000).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.send(get("/open/x", None)).status, 200);
+    }
+    let grown = gateway.resident().saturating_sub(before);
+    assert!(grown > 2_000 * 6, "their buffers are seen: {grown} KiB");
+    until("most of it is given back", || gateway.resident().saturating_sub(before) < grown / 2);
+    assert_eq!(clients[0].send(get("/open/x", None)).status, 200);
+}
+
 // A connection that waits gives its buffers back, and goes on as if it had not.
 #[test]
 fn a_parked_connection_goes_on_where_it_was() {
