@@ -68,10 +68,13 @@ pub fn encode(headers: &[IdentityHeader], claims: &Claims) -> Result<Vec<(Header
 /// The fields as they stand in a head: they go out with every request, and change with none.
 #[must_use]
 pub fn lines(fields: &[(HeaderName, HeaderValue)]) -> Box<[u8]> {
-    let line = |(name, value): &(HeaderName, HeaderValue)| {
-        [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat()
-    };
-    fields.iter().flat_map(line).collect()
+    let mut lines = Vec::with_capacity(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum());
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines.into()
 }
 
 impl Encoding {
