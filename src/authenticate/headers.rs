@@ -1,4 +1,4 @@
-//! Verified claims become identity header values, once, when a token is verified.
+//! Verified claims become identity headers, once, when a token is verified.
 //!
 //! 1. An absent claim is an absent header, never an empty one.
 //! 2. A text, number or boolean is its text; a list is its elements with commas between them, less
@@ -45,36 +45,34 @@ pub enum Encoding {
     Ascii,
 }
 
-/// The header values for a token's claims.
+/// The fields for a token's claims, as they stand in a head, each with its CRLF: they go out with every request, and
+/// change with none.
 ///
 /// # Errors
 /// `MalformedToken` for a claim that cannot be written (see the rules above).
-pub fn encode(headers: &[IdentityHeader], claims: &Claims) -> Result<Vec<(HeaderName, HeaderValue)>, Denial> {
-    let present = headers.iter().filter_map(|header| claims.at(&header.claim).map(|claim| (header, claim)));
-    present
-        .filter(|(_, claim)| !matches!(claim, Value::String(text) if text.is_empty()))
-        .filter(|(_, claim)| !matches!(claim, Value::Array(list) if list.is_empty()))
-        .filter_map(|(header, claim)| {
-            let text = header.encoding.write(claim).filter(|text| text.len() <= MAX_VALUE);
-            if text.as_ref().is_some_and(String::is_empty) {
-                return None;
-            }
-            let value = text.and_then(|text| HeaderValue::try_from(text).ok()).ok_or(Denial::MalformedToken);
-            Some(value.map(|value| (header.name.clone(), value)))
-        })
-        .collect()
-}
-
-/// The fields as they stand in a head: they go out with every request, and change with none.
-#[must_use]
-pub fn lines(fields: &[(HeaderName, HeaderValue)]) -> Box<[u8]> {
-    let mut lines = Vec::with_capacity(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum());
-    for (name, value) in fields {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+pub fn encode(headers: &[IdentityHeader], claims: &Claims) -> Result<Box<[u8]>, Denial> {
+    let mut lines = Vec::new();
+    for header in headers {
+        let Some(claim) = claims.at(&header.claim).filter(|claim| !is_empty(claim)) else { continue };
+        let text = header.encoding.write(claim).filter(|text| text.len() <= MAX_VALUE).ok_or(Denial::MalformedToken)?;
+        if text.is_empty() {
+            continue;
+        }
+        // SECURITY: what is no value of a field ends here, whatever an encoding lets through.
+        let value = HeaderValue::try_from(text).map_err(|_| Denial::MalformedToken)?;
+        for part in [header.name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             lines.extend_from_slice(part);
         }
     }
-    lines.into()
+    Ok(lines.into())
+}
+
+fn is_empty(claim: &Value) -> bool {
+    match claim {
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+    }
 }
 
 impl Encoding {
@@ -173,6 +171,30 @@ mod tests {
         assert_eq!(Encoding::Percent.write(&json!(42)).as_deref(), Some("42"));
         assert_eq!(Encoding::Percent.write(&json!({"a": 1})), None);
         assert_eq!(Encoding::Json.write(&json!({"a": ["x"]})).as_deref(), Some(r#"{"a":["x"]}"#));
+    }
+
+    #[test]
+    fn what_a_token_says_becomes_lines_of_a_head_and_what_it_does_not_say_none() {
+        let header = |name, claim| IdentityHeader {
+            name: HeaderName::from_static(name),
+            claim: ClaimPath::parse(claim).expect("a path"),
+            encoding: Encoding::Percent,
+        };
+        let headers = [
+            header("x-user-id", "sub"),
+            header("x-none", "absent"),
+            header("x-empty", "empty"),
+            header("x-list", "list"),
+            header("x-blank", "blank"),
+            header("x-user-roles", "realm.roles"),
+        ];
+        let claims = json!({ "sub": "홍", "empty": "", "list": [], "blank": [""], "realm": { "roles": ["a", "b,c"] } });
+        let of = |claims: &Value| encode(&headers, &Claims::new(claims.as_object().expect("an object").clone()));
+        let expected = b"x-user-id: %ED%99%8D\r\nx-user-roles: a,b%2Cc\r\n";
+        assert_eq!(of(&claims).as_deref(), Ok(&expected[..]));
+        assert_eq!(of(&json!({})).as_deref(), Ok(&b""[..]));
+        assert_eq!(of(&json!({ "sub": "a\r\nx-user-id: b" })), Err(Denial::MalformedToken));
+        assert_eq!(of(&json!({ "sub": {} })), Err(Denial::MalformedToken));
     }
 
     // Row 46: CR and LF of a claim never reach a header.

@@ -118,7 +118,7 @@ impl Memory {
         let scopes = texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
         let mut scopes = owned(scopes);
         scopes.retain(|scope| !scope.is_empty());
-        let headers = headers::lines(&headers::encode(&self.headers, &proven.claims)?);
+        let headers = headers::encode(&self.headers, &proven.claims)?;
         let standing_keys = Arc::new(self.standing_keys(&proven)?);
         let words: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
         let (has_jti, has_iat) = (proven.claims.member("jti").is_some(), proven.issued_at.is_some());
