@@ -22,7 +22,7 @@ use super::answer::Head;
 use super::balance::Passed;
 use super::connection::Connection;
 use super::error::{ForwardError, Phase};
-use super::exchange::{Again, Exchange, Fault, Outbound, is_idempotent};
+use super::exchange::{Again, Exchange, Fault, Message, is_idempotent};
 use super::headers::BodyFraming;
 use super::health::{InFlight, Standing, Trial};
 use super::http2::exchange::StreamExchange;
@@ -38,7 +38,7 @@ use crate::route::Protocol;
 const FEW: u32 = 3;
 /// One in so many of those that are under way.
 const SHARE: u32 = 5;
-/// How often a request goes out again to a target that has not looked at it.
+/// How often a request goes out again to a target that has not looked at it, or that has ended a connection before it could.
 const MOST_HERE: usize = 2;
 
 /// The tries that one request has.
@@ -117,7 +117,7 @@ struct Failed {
     counts: bool,
     again: Again,
     /// With what is left of the body.
-    outbound: Outbound,
+    message: Message,
     load: Option<InFlight>,
 }
 
@@ -126,11 +126,11 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn send(&self, mut outbound: Outbound) -> Result<Reply, ForwardError> {
-        let mut tries = Tries { has_body: !matches!(outbound.upload, Upload::Empty), ..Tries::default() };
+    pub(super) async fn send(&self, mut message: Message) -> Result<Reply, ForwardError> {
+        let mut tries = Tries { has_body: !matches!(message.upload, Upload::Empty), ..Tries::default() };
         let (mut place, mut way) = self.lease(&mut tries, clock::recent()).await?;
         loop {
-            let failed = match self.once(way, outbound, place).await {
+            let failed = match self.once(way, message, place).await {
                 Ok(reply) => {
                     self.answered(place, &mut tries);
                     return Ok(reply);
@@ -152,38 +152,38 @@ impl<'a> Attempt<'a> {
                 Again::Here => Box::pin(self.open(place, load, &mut tries)).await?,
                 Again::Elsewhere => Box::pin(self.elsewhere(place, fault, &mut tries)).await?,
             };
-            outbound = failed.outbound;
+            message = failed.message;
         }
     }
 
     /// One try.
-    async fn once(&self, way: Way, outbound: Outbound, place: usize) -> Result<Reply, Box<Failed>> {
+    async fn once(&self, way: Way, message: Message, place: usize) -> Result<Reply, Box<Failed>> {
         match way {
             Way::Http1(connection) => {
                 // Boxed here: it goes through many hands, and is too large to be copied into each.
-                let mut exchange = Box::new(Exchange::new(connection, outbound, self.way));
+                let mut exchange = Box::new(Exchange::new(connection, message, self.way));
                 match exchange.answer(self.method, self.limit, self.until).await {
                     Ok(head) => Ok(Reply::Http1(head, exchange)),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
                         let Exchange { upload, connection, outgoing, .. } = *exchange;
-                        let outbound = Outbound { head: outgoing.into_head(), upload };
-                        Err(Box::new(Failed { fault, counts, again, outbound, load: connection.load }))
+                        let message = Message { head: outgoing.into_head(), upload };
+                        Err(Box::new(Failed { fault, counts, again, message, load: connection.load }))
                     }
                 }
             }
             Way::Http2(seat, load) => {
                 let is_tls = self.target(place).is_some_and(|target| target.tls.is_some());
                 let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
-                let Outbound { head, upload } = outbound;
+                let Message { head, upload } = message;
                 let mut exchange = StreamExchange::new(seat, self.connections.alarm(), upload, load);
                 match Box::pin(exchange.answer(&head, scheme, (self.limit, self.until))).await {
                     Ok((parts, body)) => Ok(Reply::Http2(Box::new((parts, body, exchange)))),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
                         let StreamExchange { upload, load, .. } = exchange;
-                        let outbound = Outbound { head, upload };
-                        Err(Box::new(Failed { fault, counts, again, outbound, load }))
+                        let message = Message { head, upload };
+                        Err(Box::new(Failed { fault, counts, again, message, load }))
                     }
                 }
             }
@@ -268,15 +268,19 @@ impl<'a> Attempt<'a> {
             if let Some(seat) = sessions.take(&target.key, clock::monotonic()) {
                 return Ok(Way::Http2(seat, None));
             }
-            let connection = pool.connect(target, left).await?;
-            if target.speaks == Speaks::Negotiated && !connection.stream.is_http2() {
-                sessions.made(&target.key, None);
-                return Ok(Way::Http1(connection));
+            for _ in 0..=MOST_HERE {
+                let connection = pool.connect(target, left).await?;
+                if target.speaks == Speaks::Negotiated && !connection.stream.is_http2() {
+                    sessions.made(&target.key, None);
+                    return Ok(Way::Http1(connection));
+                }
+                if let Some(session) = Session::open(connection.stream).await? {
+                    let seat = session.seat();
+                    sessions.made(&target.key, Some(session));
+                    return Ok(Way::Http2(seat, None));
+                }
             }
-            let session = Session::open(connection.stream).await?;
-            let seat = session.seat();
-            sessions.made(&target.key, Some(session));
-            Ok(Way::Http2(seat, None))
+            Err(ForwardError::Unreachable)
         };
         let made = timeout(left, made).await.unwrap_or(Err(ForwardError::TimedOut(Phase::Connect)));
         drop(turn);

@@ -23,8 +23,8 @@ use crate::route::Protocol;
 /// Largest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// What goes out, and again where it may.
-pub struct Outbound {
+/// A request as it goes out, and again where it may.
+pub struct Message {
     /// The request's head, to the empty line.
     pub head: Vec<u8>,
     /// The client's body, as far as it has not been sent.
@@ -87,8 +87,8 @@ impl From<Malformed> for Fault {
 impl Exchange {
     /// An exchange that is about to begin.
     #[must_use]
-    pub fn new(connection: Box<Connection>, outbound: Outbound, way: (BodyFraming, Option<Protocol>)) -> Self {
-        let Outbound { head, upload } = outbound;
+    pub fn new(connection: Box<Connection>, message: Message, way: (BodyFraming, Option<Protocol>)) -> Self {
+        let Message { head, upload } = message;
         let (framing, upgrade) = way;
         let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
         let is_chunked = framing == BodyFraming::Chunked;
@@ -101,8 +101,7 @@ impl Exchange {
     /// # Errors
     /// [`Fault`].
     pub async fn answer(&mut self, method: &Method, limit: Duration, until: Instant) -> Result<Head, Fault> {
-        // Whoever sends it has just read the clock.
-        self.connection.alarm.set(until.min(clock::recent() + limit));
+        self.connection.alarm.set(until.min(clock::monotonic() + limit));
         let mut reader = HeadReader::new(self.upgrade);
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();

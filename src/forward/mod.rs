@@ -54,7 +54,7 @@ use self::balance::Balance;
 use self::body::{Answer, Hold};
 use self::check::HealthCheck;
 pub use self::error::{ForwardError, Phase};
-use self::exchange::{Fault, Outbound};
+use self::exchange::{Fault, Message};
 use self::gather::Gathering;
 use self::headers::{BodyFraming, HeaderPlan, Sources};
 use self::health::Ejection;
@@ -246,13 +246,13 @@ impl Forwarder {
             until: started + first,
             is_upstreams_limit: upstream.timeout <= first,
         };
-        let outbound = Outbound { head: self.plan.write(sources), upload };
+        let message = Message { head: self.plan.write(sources), upload };
         let hold = || {
             let leash = leashes.hold(permit.caller(), route.revocation, started);
             Hold { leash, end: whole.map(|whole| connections.alarm_at(started + whole)) }
         };
         let _under_way = connections.gathering.join().await;
-        let (mut answer, exchange) = match attempt.send(outbound).await? {
+        let (mut answer, exchange) = match attempt.send(message).await? {
             Reply::Http1(answer, exchange) => (answer, exchange),
             Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
         };

@@ -143,6 +143,25 @@ fn what_goes_wrong_is_told_like_that_of_http_1() {
     // What is not HTTP/2 is no answer.
     let yaml = config(crate::secure::plain(), "").replace("http://127", "h2://127");
     assert_eq!(Gateway::start(&yaml).get("/open/x", None).status, 502);
+    // One that takes connections and says nothing has not taken one.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("an address");
+    let target = format!("targets: [\"h2://{address}\"], connect_timeout: 300ms");
+    let gateway = Gateway::start(&config(address, "").replace(&format!("targets: [\"http://{address}\"]"), &target));
+    let answer = gateway.get("/open/x", None);
+    assert_eq!((answer.status, gateway.line_of(&answer)["outcome"].as_str()), (504, Some("upstream_connect_timeout")));
+}
+
+/// A service that is about to stop tells so at once whoever comes to it still: nothing has begun, and nothing is wrong.
+#[test]
+fn a_connection_that_ends_before_it_has_begun_is_made_anew_and_is_no_failure() {
+    for (ends, status) in [(2, 200), (3, 502)] {
+        let service = H2Service::start(Ways { ends, ..Ways::default() });
+        let gateway = start(&service, ", retries: 0");
+        assert_eq!(gateway.get("/open/x", None).status, status);
+        let connections: Vec<usize> = service.seen().iter().map(|seen| seen.connection).collect();
+        assert_eq!(connections, if status == 200 { vec![2] } else { vec![] });
+    }
 }
 
 #[test]

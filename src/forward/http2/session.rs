@@ -80,13 +80,14 @@ impl Default for Known {
 }
 
 impl Session {
-    /// A conversation on a new connection, as soon as the target has said how many streams it takes. RFC 9113 §3.4
-    /// lets a client begin before that; what is too many is then refused, and a target that does not speak HTTP/2
-    /// has been sent a request.
+    /// A conversation on a new connection, as soon as the target has said how many streams it takes: none at all is
+    /// waited for like a connection. RFC 9113 §3.4 lets a client begin before that; what is too many is then refused,
+    /// and a target that does not speak HTTP/2 has been sent a request. `None` where the target has ended it with
+    /// nothing wrong, as one does that is about to stop: the next connection may come to another process.
     ///
     /// # Errors
-    /// `Unreachable`.
-    pub async fn open(stream: Stream) -> Result<Self, ForwardError> {
+    /// `Unreachable`; `Broken` where what is spoken is not HTTP/2.
+    pub async fn open(stream: Stream) -> Result<Option<Self>, ForwardError> {
         let (sender, mut connection) = Builder::new()
             .initial_max_send_streams(NOTHING_SAID)
             .initial_window_size(STREAM_WINDOW)
@@ -102,11 +103,15 @@ impl Session {
             .await
             .map_err(|_| ForwardError::Unreachable)?;
         let settings = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(_ended) => Poll::Ready(Err(ForwardError::Unreachable)),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
+            Poll::Ready(Err(error)) if error.is_io() => Poll::Ready(Err(ForwardError::Unreachable)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(ForwardError::Broken)),
             Poll::Pending if sender.current_max_send_streams() == NOTHING_SAID => Poll::Pending,
-            Poll::Pending => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Ready(Ok(true)),
         });
-        settings.await?;
+        if !settings.await? {
+            return Ok(None);
+        }
         let now = clock::monotonic();
         let requests = Cell::new(0);
         let shared = Rc::new(Shared { requests, is_closed: Cell::new(false), opened: now, used: Cell::new(now) });
@@ -116,7 +121,7 @@ impl Session {
             drop(connection.await);
             driven.is_closed.set(true);
         });
-        Ok(Self { sender, shared })
+        Ok(Some(Self { sender, shared }))
     }
 
     /// Room for one more request.

@@ -12,7 +12,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 /// One request as it arrived, and how long its body was.
@@ -43,6 +43,8 @@ pub struct Ways {
     pub requests: Option<usize>,
     /// Every so many requests are refused unseen.
     pub refuses: Option<usize>,
+    /// So many connections at first are told that they end, together with the first that they are told.
+    pub ends: usize,
     /// How long a connection waits until it is told how many streams it may have.
     pub silence: Option<Duration>,
 }
@@ -110,8 +112,15 @@ impl H2Service {
 
 type Place = (usize, Arc<Mutex<Vec<Seen>>>, Arc<AtomicUsize>, Arc<AtomicUsize>);
 
-async fn converse(io: impl AsyncRead + AsyncWrite + Unpin, ways: Ways, place: Place) {
+async fn converse(mut io: impl AsyncRead + AsyncWrite + Unpin, ways: Ways, place: Place) {
     let (connection, seen, refused, count) = place;
+    if connection < ways.ends {
+        // SETTINGS, and GOAWAY with the last stream that there could be.
+        let told = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
+        let _gone = io.write_all(told).await;
+        let _gone = io.read_to_end(&mut Vec::new()).await;
+        return;
+    }
     let mut builder = Builder::new();
     if let Some(most) = ways.streams {
         builder.max_concurrent_streams(most);
