@@ -18,7 +18,7 @@ pub struct Peer {
     pub address: IpAddr,
     /// Whether what it says of clients before it is believed (`trusted_proxies`).
     pub is_trusted: bool,
-    /// Its address as a field value.
+    /// Its address as text.
     pub forwarded_for: Rc<str>,
     /// Its address as a node of `Forwarded` (RFC 7239 §6): an IPv6 address in brackets and quotes.
     pub forwarded_node: String,

@@ -3,6 +3,11 @@
 //! Fields go straight into one reused buffer: an access line is written for every request. A line is exactly one line:
 //! whatever a field holds, control characters are escaped.
 
+#![allow(
+    clippy::inline_always,
+    reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
@@ -89,20 +94,12 @@ impl Line<'_> {
     }
 
     /// A field with a text.
-    #[allow(
-        clippy::inline_always,
-        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
-    )]
     #[inline(always)]
     pub fn text(&mut self, name: Name, text: &str) {
         self.bytes(name, text.as_bytes());
     }
 
     /// A field with a text that nobody has looked at; what is not UTF-8 of it is shown as such.
-    #[allow(
-        clippy::inline_always,
-        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
-    )]
     #[inline(always)]
     pub fn bytes(&mut self, name: Name, text: &[u8]) {
         self.name(name);
@@ -110,10 +107,6 @@ impl Line<'_> {
     }
 
     /// The same where there is one.
-    #[allow(
-        clippy::inline_always,
-        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
-    )]
     #[inline(always)]
     pub fn text_if(&mut self, name: Name, text: Option<&str>) {
         if let Some(text) = text {
@@ -122,10 +115,6 @@ impl Line<'_> {
     }
 
     /// A field with a number.
-    #[allow(
-        clippy::inline_always,
-        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
-    )]
     #[inline(always)]
     pub fn number(&mut self, name: Name, number: u64) {
         self.name(name);
@@ -138,10 +127,6 @@ impl Line<'_> {
         self.raw(b"true");
     }
 
-    #[allow(
-        clippy::inline_always,
-        reason = "a name is copied in place, its length being known, and not by a call for each of a dozen"
-    )]
     #[inline(always)]
     fn name(&mut self, name: Name) {
         if self.is_json {

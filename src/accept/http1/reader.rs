@@ -31,13 +31,13 @@ pub(in crate::accept) struct Guarded {
     fault: Option<Fault>,
     /// Who was left at the socket to be woken by it, while nothing has come since: the parser asks at every turn of the
     /// connection's task whether the client has gone, and need not leave itself again.
-    waits: Option<Waker>,
+    waiter: Option<Waker>,
 }
 
 impl Guarded {
     /// Takes heads of at most `longest` bytes; `early` has come already.
     pub(in crate::accept) fn new(longest: usize, early: BytesMut) -> Self {
-        Self { guard: Guard::new(longest), held: early, cleared: 0, fault: None, waits: None }
+        Self { guard: Guard::new(longest), held: early, cleared: 0, fault: None, waiter: None }
     }
 
     /// All that has come and was not taken; it is no request.
@@ -111,17 +111,18 @@ impl Reader for Guarded {
                 state.reader.set(Some(cx.waker().clone()));
                 return Poll::Pending;
             }
-            if self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker())) && stream.is_silent() {
+            if self.waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) && stream.is_silent() {
                 return Poll::Pending;
             }
-            // What has used up its turn is not left at the socket, but has another turn at once.
-            let has_turn = has_budget_remaining();
             let before = buf.filled().len();
             let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, buf) else {
-                self.waits = has_turn.then(|| cx.waker().clone());
+                // What has used up its turn was not left at the socket, but has another one at once; asked afterwards, since
+                // it may be used up on the way. Whoever was left there has got back what it took of it.
+                let is_left = has_budget_remaining() && matches!(stream, Stream::Plain(_));
+                self.waiter = is_left.then(|| cx.waker().clone());
                 return Poll::Pending;
             };
-            self.waits = None;
+            self.waiter = None;
             read?;
             let come = buf.filled().get(before..).unwrap_or_default();
             if come.is_empty() {
@@ -166,22 +167,28 @@ mod tests {
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
-    use tokio::task::coop::poll_proceed;
+    use tokio::task::coop::{RestoreOnPending, poll_proceed};
     use tokio::time::sleep;
 
     use super::*;
     use crate::accept::phase::Watch;
 
-    /// The first turns come of themselves, as when a service answers that the request was sent to; one of them is used up.
-    fn take_turn(number: usize, used_up: usize, cx: &mut Context<'_>) {
+    /// The first turns come of themselves, as when a service answers that the request was sent to. One of them is used up,
+    /// or all of it but what one more question takes.
+    fn take_turn(number: usize, (used_up, leaves_one): (usize, bool), cx: &mut Context<'_>) {
         if number < 4 {
             cx.waker().wake_by_ref();
         }
+        let mut taken = Vec::new();
         while number == used_up
-            && let Poll::Ready(turn) = poll_proceed(cx)
+            && let Poll::Ready(question) = poll_proceed(cx)
         {
-            turn.made_progress();
+            taken.push(question);
         }
+        // Gives back what it took, where it is not made use of.
+        let last = if leaves_one { taken.pop() } else { None };
+        taken.iter().for_each(RestoreOnPending::made_progress);
+        drop((taken, last));
     }
 
     /// Whoever asks with its turn used up is not left at the socket: taken for one that is, it would never be woken.
@@ -192,12 +199,12 @@ mod tests {
         let mut stream = Stream::Plain(listener.accept().await.expect("accepted").0);
         let entry = Rc::new(Watch::default()).enter(0);
         let mut reader = Guarded::new(1000, BytesMut::new());
-        for used_up_in in [0, 1, 2, 1] {
+        for used_up in [(1, true), (0, false), (1, false), (2, false), (1, true), (2, true)] {
             let (mut room, mut turns) = ([0; 100], 0);
             let mut buf = ReadBuf::new(&mut room);
             let read = poll_fn(|cx| {
                 turns += 1;
-                take_turn(turns, used_up_in, cx);
+                take_turn(turns, used_up, cx);
                 reader.poll_read(&mut stream, &entry.state, cx, &mut buf)
             });
             let written = async {
