@@ -106,7 +106,7 @@ impl Line<'_> {
         self.quoted(text);
     }
 
-    /// The same where there is one.
+    /// A field with a text, where there is one.
     #[inline(always)]
     pub fn text_if(&mut self, name: Name, text: Option<&str>) {
         if let Some(text) = text {
