@@ -162,7 +162,12 @@ impl<'a> Attempt<'a> {
             Way::Http1(connection) => {
                 // Boxed here: it goes through many hands, and is too large to be copied into each.
                 let mut exchange = Box::new(Exchange::new(connection, message, self.way));
-                match exchange.answer(self.method, self.limit, self.until).await {
+                exchange.limit(self.limit, self.until);
+                let gathering = &self.connections.gathering;
+                if self.is_repeatable() && gathering.is_worth_it() {
+                    exchange = gathering.begin(exchange).await;
+                }
+                match exchange.answer(self.method, self.limit).await {
                     Ok(head) => Ok(Reply::Http1(head, exchange)),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
@@ -200,8 +205,7 @@ impl<'a> Attempt<'a> {
         {
             return Ok((place, Way::Http2(seat, Some(load))));
         }
-        let is_repeatable = !tries.has_body && is_idempotent(self.method);
-        match pool.take(target, self.upstream.keep_alive, is_repeatable, now) {
+        match pool.take(target, self.upstream.keep_alive, self.is_repeatable(), now) {
             Some(mut connection) => {
                 connection.load = Some(load);
                 Ok((place, Way::Http1(connection)))
@@ -362,6 +366,11 @@ impl<'a> Attempt<'a> {
                 "a target gives no usable answer: it is passed over"
             );
         }
+    }
+
+    /// Whether the request may go out twice: it has no body, and doing it twice is doing it once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.way.0 == BodyFraming::Empty && is_idempotent(self.method)
     }
 
     fn target(&self, place: usize) -> Option<&'a Target> {

@@ -7,6 +7,7 @@
 //! 4. A connection that takes no more bytes may still have an answer to give.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub struct Exchange {
     sending: Sending,
     is_chunked: bool,
     upgrade: Option<Protocol>,
+    /// What came when it began in somebody else's hands.
+    come: Option<io::Result<usize>>,
 }
 
 /// How far the request has come.
@@ -92,16 +95,35 @@ impl Exchange {
         let (framing, upgrade) = way;
         let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
         let is_chunked = framing == BodyFraming::Chunked;
-        Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked, upgrade }
+        Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked, upgrade, come: None }
     }
 
-    /// Sends the request and waits for the head of its answer: no longer than `limit`, and not
-    /// beyond `until` unless its body is moving.
+    /// From now on it may take no longer than `limit`, and not beyond `until` unless its body is moving.
+    pub fn limit(&self, limit: Duration, until: Instant) {
+        self.connection.alarm.set(until.min(clock::monotonic() + limit));
+    }
+
+    /// Begins in the name of the task that waits for the answer, which is woken when there is something to be done. For
+    /// a request without a body: of that the fault would be its own.
+    pub fn begin(&mut self, cx: &mut Context<'_>) {
+        // SECURITY: what has come since the connection was taken is no answer to this request.
+        self.come = if self.connection.seems_quiet() || self.connection.is_quiet() {
+            let _sent = self.poll_send(cx);
+            ready(self.connection.poll_fill(cx, 0))
+        } else {
+            self.sending = Sending::Broken;
+            Some(Ok(0))
+        };
+        if self.come.is_some() || self.connection.alarm.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Sends the request, if it has not begun, and waits for the head of its answer; `limit` is what it was given.
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn answer(&mut self, method: &Method, limit: Duration, until: Instant) -> Result<Head, Fault> {
-        self.connection.alarm.set(until.min(clock::monotonic() + limit));
+    pub async fn answer(&mut self, method: &Method, limit: Duration) -> Result<Head, Fault> {
         let mut reader = HeadReader::new(self.upgrade);
         let head = poll_fn(|cx| self.poll_answer(cx, &mut reader, method, limit)).await?;
         self.connection.alarm.clear();
@@ -203,7 +225,8 @@ impl Exchange {
             return Poll::Ready(Err(Fault::Upload(fault)));
         }
         loop {
-            match self.connection.poll_fill(cx, 0) {
+            let come = self.come.take();
+            match come.map_or_else(|| self.connection.poll_fill(cx, 0), Poll::Ready) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) if self.connection.buffer.is_empty() => {
@@ -229,6 +252,14 @@ impl Exchange {
     fn poll_time_out(&self, cx: &Context<'_>, limit: Duration) -> Poll<()> {
         let waits_for_client = self.sending == Sending::Body && self.outgoing.is_empty();
         poll_time_out(&self.connection.alarm, &self.upload, waits_for_client, limit, cx)
+    }
+}
+
+/// What is there, if it is.
+fn ready<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(there) => Some(there),
+        Poll::Pending => None,
     }
 }
 

@@ -6,31 +6,137 @@
 //! Why: a service on this machine that has nothing to do sleeps, and whoever writes to it pays for waking it. One
 //! request at a time, with the next one read and judged in between, finds it asleep again each time. Where few are under
 //! way there is nothing to gather, and the wait would only cost.
+//!
+//! Who waits leaves its exchange here, and all of them are begun in one go, each in the name of its own task: a turn of
+//! each task only for that would go through all that is between the worker and the exchange.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
-use tokio::task::yield_now;
+use slab::Slab;
+use tokio::task::coop::unconstrained;
+use tokio::task::{spawn_local, yield_now};
+
+use super::exchange::Exchange;
 
 /// From so many requests under way on one worker on they are gathered. Measured: with 8 connections under load it
 /// costs more than it gives, with 32 it gives more.
 const MANY: usize = 16;
+/// Most that go out before others have their turn.
+const AT_ONCE: usize = 64;
 
 /// Requests of one worker that are not answered yet.
+#[derive(Clone, Default)]
+pub struct Gathering(Rc<Gathered>);
+
 #[derive(Default)]
-pub struct Gathering(Cell<usize>);
+struct Gathered {
+    under_way: Cell<usize>,
+    waiting: RefCell<Slab<Waiting>>,
+    /// The places of those that are not out, the first to come first.
+    next: RefCell<Vec<usize>>,
+}
+
+/// An exchange that is begun by somebody else than who waits for its answer.
+struct Waiting {
+    exchange: Box<Exchange>,
+    /// Until it has begun.
+    task: Option<Waker>,
+}
 
 /// Counts a request until it is answered.
 pub struct UnderWay<'c>(&'c Cell<usize>);
 
+/// An exchange that goes out with others; it comes back when there is something to be done about it.
+pub struct Together<'g> {
+    gathering: &'g Gathering,
+    exchange: Option<Box<Exchange>>,
+    place: Option<usize>,
+}
+
 impl Gathering {
-    /// Counts a request, and waits for others where many are under way.
-    pub async fn join(&self) -> UnderWay<'_> {
-        self.0.set(self.0.get() + 1);
-        let counted = UnderWay(&self.0);
-        if self.0.get() >= MANY {
+    /// Counts a request; one that has to go out by itself waits for others here.
+    pub async fn join(&self, is_by_itself: bool) -> UnderWay<'_> {
+        let under_way = &self.0.under_way;
+        under_way.set(under_way.get() + 1);
+        let counted = UnderWay(under_way);
+        if is_by_itself && self.is_worth_it() {
             yield_now().await;
         }
         counted
+    }
+
+    /// Whether so many are under way that it is worth while to wait for others.
+    #[must_use]
+    pub fn is_worth_it(&self) -> bool {
+        self.0.under_way.get() >= MANY
+    }
+
+    /// Begins an exchange together with others.
+    #[must_use]
+    pub const fn begin(&self, exchange: Box<Exchange>) -> Together<'_> {
+        Together { gathering: self, exchange: Some(exchange), place: None }
+    }
+
+    fn put(&self, exchange: Box<Exchange>, cx: &Context<'_>) -> usize {
+        let place = self.0.waiting.borrow_mut().insert(Waiting { exchange, task: Some(cx.waker().clone()) });
+        let mut next = self.0.next.borrow_mut();
+        if next.is_empty() {
+            spawn_local(unconstrained(self.clone().send()));
+        }
+        next.push(place);
+        place
+    }
+
+    /// Begins all that wait, after those that come until then.
+    async fn send(self) {
+        loop {
+            yield_now().await;
+            let (mut next, mut waiting) = (self.0.next.borrow_mut(), self.0.waiting.borrow_mut());
+            let here = next.len().min(AT_ONCE);
+            for place in next.drain(..here) {
+                // One that was given up has left its place; whoever has it now may as well begin now.
+                if let Some(one) = waiting.get_mut(place)
+                    && let Some(task) = one.task.take()
+                {
+                    one.exchange.begin(&mut Context::from_waker(&task));
+                }
+            }
+            if next.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl Future for Together<'_> {
+    type Output = Box<Exchange>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(exchange) = self.exchange.take() {
+            self.place = Some(self.gathering.put(exchange, cx));
+            return Poll::Pending;
+        }
+        let mut waiting = self.gathering.0.waiting.borrow_mut();
+        let Some(place) = self.place else { return Poll::Pending };
+        if let Some(task) = waiting.get_mut(place).and_then(|one| one.task.as_mut()) {
+            task.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        let begun = waiting.try_remove(place);
+        drop(waiting);
+        self.place = None;
+        begun.map_or(Poll::Pending, |begun| Poll::Ready(begun.exchange))
+    }
+}
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        let given_up = self.place.and_then(|place| self.gathering.0.waiting.borrow_mut().try_remove(place));
+        drop(given_up);
     }
 }
 
@@ -42,31 +148,172 @@ impl Drop for UnderWay<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::sync::Arc;
+    use std::time::Duration;
 
+    use http::Method;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::super::connection::Connection;
+    use super::super::exchange::{Again, Fault, Message};
+    use super::super::headers::BodyFraming;
+    use super::super::health::Health;
+    use super::super::target::{Speaks, Target};
+    use super::super::upload::Upload;
     use super::*;
+    use crate::alarm::Alarms;
+    use crate::clock;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+    /// Runs as a worker does, for no longer than a test may take.
+    fn on_a_worker(test: impl Future<Output = ()>) {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        runtime.expect("a runtime").block_on(async { tokio::time::timeout(LONG, test).await.expect("in time") });
+    }
+
+    /// An exchange that has not begun, the service's end of its connection, and who looks at its time limit.
+    async fn exchange(listener: &TcpListener, path: &str) -> (Box<Exchange>, TcpStream, Alarms) {
+        let address: Arc<str> = listener.local_addr().expect("an address").to_string().into();
+        let (key, health, speaks) = (Arc::clone(&address), Arc::new(Health::default()), Speaks::Http1);
+        let target = Target { address, key, tls: None, speaks, weight: 1, health };
+        let alarms = Alarms::default();
+        let mut connection = Connection::open(&target, LONG, &alarms).await.expect("a connection");
+        let (service, _) = listener.accept().await.expect("a connection");
+        connection.is_reused = true;
+        let head = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
+        let message = Message { head, upload: Upload::Empty };
+        let exchange = Exchange::new(Box::new(connection), message, (BodyFraming::Empty, None));
+        exchange.limit(LONG, clock::monotonic() + LONG);
+        (Box::new(exchange), service, alarms)
+    }
+
+    async fn service() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.expect("a port")
+    }
+
+    fn nothing_has_come(service: &TcpStream) -> bool {
+        service.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
 
     #[test]
-    fn only_where_many_are_under_way_one_more_waits_for_a_turn() {
+    fn those_that_wait_go_out_together_and_each_gets_its_own_answer() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let cx = &mut Context::from_waker(Waker::noop());
+            let (mut waiting, mut services) = (Vec::new(), Vec::new());
+            // More than go out at once.
+            for number in 0..AT_ONCE + 3 {
+                let (exchange, service, _) = exchange(&listener, &format!("/{number}")).await;
+                services.push(service);
+                waiting.push(Box::pin(gathering.begin(exchange)));
+            }
+            assert!(waiting.iter_mut().all(|one| one.as_mut().poll(cx).is_pending()));
+            assert!(services.iter().all(nothing_has_come), "nobody has had a turn to send them");
+            for (number, service) in services.iter_mut().enumerate().rev() {
+                let expected = format!("GET /{number} HTTP/1.1\r\n\r\n");
+                let mut head = vec![0; expected.len()];
+                service.read_exact(&mut head).await.expect("a request");
+                assert_eq!(String::from_utf8_lossy(&head), expected);
+                service.write_all(ANSWER).await.expect("an answer");
+            }
+            for one in waiting {
+                let head = one.await.answer(&Method::GET, LONG).await.expect("an answer");
+                assert_eq!(head.status, 204);
+            }
+            assert!(gathering.0.waiting.borrow().is_empty() && gathering.0.next.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_its_own_answer_alone() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let (first, mut service, _) = exchange(&listener, "/first").await;
+            let (second, _silent, _) = exchange(&listener, "/second").await;
+            let others = gathering.clone();
+            let second = spawn_local(async move { others.begin(second).await.is_sent() });
+            let task = spawn_local(async move { gathering.begin(first).await.answer(&Method::GET, LONG).await });
+            let _request = service.read(&mut [0; 64]).await.expect("a request");
+            service.write_all(ANSWER).await.expect("an answer");
+            assert_eq!(task.await.expect("no panic").map(|head| head.status.as_u16()), Ok(204));
+            assert!(!second.is_finished());
+        });
+    }
+
+    // What a service says unasked would be taken for the answer to the next request.
+    #[test]
+    fn what_came_before_a_request_went_out_is_no_answer_to_it() {
+        on_a_worker(async {
+            for ends in [false, true] {
+                let (gathering, listener) = (Gathering::default(), service().await);
+                let (exchange, mut service, _) = exchange(&listener, "/").await;
+                let mut waiting = pin!(gathering.begin(exchange));
+                assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                if ends {
+                    service.shutdown().await.expect("an end");
+                } else {
+                    service.write_all(ANSWER).await.expect("an answer");
+                }
+                let mut exchange = waiting.await;
+                let fault = exchange.answer(&Method::GET, LONG).await.map(|head| head.status);
+                assert_eq!(fault, Err(Fault::Unanswered));
+                assert_eq!(exchange.again(Fault::Unanswered, &Method::POST), Again::Here, "it never went out");
+                assert!(nothing_has_come(&service));
+            }
+        });
+    }
+
+    #[test]
+    fn one_that_is_given_up_sends_nothing() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let (exchange, mut service, _) = exchange(&listener, "/").await;
+            let mut given_up = Box::pin(gathering.begin(exchange));
+            assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            drop(given_up);
+            assert!(gathering.0.waiting.borrow().is_empty());
+            assert_eq!(service.read(&mut [0; 64]).await.ok(), Some(0), "its connection is closed");
+        });
+    }
+
+    #[test]
+    fn one_whose_time_is_over_is_told() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let (exchange, mut service, alarms) = exchange(&listener, "/").await;
+            let answer = async move { gathering.begin(exchange).await.answer(&Method::GET, LONG).await };
+            let task = spawn_local(answer);
+            let _request = service.read(&mut [0; 64]).await.expect("a request");
+            alarms.look(clock::monotonic() + LONG * 2);
+            assert_eq!(task.await.expect("no panic").map(|head| head.status), Err(Fault::TimedOut));
+        });
+    }
+
+    #[test]
+    fn only_where_many_are_under_way_is_it_worth_while_to_wait() {
         let gathering = Gathering::default();
         let cx = &mut Context::from_waker(Waker::noop());
         let mut under_way = Vec::new();
         for _ in 1..MANY {
-            match pin!(gathering.join()).poll(cx) {
+            match pin!(gathering.join(true)).poll(cx) {
                 Poll::Ready(counted) => under_way.push(counted),
                 Poll::Pending => panic!("few are under way"),
             }
         }
+        assert!(!gathering.is_worth_it());
         {
-            let mut one_more = pin!(gathering.join());
-            assert!(one_more.as_mut().poll(cx).is_pending());
+            let mut one_more = pin!(gathering.join(true));
+            assert!(one_more.as_mut().poll(cx).is_pending() && gathering.is_worth_it());
             assert!(one_more.as_mut().poll(cx).is_ready(), "one turn is enough");
         }
         // One that is given up while it waits is not counted any longer either.
-        assert_eq!(gathering.0.get(), MANY - 1);
+        assert_eq!(gathering.0.under_way.get(), MANY - 1);
         drop(under_way);
-        assert_eq!(gathering.0.get(), 0);
+        assert_eq!(gathering.0.under_way.get(), 0);
     }
 }

@@ -251,7 +251,7 @@ impl Forwarder {
             let leash = leashes.hold(permit.caller(), route.revocation, started);
             Hold { leash, end: whole.map(|whole| connections.alarm_at(started + whole)) }
         };
-        let _under_way = connections.gathering.join().await;
+        let _under_way = connections.gathering.join(!attempt.is_repeatable()).await;
         let (mut answer, exchange) = match attempt.send(message).await? {
             Reply::Http1(answer, exchange) => (answer, exchange),
             Reply::Http2(reply) => return Ok(answered_by_stream(*reply, attempt.method, upstream.idle_timeout, hold)),
