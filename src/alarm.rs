@@ -11,10 +11,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::waiter::Waiter;
 
 /// Boxes for one second.
 const A_SECOND: u64 = 100;
@@ -39,7 +40,7 @@ type Laid = Vec<(u64, Rc<Clock>)>;
 struct Clock {
     at: Cell<Option<Instant>>,
     has_rung: Cell<bool>,
-    waker: Cell<Option<Waker>>,
+    waiter: Waiter,
     /// The box that it lies in; it may lie in later ones as well, which say nothing then.
     lies_in: Cell<Option<u64>>,
 }
@@ -93,9 +94,7 @@ impl Shelf {
             Some(at) if at <= now => {
                 clock.at.set(None);
                 clock.has_rung.set(true);
-                if let Some(waker) = clock.waker.take() {
-                    waker.wake();
-                }
+                clock.waiter.wake();
             }
             // A second after the last one: those that met in one look need not meet again.
             Some(at) => {
@@ -166,8 +165,7 @@ impl Alarm {
         if self.clock.has_rung.get() {
             return Poll::Ready(());
         }
-        let waker = self.clock.waker.take().filter(|waker| waker.will_wake(cx.waker()));
-        self.clock.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
+        self.clock.waiter.wait(cx);
         Poll::Pending
     }
 }
@@ -176,12 +174,14 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         // It leaves the shelf when its box is opened.
         self.clear();
-        self.clock.waker.take();
+        self.clock.waiter.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
     use proptest::prelude::*;
 

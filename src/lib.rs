@@ -39,3 +39,4 @@ pub mod late;
 pub mod observe;
 pub mod percent;
 pub mod stream;
+pub mod waiter;

@@ -28,7 +28,7 @@ const STAGES: [&str; 7] = ["accept", "admit", "authenticate", "authorize", "forw
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         // Root nouns.
-        ("alarm", vec!["clock"]),
+        ("alarm", vec!["clock", "waiter"]),
         ("certificate", vec![]),
         ("chunked", vec![]),
         ("clock", vec![]),
@@ -41,6 +41,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("rate", vec!["authenticate::Caller", "authenticate::claims", "clock", "denial", "store"]),
         ("refusal", vec!["denial", "forward::ForwardError"]),
         ("stream", vec![]),
+        ("waiter", vec![]),
         ("signer", vec!["authenticate::keys"]),
         ("route", vec!["admit::pattern", "authenticate::claims", "destination", "origin", "rate"]),
         (
@@ -81,6 +82,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "route",
                 "store",
                 "stream",
+                "waiter",
             ],
         ),
         ("admit", vec!["denial", "percent", "route"]),
@@ -116,6 +118,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "route",
                 "signer",
                 "stream",
+                "waiter",
             ],
         ),
         (

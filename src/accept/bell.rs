@@ -7,21 +7,21 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
+
+use crate::waiter::Waiter;
 
 #[derive(Default)]
 pub(super) struct Bell {
     has_rung: Cell<bool>,
-    listener: Cell<Option<Waker>>,
+    listener: Waiter,
 }
 
 impl Bell {
     /// Wakes whoever waits, or comes next.
     pub(super) fn ring(&self) {
         self.has_rung.set(true);
-        if let Some(listener) = self.listener.take() {
-            listener.wake();
-        }
+        self.listener.wake();
     }
 
     /// Waits until it has rung since the last time that somebody heard it.
@@ -33,8 +33,7 @@ impl Bell {
         if self.has_rung.take() {
             return Poll::Ready(());
         }
-        let known = self.listener.take().filter(|known| known.will_wake(cx.waker()));
-        self.listener.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
+        self.listener.wait(cx);
         Poll::Pending
     }
 }
@@ -43,7 +42,7 @@ impl Bell {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     use super::*;
 

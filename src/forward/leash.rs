@@ -7,11 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::authenticate::Caller;
 use crate::route::RevocationPolicy;
+use crate::waiter::Waiter;
 
 /// How old an answer is before it is looked at.
 const LASTS: Duration = Duration::from_millis(250);
@@ -38,7 +39,7 @@ pub struct Held {
     since: Instant,
     is_cut: Cell<bool>,
     doubts: Cell<u8>,
-    waker: Cell<Option<Waker>>,
+    waiter: Waiter,
 }
 
 /// Kept by the answer; dropping it ends the watch.
@@ -55,8 +56,8 @@ impl Leashes {
         let Caller::Known(_) = caller else { return None };
         let number = self.0.next.get();
         self.0.next.set(number.wrapping_add(1));
-        let (is_cut, doubts, waker) = (Cell::default(), Cell::default(), Cell::default());
-        let held = Rc::new(Held { caller: caller.clone(), policy, since: now, is_cut, doubts, waker });
+        let (is_cut, doubts, waiter) = (Cell::default(), Cell::default(), Waiter::default());
+        let held = Rc::new(Held { caller: caller.clone(), policy, since: now, is_cut, doubts, waiter });
         self.0.held.borrow_mut().insert(number, Rc::clone(&held));
         Some(Leash { held, number, shelf: Rc::clone(&self.0) })
     }
@@ -92,9 +93,7 @@ impl Held {
     /// It does not hold: the answer ends here.
     pub fn cut(&self) {
         self.is_cut.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.waiter.wake();
     }
 }
 
@@ -110,8 +109,7 @@ impl Leash {
         if self.held.is_cut.get() {
             return Poll::Ready(());
         }
-        let waker = self.held.waker.take().filter(|waker| waker.will_wake(cx.waker()));
-        self.held.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
+        self.held.waiter.wait(cx);
         Poll::Pending
     }
 }
