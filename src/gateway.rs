@@ -19,6 +19,7 @@ use crate::authorize::{self, Permit};
 use crate::certificate::ClientCertificate;
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
+use crate::forward::answer;
 use crate::forward::body::Answer;
 use crate::forward::leash::Leashes;
 use crate::forward::trace::{self, RequestId};
@@ -192,6 +193,7 @@ impl Gateway {
         if let Some(cors) = cors {
             cors::dress(cors, cors::origin(&head.headers).as_ref(), answer.headers_mut());
         }
+        answer::keep(head.headers);
         seen.answered(answer, status)
     }
 

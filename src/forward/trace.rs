@@ -18,8 +18,15 @@ const MAX_ID: usize = 128;
 /// What names a request, in the log, to its service and in its answer: 1 to 128 visible ASCII characters.
 ///
 /// Why not a `HeaderValue`: every copy of one is counted, up and down again, by atomics.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RequestId(SmallVec<[u8; 32]>);
+
+impl Clone for RequestId {
+    fn clone(&self) -> Self {
+        // All at once; a derived one copies byte by byte.
+        Self(SmallVec::from_slice(&self.0))
+    }
+}
 
 impl RequestId {
     /// It, as it stands in a head.

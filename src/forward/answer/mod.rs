@@ -13,12 +13,14 @@
 //!    reader take a bare LF.
 
 mod names;
+mod spare;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
+pub use self::spare::keep;
 use super::headers::{is_hop_by_hop, named_by, says};
 use crate::chunked::Chunks;
 pub use crate::chunked::Malformed;
@@ -187,7 +189,7 @@ fn parse(buffer: &mut BytesMut) -> Result<Option<Parsed>, Malformed> {
     let mut parsed = Parsed {
         status: response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed)?,
         is_http_11: response.version == Some(1),
-        headers: HeaderMap::with_capacity(response.headers.len() + 2),
+        headers: spare::take(response.headers.len() + 2),
         lengths: SmallVec::new(),
         codings: SmallVec::new(),
         connection: SmallVec::new(),
