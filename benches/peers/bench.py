@@ -4,6 +4,8 @@ from peers import ALGORITHMS, ROOT, Field, output, versions
 
 # What the host may take of the cores while something is measured, and how often it is measured again at the most.
 STOLEN, AGAIN = 0.02, 4
+RELAY, HYPER, NGINX = "raw relay, no HTTP", "hyper and a socket, nothing checked", "nginx, `proxy_pass`, no auth"
+MANY = "RS256, 10,000 tokens"
 OFF, TRACKED, ASKED = (f"Bearward, revocation {how}" for how in ("off", "tracked", "asked in Redis"))
 PLAIN_OFF, PLAIN_TRACKED = (f"Bearward by `cargo build --release` alone, {how}" for how in ("off", "tracked"))
 TABLES = ["auth", "sessions", "tls", "cold", "refused", "bodies", "routes", "revoked", "latency", "idle"]
@@ -61,14 +63,14 @@ class Bench:
     def prepare(self):
         self.prepare_field()
         field = self.field
-        starts = {"relay": field.relay, "nginx": field.nginx, "haproxy": field.haproxy, "envoy": field.envoy, "bearward": field.bearward}
+        starts = {"relay": field.relay, "hyper": field.hyper, "nginx": field.nginx, "haproxy": field.haproxy, "envoy": field.envoy, "bearward": field.bearward}
         if field.bearward_binary != field.plain_binary:
             starts["plain"] = lambda: field.bearward(field.plain_binary)
         for name, start in starts.items():
             try:
                 self.proxies[name] = start()
             except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-                if name in ("relay", "bearward", "plain"):
+                if name in ("relay", "hyper", "bearward", "plain"):
                     raise
                 self.skipped.append(f"{name}: {error}")
                 print(f"left out: {name}: {error}", file=sys.stderr)
@@ -139,24 +141,26 @@ class Bench:
     def auth(self):
         many = self.field.path("many.txt", "\n".join(self.field.mint("RS256", 10_000)) + "\n")
         t = self.tokens
-        cases = {"raw relay, no HTTP": {"public": self.cell("relay", "public", "/orders/42", t["RS256"])}}
-        if "nginx" in self.proxies:
-            cases["nginx, `proxy_pass`, no auth"] = {"public": self.cell("nginx", "public", "/orders/42", t["RS256"])}
+        cases = {}
+        # They look at no token, and are shown the same ones.
+        for proxy, row in (("relay", RELAY), ("hyper", HYPER), ("nginx", NGINX)):
+            if proxy in self.proxies:
+                cases[row] = {"public": self.cell(proxy, "public", "/orders/42", t["RS256"]), MANY: self.cell(proxy, "public", "/orders/42", script=self.turns, tokens=many)}
         for proxy, row, suffix in (("haproxy", "HAProxy, `jwt_verify`", ""), ("envoy", "Envoy, `jwt_authn` with cache, RBAC", ""), ("envoy", "Envoy, no token cache", "-uncached")):
             if proxy in self.proxies:
                 cells = {} if suffix else {"public": self.cell(proxy, "public", "/orders/42", t["RS256"])}
                 cells |= {alg: self.cell(proxy, alg + suffix, "/orders/42", t[alg]) for alg in ALGORITHMS}
-                cells["RS256, 10,000 tokens"] = self.cell(proxy, "RS256" + suffix, "/orders/42", script=self.turns, tokens=many)
+                cells[MANY] = self.cell(proxy, "RS256" + suffix, "/orders/42", script=self.turns, tokens=many)
                 cases[row] = cells
         for row, path in ((OFF, "/unasked/42"), (TRACKED, "/orders/42"), (ASKED, "/asked/42")):
             cells = {alg: self.cell("bearward", alg, path, t[alg]) for alg in ALGORITHMS}
-            cells["RS256, 10,000 tokens"] = self.cell("bearward", "RS256", path, script=self.turns, tokens=many)
+            cells[MANY] = self.cell("bearward", "RS256", path, script=self.turns, tokens=many)
             cases[row] = ({"public": self.cell("bearward", "public", "/open/42", t["RS256"])} if "off" in row else {}) | cells
         if "plain" in self.proxies:
             cells = {"public": self.cell("plain", "public", "/open/42", t["RS256"])} | {alg: self.cell("plain", alg, "/orders/42", t[alg]) for alg in ALGORITHMS}
-            cells["RS256, 10,000 tokens"] = self.cell("plain", "RS256", "/orders/42", script=self.turns, tokens=many)
+            cells[MANY] = self.cell("plain", "RS256", "/orders/42", script=self.turns, tokens=many)
             cases[PLAIN_TRACKED] = cells
-        self.table("auth", ["public"] + ALGORITHMS + ["RS256, 10,000 tokens"], cases)
+        self.table("auth", ["public"] + ALGORITHMS + [MANY], cases)
 
     def session(self):
         """The id of a session as a service writes it."""
@@ -352,13 +356,14 @@ class Bench:
             # What was added to nothing is no ratio.
             if values and bases and min(bases) > 0:
                 ratio = statistics.median(value / base for value, base in zip(values, bases, strict=True))
-                rows.append(f"| {text} | ≤ {limit:.2f} | {ratio:.3f} | {'yes' if ratio <= limit else 'no'} |")
+                rows.append(f"| {text} | – | {ratio:.3f} | – |" if limit is None else f"| {text} | ≤ {limit:.2f} | {ratio:.3f} | {'yes' if ratio <= limit else 'no'} |")
 
-        for column in ("RS256", "RS256, 10,000 tokens"):
+        for column, shown in (("RS256", "public"), (MANY, MANY)):
+            goal(f"{column}, hyper and a socket, nothing checked / raw relay", m("auth", HYPER, shown), m("auth", RELAY, shown), None)
             for row, what in ((off, "revocation off"), (tracked, "tracked"), (PLAIN_TRACKED, "tracked, by cargo alone"), (asked, "asked in Redis")):
                 goal(f"{column}, {what} / better of HAProxy and Envoy with cache", m("auth", row, column), rivals(column), 0.33)
-                goal(f"{column}, {what} / nginx without auth", m("auth", row, column), m("auth", "nginx, `proxy_pass`, no auth", "public"), 1.0)
-                goal(f"{column}, {what} / raw relay", m("auth", row, column), m("auth", "raw relay, no HTTP", "public"), 1.25)
+                goal(f"{column}, {what} / nginx without auth", m("auth", row, column), m("auth", NGINX, shown), 1.0)
+                goal(f"{column}, {what} / raw relay", m("auth", row, column), m("auth", RELAY, shown), 1.25)
         for row, what in ((off, "revocation off"), (tracked, "tracked"), (asked, "asked in Redis")):
             goal(f"RS256, {what} / public route", m("auth", row, "RS256"), m("auth", off, "public"), 1.05)
         goal("RS256, tracked, by cargo alone / public route", m("auth", PLAIN_TRACKED, "RS256"), m("auth", PLAIN_TRACKED, "public"), 1.05)

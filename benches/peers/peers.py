@@ -37,7 +37,7 @@ class Field:
         # As cargo builds it, and what is measured: that, or what `deploy/build` has made of it.
         self.plain_binary = os.path.join(ROOT, "target/release/bearward")
         self.bearward_binary = self.plain_binary
-        self.floor_binary = os.path.join(ROOT, "target/release/examples/floor")
+        self.floor_binary, self.hyper_binary = (os.path.join(ROOT, "target/release/examples", name) for name in ("floor", "hyper"))
 
     def spawn(self, core, command, log=None):
         out = open(os.path.join(self.dir, log), "w") if log else subprocess.DEVNULL
@@ -108,6 +108,12 @@ class Field:
     def relay(self):
         port = free_port()
         process = self.spawn(0, [self.floor_binary, "relay", str(port), str(self.upstream_port)])
+        wait_for(port)
+        return {"public": (process, f"http://127.0.0.1:{port}")}
+
+    def hyper(self):
+        port = free_port()
+        process = self.spawn(0, [self.hyper_binary, str(port), str(self.upstream_port)])
         wait_for(port)
         return {"public": (process, f"http://127.0.0.1:{port}")}
 

@@ -3,7 +3,8 @@ from xml.sax.saxutils import escape
 
 
 def bars(bench):
-    wanted = [("raw relay, no HTTP", "public", "raw relay (no HTTP, no auth)"), ("nginx, `proxy_pass`, no auth", "public", "nginx (no auth)"),
+    wanted = [("raw relay, no HTTP", "public", "raw relay (no HTTP, no auth)"), ("hyper and a socket, nothing checked", "public", "hyper alone (no auth)"),
+        ("nginx, `proxy_pass`, no auth", "public", "nginx (no auth)"),
         ("Bearward, revocation off", "RS256", "Bearward, revocation off"), ("Bearward, revocation tracked", "RS256", "Bearward, tracked (default)"),
         ("Bearward, revocation asked in Redis", "RS256", "Bearward, Redis per request"),
         ("HAProxy, `jwt_verify`", "RS256", "HAProxy"), ("Envoy, `jwt_authn` with cache, RBAC", "RS256", "Envoy, token cache"), ("Envoy, no token cache", "RS256", "Envoy, no token cache")]
