@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::timeout;
 
 use super::error::{ForwardError, Phase};
@@ -64,14 +65,18 @@ impl Connection {
         // SECURITY: the kernel is asked, and not the runtime, which knows what was so at its last turn: an
         // answer that came unasked would be taken for the one to the next request.
         let peeked = SockRef::from(self.stream.socket()).peek(&mut [MaybeUninit::uninit()]);
-        if peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            return true;
+        let is_empty = peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match &mut self.stream {
+            Stream::Plain(_) => is_empty,
+            // What has come may be no more than a new ticket; and where nothing has, something may have been deciphered
+            // before that nobody has read.
+            Stream::Tls(stream) => {
+                let mut byte = [0];
+                let cx = &mut Context::from_waker(Waker::noop());
+                let is_asked = is_empty || has_budget_remaining();
+                is_asked && Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
         }
-        // Of TLS it may be no more than a new ticket.
-        let mut byte = [0];
-        let mut read = ReadBuf::new(&mut byte);
-        let is_tls = matches!(self.stream, Stream::Tls(_));
-        is_tls && Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut read).is_pending()
     }
 
     /// The same, as far as the runtime knew at its last turn; never of TLS.

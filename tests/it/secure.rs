@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::gateway::customer;
+use crate::support::gateway::{customer, get};
 use crate::support::tls::Authority;
 use crate::support::{Gateway, config, sign, until};
 
@@ -97,6 +97,23 @@ fn a_service_is_reached_over_tls_that_proves_its_name_and_connections_are_kept()
         );
         assert!(told["connection"].as_u64().is_some_and(|number| number <= 2), "one for each worker: {told}");
         assert_eq!(gateway.get("/b/x", None).status, 200);
+    }
+}
+
+// What was deciphered and not read is with no kernel: asking that alone would take it for the answer to the next request.
+#[test]
+fn what_came_with_an_answer_over_tls_is_not_the_answer_to_the_next_request() {
+    let authority = Authority::new();
+    let folder = folder(&authority);
+    let service = Service::start(folder.path(), "local", None);
+    let target = format!("targets: [\"https://127.0.0.1:{}\"], tls: {{ ca_file: services.pem }}", service.port);
+    let gateway = start(folder, &target, &target);
+    let (mut client, token) = (gateway.client(), customer());
+    for _ in 0..3 {
+        let answer = client.send(get("/a/more", Some(&token)));
+        assert_eq!((answer.status, answer.text().len() > 8000), (200, true));
+        let answer = client.send(get("/a/x", Some(&token)));
+        assert_eq!((answer.status, &answer.json()["user"]), (200, &"kim".into()));
     }
 }
 

@@ -1,4 +1,4 @@
-"""A service that speaks TLS (OpenSSL): answers with who asks, and on which connection.
+"""A service that speaks TLS (OpenSSL): answers with who asks, and on which connection; /a/more with more than was asked for.
 
 usage: secure.py CERT KEY [CLIENT_CA]   prints its port
 """
@@ -15,6 +15,12 @@ class Service(http.server.BaseHTTPRequestHandler):
         self.number = next(count)
 
     def do_GET(self):
+        if self.path == "/a/more":
+            # Two answers in one record, of which the first is as long as what is read at once.
+            head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+            body = b"x" * (8192 - len(head % 8000))
+            self.wfile.write(head % len(body) + body + head % 6 + b"unasked"[:6])
+            return
         peer = self.connection.getpeercert() or {}
         names = [value for part in peer.get("subject", ()) for name, value in part if name == "commonName"]
         alternatives = [value for _, value in peer.get("subjectAltName", ())]
