@@ -161,8 +161,8 @@ impl<'a> Attempt<'a> {
         match way {
             Way::Http1(connection) => {
                 // Boxed here: it goes through many hands, and is too large to be copied into each.
-                let mut exchange = Box::new(Exchange::new(connection, message, self.way));
-                exchange.limit(self.limit, self.until);
+                let limits = (self.limit, self.until);
+                let mut exchange = Box::new(Exchange::new(connection, message, self.way, limits));
                 let gathering = &self.connections.gathering;
                 if self.is_repeatable() && gathering.is_worth_it() {
                     exchange = gathering.begin(exchange).await;

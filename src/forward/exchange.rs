@@ -88,9 +88,16 @@ impl From<Malformed> for Fault {
 }
 
 impl Exchange {
-    /// An exchange that is about to begin.
+    /// An exchange that is about to begin. From now on its answer may take no longer than `limit`, and not beyond `until`
+    /// unless its body is moving.
     #[must_use]
-    pub fn new(connection: Box<Connection>, message: Message, way: (BodyFraming, Option<Protocol>)) -> Self {
+    pub fn new(
+        connection: Box<Connection>,
+        message: Message,
+        way: (BodyFraming, Option<Protocol>),
+        (limit, until): (Duration, Instant),
+    ) -> Self {
+        connection.alarm.set(until.min(clock::monotonic() + limit));
         let Message { head, upload } = message;
         let (framing, upgrade) = way;
         let sending = if matches!(upload, Upload::Empty) { Sending::Rest } else { Sending::Body };
@@ -98,16 +105,14 @@ impl Exchange {
         Self { connection, upload, outgoing: Outgoing::new(head), sending, is_chunked, upgrade, come: None }
     }
 
-    /// From now on it may take no longer than `limit`, and not beyond `until` unless its body is moving.
-    pub fn limit(&self, limit: Duration, until: Instant) {
-        self.connection.alarm.set(until.min(clock::monotonic() + limit));
-    }
-
     /// Begins in the name of the task that waits for the answer, which is woken when there is something to be done. For
-    /// a request without a body: of that the fault would be its own.
+    /// a request without a body, which could be at fault itself.
     pub fn begin(&mut self, cx: &mut Context<'_>) {
-        // SECURITY: what has come since the connection was taken is no answer to this request.
-        self.come = if self.connection.seems_quiet() || self.connection.is_quiet() {
+        debug_assert!(matches!(self.upload, Upload::Empty), "a body is sent by who waits for the answer");
+        // SECURITY: what has come since the connection was taken is no answer to this request. It was taken a turn ago at
+        // the most, so that the runtime's word will do where it says that nothing has.
+        let connection = &mut self.connection;
+        self.come = if !connection.is_reused || connection.seems_quiet() || connection.is_quiet() {
             let _sent = self.poll_send(cx);
             ready(self.connection.poll_fill(cx, 0))
         } else {

@@ -7,8 +7,9 @@
 //! request at a time, with the next one read and judged in between, finds it asleep again each time. Where few are under
 //! way there is nothing to gather, and the wait would only cost.
 //!
-//! Who waits leaves its exchange here, and all of them are begun in one go, each in the name of its own task: a turn of
-//! each task only for that would go through all that is between the worker and the exchange.
+//! Who waits leaves its exchange here, with its connection, and all of them are begun in one go, each in the name of its own
+//! task: a turn of each task only for that would go through all that is between the worker and the exchange. What may not
+//! go out twice waits by itself, before it takes a connection. What goes out in HTTP/2 is gathered by its session.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -36,16 +37,21 @@ pub struct Gathering(Rc<Gathered>);
 struct Gathered {
     under_way: Cell<usize>,
     waiting: RefCell<Slab<Waiting>>,
-    /// The places of those that are not out, the first to come first.
+    /// The places of those that are to begin, the first to come first.
     next: RefCell<Vec<usize>>,
+    /// Whether somebody is about to begin them.
+    is_sending: Cell<bool>,
 }
 
 /// An exchange that is begun by somebody else than who waits for its answer.
 struct Waiting {
     exchange: Box<Exchange>,
-    /// Until it has begun.
+    /// Until it has begun, or is given back to begin by itself.
     task: Option<Waker>,
 }
+
+/// Whoever begins those that wait; they are given back where it cannot go on.
+struct Sender(Gathering);
 
 /// Counts a request until it is answered.
 pub struct UnderWay<'c>(&'c Cell<usize>);
@@ -83,19 +89,21 @@ impl Gathering {
 
     fn put(&self, exchange: Box<Exchange>, cx: &Context<'_>) -> usize {
         let place = self.0.waiting.borrow_mut().insert(Waiting { exchange, task: Some(cx.waker().clone()) });
-        let mut next = self.0.next.borrow_mut();
-        if next.is_empty() {
-            spawn_local(unconstrained(self.clone().send()));
+        self.0.next.borrow_mut().push(place);
+        if !self.0.is_sending.replace(true) {
+            spawn_local(unconstrained(Sender(self.clone()).send()));
         }
-        next.push(place);
         place
     }
+}
 
-    /// Begins all that wait, after those that come until then.
+impl Sender {
+    /// Begins all that wait, after those that come until then; many of them in several goes.
     async fn send(self) {
+        let gathered = &self.0.0;
         loop {
             yield_now().await;
-            let (mut next, mut waiting) = (self.0.next.borrow_mut(), self.0.waiting.borrow_mut());
+            let (mut next, mut waiting) = (gathered.next.borrow_mut(), gathered.waiting.borrow_mut());
             let here = next.len().min(AT_ONCE);
             for place in next.drain(..here) {
                 // One that was given up has left its place; whoever has it now may as well begin now.
@@ -106,7 +114,24 @@ impl Gathering {
                 }
             }
             if next.is_empty() {
+                gathered.is_sending.set(false);
                 return;
+            }
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let gathered = &self.0.0;
+        if !gathered.is_sending.replace(false) {
+            return;
+        }
+        // It has panicked, or the worker ends.
+        gathered.next.borrow_mut().clear();
+        for (_, left) in &mut *gathered.waiting.borrow_mut() {
+            if let Some(task) = left.task.take() {
+                task.wake();
             }
         }
     }
@@ -148,11 +173,13 @@ impl Drop for UnderWay<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
     use std::pin::pin;
     use std::sync::Arc;
     use std::time::Duration;
 
     use http::Method;
+    use socket2::SockRef;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::runtime::{Builder, LocalOptions};
@@ -187,9 +214,8 @@ mod tests {
         connection.is_reused = true;
         let head = format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes();
         let message = Message { head, upload: Upload::Empty };
-        let exchange = Exchange::new(Box::new(connection), message, (BodyFraming::Empty, None));
-        exchange.limit(LONG, clock::monotonic() + LONG);
-        (Box::new(exchange), service, alarms)
+        let (way, limits) = ((BodyFraming::Empty, None), (LONG, clock::monotonic() + LONG));
+        (Box::new(Exchange::new(Box::new(connection), message, way, limits)), service, alarms)
     }
 
     async fn service() -> TcpListener {
@@ -197,7 +223,9 @@ mod tests {
     }
 
     fn nothing_has_come(service: &TcpStream) -> bool {
-        service.try_read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        // The kernel is asked, and not the runtime.
+        let peeked = SockRef::from(service).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     #[test]
@@ -234,11 +262,13 @@ mod tests {
         on_a_worker(async {
             let (gathering, listener) = (Gathering::default(), service().await);
             let (first, mut service, _) = exchange(&listener, "/first").await;
-            let (second, _silent, _) = exchange(&listener, "/second").await;
+            let (second, mut silent, _) = exchange(&listener, "/second").await;
             let others = gathering.clone();
             let second = spawn_local(async move { others.begin(second).await.is_sent() });
             let task = spawn_local(async move { gathering.begin(first).await.answer(&Method::GET, LONG).await });
-            let _request = service.read(&mut [0; 64]).await.expect("a request");
+            for service in [&mut silent, &mut service] {
+                assert!(service.read(&mut [0; 64]).await.expect("a request") > 0);
+            }
             service.write_all(ANSWER).await.expect("an answer");
             assert_eq!(task.await.expect("no panic").map(|head| head.status.as_u16()), Ok(204));
             assert!(!second.is_finished());
@@ -278,6 +308,47 @@ mod tests {
             drop(given_up);
             assert!(gathering.0.waiting.borrow().is_empty());
             assert_eq!(service.read(&mut [0; 64]).await.ok(), Some(0), "its connection is closed");
+        });
+    }
+
+    #[test]
+    fn who_has_the_place_of_one_that_was_given_up_goes_out_once() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let cx = &mut Context::from_waker(Waker::noop());
+            let (first, _closed, _) = exchange(&listener, "/first").await;
+            let (second, mut service, _) = exchange(&listener, "/second").await;
+            let mut given_up = Box::pin(gathering.begin(first));
+            assert!(given_up.as_mut().poll(cx).is_pending());
+            drop(given_up);
+            let mut waiting = pin!(gathering.begin(second));
+            assert!(waiting.as_mut().poll(cx).is_pending());
+            assert_eq!(gathering.0.next.borrow().as_slice(), [0, 0]);
+            let mut head = [0; 64];
+            let read = service.read(&mut head).await.expect("a request");
+            assert_eq!(head.get(..read), Some(&b"GET /second HTTP/1.1\r\n\r\n"[..]));
+            service.write_all(ANSWER).await.expect("an answer");
+            assert_eq!(waiting.await.answer(&Method::GET, LONG).await.map(|head| head.status.as_u16()), Ok(204));
+            assert_eq!(service.read(&mut head).await.ok(), Some(0), "once, and then its connection is closed");
+            assert!(!gathering.0.is_sending.get());
+        });
+    }
+
+    #[test]
+    fn those_that_nobody_begins_any_more_begin_by_themselves() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let (exchange, mut service, _) = exchange(&listener, "/").await;
+            gathering.0.is_sending.set(true);
+            let others = gathering.clone();
+            let answer = async move { others.begin(exchange).await.answer(&Method::GET, LONG).await };
+            let task = spawn_local(answer);
+            yield_now().await;
+            assert!(nothing_has_come(&service) && !gathering.0.waiting.borrow().is_empty());
+            drop(Sender(gathering));
+            assert!(service.read(&mut [0; 64]).await.expect("a request") > 0);
+            service.write_all(ANSWER).await.expect("an answer");
+            assert_eq!(task.await.expect("no panic").map(|head| head.status.as_u16()), Ok(204));
         });
     }
 
