@@ -45,7 +45,9 @@ impl IdentityCache {
     }
 
     pub(super) fn find(&self, token: &[u8]) -> Option<Arc<Identity>> {
-        self.0.get(token).filter(|known| !known.vouch.is_withdrawn())
+        let known = self.0.get(token)?;
+        known.fetch();
+        Some(known).filter(|known| !known.vouch.is_withdrawn())
     }
 
     pub(super) fn keep(&self, token: &[u8], caller: Arc<Identity>) {

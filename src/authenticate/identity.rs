@@ -1,5 +1,6 @@
 //! Who is calling, once the credential has been verified.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -157,6 +158,14 @@ impl Identity {
             && own.bound == theirs.bound
             && own.expires_at == theirs.expires_at
             && own.standing_keys == theirs.standing_keys
+    }
+
+    /// Reads a byte of each of its parts that a request will read. Where nobody has asked for it for a while each of them is
+    /// far away, and here they are fetched together, and not one after the other as each is come to.
+    pub(super) fn fetch(&self) {
+        let (role, scope) = (self.roles.first(), self.scopes.first());
+        let texts = [Some(&*self.subject), role.map(String::as_str), scope.map(String::as_str)];
+        black_box((texts.map(|text| text?.bytes().next()), self.headers.first().copied()));
     }
 
     /// What has been signed of it for services.
