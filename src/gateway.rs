@@ -19,7 +19,7 @@ use crate::authorize::{self, Permit};
 use crate::certificate::ClientCertificate;
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
-use crate::forward::answer;
+use crate::forward::answer::keep_map;
 use crate::forward::body::Answer;
 use crate::forward::leash::Leashes;
 use crate::forward::trace::{self, RequestId};
@@ -193,7 +193,7 @@ impl Gateway {
         if let Some(cors) = cors {
             cors::dress(cors, cors::origin(&head.headers).as_ref(), answer.headers_mut());
         }
-        answer::keep(head.headers);
+        keep_map(head.headers);
         seen.answered(answer, status)
     }
 

@@ -107,10 +107,12 @@ impl Sender {
             let here = next.len().min(AT_ONCE);
             for place in next.drain(..here) {
                 // One that was given up has left its place; whoever has it now may as well begin now.
-                if let Some(one) = waiting.get_mut(place)
-                    && let Some(task) = one.task.take()
+                if let Some(Waiting { exchange, task }) = waiting.get_mut(place)
+                    && let Some(waker) = task
                 {
-                    one.exchange.begin(&mut Context::from_waker(&task));
+                    exchange.begin(&mut Context::from_waker(waker));
+                    // Not before: where that panics, it is given back as well.
+                    *task = None;
                 }
             }
             if next.is_empty() {
@@ -176,6 +178,8 @@ mod tests {
     use std::mem::MaybeUninit;
     use std::pin::pin;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
     use std::time::Duration;
 
     use http::Method;
@@ -349,6 +353,38 @@ mod tests {
             assert!(service.read(&mut [0; 64]).await.expect("a request") > 0);
             service.write_all(ANSWER).await.expect("an answer");
             assert_eq!(task.await.expect("no panic").map(|head| head.status.as_u16()), Ok(204));
+        });
+    }
+
+    /// Panics the first time that it is woken.
+    #[derive(Default)]
+    struct Panics(AtomicUsize);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 0, "as asked for");
+        }
+    }
+
+    #[test]
+    fn where_one_panics_as_it_begins_it_and_the_others_are_given_back() {
+        on_a_worker(async {
+            let (gathering, listener) = (Gathering::default(), service().await);
+            let (first, mut unasked, _) = exchange(&listener, "/first").await;
+            let (second, mut service, _) = exchange(&listener, "/second").await;
+            let panics = Arc::new(Panics::default());
+            let mut panicking = pin!(gathering.begin(first));
+            let waker = Arc::clone(&panics).into();
+            assert!(panicking.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            unasked.write_all(ANSWER).await.expect("an answer");
+            let others = gathering.clone();
+            let answer = async move { others.begin(second).await.answer(&Method::GET, LONG).await };
+            let task = spawn_local(answer);
+            assert!(service.read(&mut [0; 64]).await.expect("a request") > 0);
+            service.write_all(ANSWER).await.expect("an answer");
+            assert_eq!(task.await.expect("no panic").map(|head| head.status.as_u16()), Ok(204));
+            assert_eq!(panics.0.load(Ordering::Relaxed), 2, "it was woken again");
+            assert!(panicking.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
         });
     }
 

@@ -20,7 +20,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValu
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
-pub use self::spare::keep;
+pub use self::spare::keep_map;
 use super::headers::{is_hop_by_hop, named_by, says};
 use crate::chunked::Chunks;
 pub use crate::chunked::Malformed;

@@ -20,7 +20,7 @@ pub(super) fn take(fields: usize) -> HeaderMap {
 }
 
 /// Keeps the map of a request that has been answered, without its fields.
-pub fn keep(mut headers: HeaderMap) {
+pub fn keep_map(mut headers: HeaderMap) {
     // Those after the first of a name lie elsewhere, and are not in its capacity.
     if headers.capacity() <= MOST && headers.len() <= MOST {
         headers.clear();
@@ -42,7 +42,7 @@ mod tests {
             headers.append(COOKIE, HeaderValue::from_static(value));
         }
         headers.insert(VIA, HeaderValue::from_static("1.1 a"));
-        keep(headers);
+        keep_map(headers);
         let mut again = take(4);
         assert!(again.is_empty() && again.iter().next().is_none() && again.get(VIA).is_none());
         again.append(COOKIE, HeaderValue::from_static("c=3"));
@@ -53,7 +53,7 @@ mod tests {
             large.append(COOKIE, HeaderValue::from_static(""));
         }
         for large in [large, HeaderMap::with_capacity(MOST * 2)] {
-            keep(large);
+            keep_map(large);
             assert_eq!(take(0).capacity(), 0, "a large one is not kept");
         }
     }
