@@ -4,12 +4,12 @@
 //!    been sent to it.
 //! 2. A pooled connection may turn out to be dead. The request is sent once more, on a new one, if that
 //!    changes nothing (`Exchange::again`).
-//! 3. A target that gave no usable answer may have another one asked instead: if that changes nothing, at most
-//!    `retries` times, and for no more than a fifth of the upstream's requests at one time, so that a
-//!    service in trouble is not asked twice as much.
-//! 4. All tries together have the time that one would have.
+//! 3. A target that gave no usable answer may have another one asked instead: if that changes nothing, and at most
+//!    `retries` times.
+//! 4. What a target may have seen goes out again for no more than a fifth of the upstream's requests at one time, so that
+//!    a service in trouble is not asked twice as much.
+//! 5. All tries together have the time that one would have.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use h2::RecvStream;
@@ -19,25 +19,21 @@ use http::uri::Scheme;
 use tokio::time::timeout;
 
 use super::answer::Head;
-use super::balance::Passed;
 use super::connection::Connection;
 use super::error::{ForwardError, Phase};
 use super::exchange::{Again, Exchange, Fault, Message, is_idempotent};
 use super::headers::BodyFraming;
-use super::health::{InFlight, Standing, Trial};
+use super::health::{InFlight, Standing};
 use super::http2::exchange::StreamExchange;
 use super::http2::session::{Seat, Session};
 use super::sticky::Key;
 use super::target::{Speaks, Target};
+use super::tries::Tries;
 use super::upload::Upload;
 use super::{Connections, Upstream};
 use crate::clock;
 use crate::route::Protocol;
 
-/// Requests that may be on their second try at one time, whatever the load is.
-const FEW: u32 = 3;
-/// One in so many of those that are under way.
-const SHARE: u32 = 5;
 /// How often a request goes out again to a target that has not looked at it, or that has ended a connection before it could.
 const MOST_HERE: usize = 2;
 
@@ -58,40 +54,6 @@ pub(super) struct Attempt<'a> {
     pub(super) until: Instant,
     /// Whether it is the upstream's own limit that `limit` is, and not a shorter one of the route.
     pub(super) is_upstreams_limit: bool,
-}
-
-/// What came of the tries so far.
-#[derive(Default)]
-struct Tries<'a> {
-    passed: Passed,
-    /// Why the last target took no connection.
-    failure: Option<ForwardError>,
-    /// Held from the second try on.
-    retrying: Option<Retrying<'a>>,
-    retries: usize,
-    /// How often it was sent again to the same target.
-    here: usize,
-    has_body: bool,
-    /// Where the target that was ejected is tried.
-    trial: Option<(usize, Trial)>,
-}
-
-impl Tries<'_> {
-    /// A target was answered by, or failed: if it was the one that was tried, that is settled.
-    fn settle(&mut self, place: usize) {
-        if let Some((_, trial)) = self.trial.take_if(|(tried, _)| *tried == place) {
-            trial.settle();
-        }
-    }
-}
-
-/// Counts a request that is on its second try.
-struct Retrying<'a>(&'a AtomicU32);
-
-impl Drop for Retrying<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What a request goes out on.
@@ -116,6 +78,8 @@ struct Failed {
     /// Whether that counts against the target.
     counts: bool,
     again: Again,
+    /// Whether the target may have seen the request.
+    was_seen: bool,
     /// With what is left of the body.
     message: Message,
     load: Option<InFlight>,
@@ -127,7 +91,7 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// Why there is no answer.
     pub(super) async fn send(&self, mut message: Message) -> Result<Reply, ForwardError> {
-        let mut tries = Tries { has_body: !matches!(message.upload, Upload::Empty), ..Tries::default() };
+        let mut tries = Tries::new(!matches!(message.upload, Upload::Empty));
         let (mut place, mut way) = self.lease(&mut tries, clock::recent()).await?;
         loop {
             let failed = match self.once(way, message, place).await {
@@ -137,7 +101,8 @@ impl<'a> Attempt<'a> {
                 }
                 Err(failed) => *failed,
             };
-            let Failed { fault, counts, mut again, load, .. } = failed;
+            let Failed { fault, counts, mut again, was_seen, load, .. } = failed;
+            tries.was_seen |= was_seen;
             if again == Again::Here {
                 tries.here += 1;
                 // A target that takes connections and then no request is none that is well.
@@ -149,7 +114,7 @@ impl<'a> Attempt<'a> {
             (place, way) = match again {
                 Again::No => return Err(fault.into()),
                 // Boxed, here and below: what few requests wait for is no room that each of them takes.
-                Again::Here => Box::pin(self.open(place, load, &mut tries)).await?,
+                Again::Here => Box::pin(self.here(place, (fault, load), &mut tries)).await?,
                 Again::Elsewhere => Box::pin(self.elsewhere(place, fault, &mut tries)).await?,
             };
             message = failed.message;
@@ -171,9 +136,10 @@ impl<'a> Attempt<'a> {
                     Ok(head) => Ok(Reply::Http1(head, exchange)),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
+                        let was_seen = exchange.was_seen();
                         let Exchange { upload, connection, outgoing, .. } = *exchange;
                         let message = Message { head: outgoing.into_head(), upload };
-                        Err(Box::new(Failed { fault, counts, again, message, load: connection.load }))
+                        Err(Box::new(Failed { fault, counts, again, was_seen, message, load: connection.load }))
                     }
                 }
             }
@@ -186,9 +152,10 @@ impl<'a> Attempt<'a> {
                     Ok((parts, body)) => Ok(Reply::Http2(Box::new((parts, body, exchange)))),
                     Err(fault) => {
                         let (again, counts) = (exchange.again(fault, self.method), exchange.counts());
+                        let was_seen = exchange.was_seen();
                         let StreamExchange { upload, load, .. } = exchange;
                         let message = Message { head, upload };
-                        Err(Box::new(Failed { fault, counts, again, message, load }))
+                        Err(Box::new(Failed { fault, counts, again, was_seen, message, load }))
                     }
                 }
             }
@@ -205,7 +172,11 @@ impl<'a> Attempt<'a> {
         {
             return Ok((place, Way::Http2(seat, Some(load))));
         }
-        match pool.take(target, self.upstream.keep_alive, self.is_repeatable(), now) {
+        // Another target is asked on a new one: a pooled one could be dead as well.
+        let pooled = (tries.retries == 0)
+            .then(|| pool.take(target, self.upstream.keep_alive, self.is_repeatable(), now))
+            .flatten();
+        match pooled {
             Some(mut connection) => {
                 connection.load = Some(load);
                 Ok((place, Way::Http1(connection)))
@@ -244,6 +215,10 @@ impl<'a> Attempt<'a> {
                 }
             }
             tries.passed.push(place);
+            // What a target has seen goes to no other one but by the rules for that.
+            if tries.was_seen && !tries.may_go_elsewhere(self.upstream) {
+                return Err(tries.failure.unwrap_or(ForwardError::Unreachable));
+            }
             let next = self.choose(tries, clock::monotonic())?;
             (place, load) = (next.0, Some(next.1));
         }
@@ -291,22 +266,40 @@ impl<'a> Attempt<'a> {
         made.map_err(|error| (error, left))
     }
 
-    /// A connection to another target than the one that failed, if there is one and it may be asked.
-    async fn elsewhere(&self, place: usize, fault: Fault, tries: &mut Tries<'a>) -> Result<(usize, Way), ForwardError> {
-        if tries.retries >= self.upstream.retries {
+    /// A new connection to the target whose old one ended.
+    async fn here(
+        &self,
+        place: usize,
+        (fault, load): (Fault, Option<InFlight>),
+        tries: &mut Tries<'a>,
+    ) -> Result<(usize, Way), ForwardError> {
+        if tries.was_seen && !tries.has_share(self.upstream) {
             return Err(fault.into());
         }
-        if tries.retrying.is_none() {
-            tries.retrying = Some(self.upstream.retry().ok_or(fault)?);
+        let opened = self.open(place, load, tries).await?;
+        if tries.was_seen {
+            self.retried(place);
         }
-        tries.retries += 1;
+        Ok(opened)
+    }
+
+    /// A connection to another target than the one that failed, if there is one and it may be asked.
+    async fn elsewhere(&self, place: usize, fault: Fault, tries: &mut Tries<'a>) -> Result<(usize, Way), ForwardError> {
+        if !tries.may_go_elsewhere(self.upstream) {
+            return Err(fault.into());
+        }
         tries.passed.push(place);
         tries.failure = Some(fault.into());
         let leased = self.lease(tries, clock::monotonic()).await?;
+        self.retried(place);
+        Ok(leased)
+    }
+
+    /// Counts a request that failed at this target and goes out again.
+    fn retried(&self, place: usize) {
         if let Some(target) = self.target(place) {
             target.health.retried();
         }
-        Ok(leased)
     }
 
     /// The target that is next, with this request counted there.
@@ -375,15 +368,5 @@ impl<'a> Attempt<'a> {
 
     fn target(&self, place: usize) -> Option<&'a Target> {
         self.upstream.targets.get(place)
-    }
-}
-
-impl Upstream {
-    /// Counts a request that is sent a second time; `None` where too many are.
-    fn retry(&self) -> Option<Retrying<'_>> {
-        let before = self.retrying.fetch_add(1, Ordering::Relaxed);
-        let counted = Retrying(&self.retrying);
-        let requests: u32 = self.targets.iter().map(|target| target.health.requests()).sum();
-        (before < FEW.max(requests / SHARE)).then_some(counted)
     }
 }

@@ -140,7 +140,7 @@ impl Exchange {
     /// body and doing it twice is doing it once (RFC 9110 §9.2.2).
     #[must_use]
     pub fn again(&self, fault: Fault, method: &Method) -> Again {
-        let is_unsent = !self.outgoing.has_begun && !self.upload.is_touched();
+        let is_unsent = !self.was_seen() && !self.upload.is_touched();
         let has_no_body = matches!(self.upload, Upload::Empty);
         match fault {
             Fault::Unanswered | Fault::Malformed if !is_unsent && !(has_no_body && is_idempotent(method)) => Again::No,
@@ -148,6 +148,12 @@ impl Exchange {
             Fault::Unanswered | Fault::Malformed => Again::Elsewhere,
             Fault::Upload(_) | Fault::TimedOut => Again::No,
         }
+    }
+
+    /// Whether the target may have seen something of the request.
+    #[must_use]
+    pub const fn was_seen(&self) -> bool {
+        self.outgoing.has_begun
     }
 
     /// Whether a fault is the target's, as far as it can be told: not while the client's body is waited for.

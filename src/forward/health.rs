@@ -161,7 +161,7 @@ impl Health {
         Some(time)
     }
 
-    /// A request that failed here is sent to another target.
+    /// A request that failed here goes out again, to this target or to another.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }

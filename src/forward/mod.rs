@@ -32,6 +32,7 @@ pub mod secure;
 pub mod sticky;
 pub mod target;
 pub mod trace;
+mod tries;
 pub mod upgrade;
 pub mod upload;
 

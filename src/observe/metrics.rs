@@ -316,7 +316,11 @@ impl Page {
         for (labels, numbers, _) in &targets {
             self.line("target_ejections_total", labels, numbers.ejections);
         }
-        self.head("target_retries_total", "counter", "Requests that failed at a target and were sent to another one.");
+        self.head(
+            "target_retries_total",
+            "counter",
+            "Requests that failed at a target and were sent again, to it or to another one.",
+        );
         for (labels, numbers, _) in &targets {
             self.line("target_retries_total", labels, numbers.retries);
         }

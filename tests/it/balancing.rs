@@ -36,6 +36,7 @@ impl Service {
                 std::thread::park();
                 false
             }
+            _ if seen.line().contains("/kills") => false,
             UNWELL if seen.line().contains("/healthz") => {
                 stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").is_ok()
             }
@@ -70,12 +71,18 @@ fn yaml(services: &[Service], targets: &[String], keys: &str) -> String {
 
 /// Sends so many requests, from several clients; how many were not answered with 200.
 fn load(gateway: &Gateway, clients: usize, each: usize, request: &str) -> usize {
+    load_in_turn(gateway, clients, each, &[request])
+}
+
+/// The same with several requests, one after another.
+fn load_in_turn(gateway: &Gateway, clients: usize, each: usize, requests: &[&str]) -> usize {
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..clients)
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = gateway.client();
-                    (0..each).filter(|_| client.send(request).status != 200).count()
+                    let requests = requests.iter().cycle().take(each);
+                    requests.filter(|request| client.send(request).status != 200).count()
                 })
             })
             .collect();
@@ -84,6 +91,8 @@ fn load(gateway: &Gateway, clients: usize, each: usize, request: &str) -> usize 
 }
 
 const GET: &str = "GET /open/x HTTP/1.1\r\nhost: gw.test\r\n\r\n";
+/// The service dies of it, as far as its connection goes.
+const KILLS: &str = "GET /open/kills HTTP/1.1\r\nhost: gw.test\r\n\r\n";
 const POST: &str = "POST /open/x HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 2\r\n\r\nhi";
 
 fn target(name: &str, service: &Service) -> String {
@@ -215,6 +224,59 @@ fn second_tries_stay_within_their_share() {
     assert!((1000..1400).contains(&tries), "{tries}");
     let retried: f64 = services.iter().map(|service| gateway.metric(&target("target_retries_total", service))).sum();
     assert_eq!(retried as usize, tries - 1000);
+}
+
+/// A connection that was pooled may have been dead all the time, or have died of the request.
+#[test]
+fn second_tries_on_a_new_connection_to_the_same_target_are_within_that_share_too() {
+    let services = [Service::start(), Service::start()];
+    let gateway = gateway(&services, "retries: 1, ejection: { failures: 1000000 }");
+    load_in_turn(&gateway, 40, 50, &[GET, KILLS]);
+    let tries: usize = services.iter().map(Service::requests).sum();
+    let retried: f64 = services.iter().map(|service| gateway.metric(&target("target_retries_total", service))).sum();
+    assert_eq!(retried as usize, tries - 2000, "each is counted");
+    assert!(tries < 2600, "{tries}");
+}
+
+/// What may not be sent to a second target is not, either, where the first one dies of it on a connection that was pooled.
+#[test]
+fn without_retries_what_a_target_has_seen_goes_to_no_other_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mortal = listener.local_addr().expect("an address");
+    let service = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        // It takes no second one.
+        drop(listener);
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a head");
+                head.extend(byte);
+            }
+            let head = String::from_utf8(head).expect("a head");
+            if head.contains("/kills") {
+                return head;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").expect("written");
+        }
+    });
+    let other = Service::start();
+    let targets = [format!("\"http://{mortal}\""), format!("\"http://{}\"", other.address())];
+    let yaml = yaml(std::slice::from_ref(&other), &targets, "balance: round_robin, retries: 0");
+    let gateway = Gateway::start(&yaml);
+    let mut client = gateway.client();
+    assert_eq!([client.send(GET).status, client.send(GET).status], [200, 200], "both have a connection");
+    let before = other.requests();
+    let answers = [client.send(GET), client.send(GET)];
+    assert!(answers.iter().all(|answer| answer.status == 200) && other.requests() == before + 1);
+    let fatal = |number: usize| format!("GET /open/kills/{number} HTTP/1.1\r\nhost: gw.test\r\n\r\n");
+    let answers: Vec<u16> = (0..2).map(|number| client.send(fatal(number)).status).collect();
+    let seen = service.join().expect("it has died");
+    assert_eq!(answers, [502, 502], "both die of it");
+    let others: Vec<String> = other.upstream.seen().iter().map(|seen| seen.line().to_owned()).collect();
+    let line = seen.lines().next().expect("a line");
+    assert!(others.iter().all(|other| other != line), "{line} was seen twice: {others:?}");
 }
 
 #[test]

@@ -100,6 +100,12 @@ impl StreamExchange {
         }
     }
 
+    /// Whether the target may have seen the request.
+    #[must_use]
+    pub const fn was_seen(&self) -> bool {
+        !self.is_unseen
+    }
+
     /// Whether this fault is the target's, as far as it can be told: not while the client's body is waited for.
     #[must_use]
     pub fn counts(&self) -> bool {
