@@ -151,6 +151,10 @@ impl Stream {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadFault>> {
         self.is_touched = true;
         loop {
+            // Where the answer is through before the body is, the parser says no more than this after the last piece.
+            if self.incoming.is_end_stream() {
+                return Poll::Ready(self.end());
+            }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Pending => return self.poll_silence(cx).map(|()| Err(UploadFault::TooSlow)),
                 Poll::Ready(None) => return Poll::Ready(self.end()),

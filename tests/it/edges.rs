@@ -63,6 +63,42 @@ fn a_request_after_an_upload_that_was_answered_early_is_answered_too() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));
 }
 
+/// And its connection to the service goes back as soon as the body is through, not when the client asks for something else.
+#[test]
+fn a_connection_whose_answer_came_before_the_body_was_through_is_used_again_after_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (says, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for (number, mut stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let says = says.clone();
+            std::thread::spawn(move || {
+                let (mut seen, mut buffer, mut is_answered) = (Vec::new(), [0; 4096], false);
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    seen.extend_from_slice(&buffer[..read]);
+                    let Some(head) = seen.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
+                    let length = if seen.starts_with(b"POST") { 10 } else { 0 };
+                    if !is_answered {
+                        drop(write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{number}"));
+                    }
+                    is_answered = seen.len() < head + 4 + length;
+                    if !is_answered {
+                        seen.clear();
+                        says.send(()).expect("somebody waits");
+                    }
+                }
+            });
+        }
+    });
+    let gateway = Gateway::start_with(&config(address, ""), &["--workers", "1"]);
+    let mut client = gateway.client();
+    client.write("POST /open/early HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 10\r\n\r\nhello");
+    assert_eq!(client.read().text(), "0");
+    client.write("world");
+    told.recv().expect("the whole body");
+    assert_eq!(gateway.get("/open/next", None).text(), "0", "on the same connection");
+}
+
 #[test]
 fn an_encoded_slash_never_leads_around_another_route() {
     let upstream = Upstream::echo();
