@@ -58,8 +58,15 @@ impl StreamAnswer {
     /// The next piece, or the trailers; `None` is the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
         let polled = self.poll_frame(cx);
-        if matches!(polled, Poll::Ready(Err(_) | Ok(None))) {
-            self.exchange = None;
+        match &polled {
+            Poll::Ready(Err(_)) => self.exchange = None,
+            // It came early, where the client is still sending.
+            Poll::Ready(Ok(_)) if self.is_over() => {
+                if let Some(exchange) = self.exchange.take() {
+                    exchange.settle(self.silence);
+                }
+            }
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
         polled.map(Result::transpose)
     }

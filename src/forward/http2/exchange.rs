@@ -191,6 +191,32 @@ impl StreamExchange {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends the rest of the request, whose answer is through, beside what comes after it: unless the body stands still
+    /// for `silence`, or the target says that it wants no more (RFC 9113 §8.1).
+    pub(in crate::forward) fn settle(mut self, silence: Duration) {
+        if self.is_sent {
+            return;
+        }
+        self.upload.answered(false);
+        tokio::task::spawn_local(async move {
+            self.alarm.set(clock::monotonic() + silence);
+            poll_fn(|cx| match self.poll_send(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending if self.wants_no_more(cx) => Poll::Ready(()),
+                Poll::Pending => {
+                    let waits_for_client = self.piece.is_empty();
+                    poll_time_out(&self.alarm, &self.upload, waits_for_client, silence, cx)
+                }
+            })
+            .await;
+        });
+    }
+
+    /// Whether the target has ended the stream.
+    fn wants_no_more(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stream.as_mut().is_none_or(|(_, sending)| sending.poll_reset(cx).is_ready())
+    }
+
     /// What is out is half a request: nothing may follow it, and no end is sent for it. What has come of an answer is
     /// still handed on.
     fn break_off(&mut self) {

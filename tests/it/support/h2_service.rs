@@ -162,6 +162,18 @@ async fn answer(
     if path.contains("/early") {
         early = respond.send_response(response(), false).ok();
     }
+    if path.contains("/first") {
+        // All of its answer, before it has read anything.
+        let is_empty = path.contains("/empty");
+        let mut sending = respond.send_response(response(), is_empty).expect("an answer");
+        if !is_empty {
+            sending.send_data(Bytes::from_static(b"first"), true).expect("an answer");
+        }
+        if path.contains("/enough") {
+            // Whoever lets go of a body that has not ended says `NO_ERROR`, once its answer is out.
+            return;
+        }
+    }
     let mut is_broken = false;
     while let Some(piece) = body.data().await {
         let Ok(piece) = piece else {
@@ -183,7 +195,7 @@ async fn answer(
         connection,
         is_broken,
     });
-    if is_broken {
+    if is_broken || path.contains("/first") {
         return;
     }
     if path.contains("/silent") {
