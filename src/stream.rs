@@ -48,6 +48,12 @@ impl Stream {
         }
     }
 
+    /// Has the connection end in a reset when it is dropped: what was sent has no good end.
+    pub fn reset(&self) {
+        // Where that cannot be set, the connection has ended already.
+        let _ended = self.socket().set_zero_linger();
+    }
+
     /// Says the last, as [`say`] does.
     pub async fn say(&mut self, text: &'static [u8]) {
         say(self, text).await;

@@ -44,6 +44,14 @@ pub(super) struct State {
     pub(super) under_way: Cell<usize>,
     /// Whether the last request had a body: the client may still be sending it.
     pub(super) had_body: Cell<bool>,
+    /// Whether that has not been read to its end.
+    pub(super) is_unread: Cell<bool>,
+    /// Whether nothing of the last message is still to come.
+    pub(super) has_come: Cell<bool>,
+    /// Whether the answer's end is that of the connection.
+    pub(super) ends_by_close: Cell<bool>,
+    /// Whether such an answer has come to no good end.
+    pub(super) is_broken_off: Cell<bool>,
     /// Whether this side has said that it sends no more.
     pub(super) is_shut: Cell<bool>,
     /// Whether its buffers can be given back while it waits.
@@ -149,6 +157,10 @@ impl Watch {
             is_flushed: Cell::new(true),
             under_way: Cell::new(0),
             had_body: Cell::new(false),
+            is_unread: Cell::new(false),
+            has_come: Cell::new(true),
+            ends_by_close: Cell::new(false),
+            is_broken_off: Cell::new(false),
             is_shut: Cell::new(false),
             can_park: Cell::new(true),
             block: Cell::new(None),
@@ -193,6 +205,12 @@ impl State {
     /// Whether it is to end: the next answer says so.
     pub(super) const fn is_ending(&self) -> bool {
         self.is_ending.get()
+    }
+
+    /// Whether the rest of a body is read by nobody, so that nothing after it can be: asked where there is an answer. The
+    /// parser reads what nobody wants in one go, where it has come and is no chunks.
+    pub(super) const fn is_left_unread(&self, is_chunked: bool) -> bool {
+        self.is_unread.get() && self.under_way.get() == 1 && (is_chunked || !self.has_come.get())
     }
 
     /// Whether the next request of a client of HTTP/1 may be on its way: it would be lost.
@@ -305,6 +323,13 @@ impl Busy {
     fn counted(state: &Rc<State>) -> Self {
         state.under_way.set(state.under_way.get() + 1);
         Self(Rc::clone(state))
+    }
+}
+
+impl Busy {
+    /// The request's body was read to its end.
+    pub fn has_read(&self) {
+        self.0.is_unread.set(false);
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Stream {
     moved_at: Instant,
     is_touched: bool,
     /// Held until the body has ended or was given up.
-    _busy: Busy,
+    busy: Busy,
 }
 
 /// How much of a body is taken, and how slowly.
@@ -95,7 +95,7 @@ impl Upload {
             is_answered: false,
             moved_at: now,
             is_touched: false,
-            _busy: busy,
+            busy,
         }))
     }
 
@@ -199,7 +199,11 @@ impl Stream {
         // SECURITY: the library takes a stream that its client has reset with `NO_ERROR` for one that has ended. A
         // request with less than its length would have the next one on the connection read as its rest.
         let is_whole = self.owed.is_none_or(|owed| owed == 0) && (!self.is_http2 || self.incoming.is_end_stream());
-        if is_whole { Ok(None) } else { Err(UploadFault::Gone) }
+        if !is_whole {
+            return Err(UploadFault::Gone);
+        }
+        self.busy.has_read();
+        Ok(None)
     }
 
     fn poll_silence(&mut self, cx: &Context<'_>) -> Poll<()> {

@@ -185,6 +185,61 @@ fn threat_67_an_unread_body_never_becomes_a_request() {
     assert!(upstream.seen().iter().all(|seen| !seen.line().contains("smuggled")), "{:?}", upstream.seen());
 }
 
+// What its client sends on a connection that ends is lost, and it cannot know of a POST whether it was carried out (RFC 9112 §9.6).
+#[test]
+fn whoever_is_answered_before_its_body_is_read_is_told_where_its_next_request_would_be_lost() {
+    let upstream = Upstream::echo();
+    let early = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let down = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let echo = format!("echo: {{ targets: [\"http://{}\"] }}", upstream.address);
+    let more = [("early", early.local_addr().expect("an address")), ("down", down)];
+    let mut routes = crate::support::gateway::ROUTES.to_owned();
+    let mut upstreams = echo.clone();
+    for (name, address) in more {
+        routes += &format!("  - {{ id: {name}, match: {{ path: /{name} }}, upstream: {name}, access: public }}\n");
+        upstreams += &format!(", {name}: {{ targets: [\"http://{address}\"] }}");
+    }
+    let gateway = Gateway::start(&config(upstream.address, &routes).replace(&echo, &upstreams));
+    let length = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 4\r\n\r\n");
+    let chunked = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ntransfer-encoding: chunked\r\n\r\n");
+    for (path, status) in [("/me/x", 401), ("/nowhere", 404), ("/orders/1", 405), ("/down", 502)] {
+        for (head, body, is_read) in [(length(path), "body", true), (chunked(path), "4\r\nbody\r\n0\r\n\r\n", false)] {
+            // It is all there: it is passed over where the parser can, and else the client is told.
+            let mut client = gateway.client();
+            let answer = client.send(format!("{head}{body}"));
+            assert_eq!((answer.status, answer.header("connection")), (status, (!is_read).then_some("close")), "{head}");
+            if is_read {
+                assert_eq!(client.send(get("/open/ok", None)).status, 200, "{head}");
+            } else {
+                assert!(client.is_closed(), "{head}");
+            }
+            // It is still to come.
+            let mut client = gateway.client();
+            let answer = client.send(&head);
+            assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{head}");
+            drop(client.stream.write_all(body.as_bytes()));
+            assert!(client.is_closed(), "{head}");
+        }
+    }
+    // A service that does not want the rest: it says so, and closes.
+    std::thread::spawn(move || {
+        let (mut stream, _) = early.accept().expect("a connection");
+        let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
+        while !head.ends_with(b"\r\n\r\nbo") {
+            let read = stream.read(&mut buffer).expect("a head");
+            head.extend_from_slice(&buffer[..read]);
+        }
+        let answer = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno";
+        stream.write_all(answer).expect("written");
+        drop(stream.read_to_end(&mut head));
+    });
+    let mut client = gateway.client();
+    let answer = client.send(format!("{}bo", length("/early")));
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
+    drop(client.stream.write_all(b"dy"));
+    assert!(client.is_closed());
+}
+
 #[test]
 fn threat_86_a_body_that_comes_too_slowly_is_408() {
     let upstream = Upstream::echo();
@@ -232,6 +287,36 @@ fn an_answer_that_breaks_off_is_never_a_clean_end() {
         until("the line says so", || {
             gateway.access_lines().iter().any(|line| line["path"] == path && line["cut"] == true)
         });
+    }
+}
+
+// To a client of HTTP/1.0 nothing but the connection's end is the end of a body whose length is not known.
+#[test]
+fn to_a_client_of_http_1_0_what_breaks_off_is_a_reset() {
+    let (says, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let upstream = Upstream::scripted(move |seen, stream| {
+        let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let begun = stream.write_all(chunked).and_then(|()| stream.flush());
+        drop(begun.map(|()| told.lock().map(|told| told.recv())));
+        // Where it does not break off, that is the end.
+        if seen.line().contains("whole") {
+            drop(stream.write_all(b"0\r\n\r\n"));
+        }
+        false
+    });
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    for (path, end) in [("/open/whole", Ok(0)), ("/open/half", Err(std::io::ErrorKind::ConnectionReset))] {
+        let mut client = gateway.client();
+        client.write(format!("GET {path} HTTP/1.0\r\nhost: gw.test\r\n\r\n"));
+        let mut come = Vec::new();
+        while !come.ends_with(b"\r\n\r\nhello") {
+            let mut byte = [0];
+            client.stream.read_exact(&mut byte).expect("the beginning");
+            come.extend(byte);
+        }
+        says.send(()).expect("the service waits");
+        assert_eq!(client.stream.read(&mut [0; 10]).map_err(|error| error.kind()), end, "{path}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request as HttpRequest, Response, StatusCode};
+use http::{Request as HttpRequest, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -76,16 +76,16 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
     let service = service_fn(|request: HttpRequest<Incoming>| {
         let busy = Busy::begin(&state);
         let answering = Answering::begin(&state);
-        state.had_body.set(!request.body().is_end_stream());
+        let asked = Asked::begin(&request, &state);
         // What is live now is what this request sees, whatever takes its place meanwhile.
         let live = worker.live();
         let peer = client.peer(&live);
         let (changed, state) = (&changed, &state);
         async move {
             let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
-            say_if_last(&mut answer, state);
+            say_if_last(&mut answer, state, asked);
             Ok::<_, Infallible>(answer.map(|mut body| match body.tunnel() {
-                None => Sending::begin(body, busy, answering, state),
+                None => Sending::begin(body, busy, answering, (asked, state)),
                 // What comes from now on is no request: it is held back until the tunnel takes it.
                 Some(tunnel) => {
                     changed.set(Some(Changed { tunnel, recorded: body, _answering: answering }));
@@ -106,11 +106,7 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
         tokio::select! {
             biased;
             ended = &mut connection => {
-                if let Some(fault) = ended.err().and_then(head_fault) {
-                    // What comes after it may be on its way: a reset would take the answer with it.
-                    state.had_body.set(true);
-                    refused(fault, "the parser does not take it", client, worker);
-                }
+                ended.unwrap_or_else(|error| failed(&error, &state, client, worker));
                 break Order::Finish;
             }
             () = state.woken.rung() => match state.due() {
@@ -130,10 +126,37 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
     parked.filter(|_| parts.read_buf.is_empty())
 }
 
+/// What the answer depends on of how a request came.
+#[derive(Clone, Copy)]
+struct Asked {
+    is_chunked: bool,
+    is_http_10: bool,
+}
+
+impl Asked {
+    fn begin(request: &HttpRequest<Incoming>, state: &State) -> Self {
+        let body = request.body();
+        state.had_body.set(!body.is_end_stream());
+        state.is_unread.set(!body.is_end_stream());
+        Self { is_chunked: body.size_hint().exact().is_none(), is_http_10: request.version() == Version::HTTP_10 }
+    }
+}
+
 /// Says that nothing comes after an answer, where that is so.
-fn say_if_last(answer: &mut Response<Recorded>, state: &State) {
-    if state.is_ending() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+fn say_if_last(answer: &mut Response<Recorded>, state: &State, asked: Asked) {
+    let is_last = state.is_ending() || state.is_left_unread(asked.is_chunked);
+    if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Takes what ended a conversation. How else a connection ends is the client's affair, and requests log themselves.
+fn failed(error: &hyper::Error, state: &State, client: &Client, worker: &Worker) {
+    state.is_broken_off.set(error.is_user() && state.ends_by_close.get());
+    if let Some(fault) = head_fault(error) {
+        // What comes after it may be on its way: a reset would take the answer with it.
+        state.had_body.set(true);
+        refused(fault, "the parser does not take it", client, worker);
     }
 }
 
@@ -146,6 +169,8 @@ pub(super) async fn leave(
 ) -> Option<Watched<Guarded>> {
     match (order, io.reader.fault()) {
         (Order::Park | Order::GoOn, _) => return Some(io),
+        // A clean end would be that of the answer.
+        (Order::Finish, _) if io.state.is_broken_off.get() => io.stream.reset(),
         (Order::Finish, None) => {
             io.close().await;
             linger(io.stream.socket(), io.state.had_body.get()).await;
@@ -168,14 +193,17 @@ pub(super) async fn leave(
         }
         (Order::Abort, _) => {
             tracing::info!(client = %client.address, "a client does not read, or reads too slowly: its connection is closed");
+            // Nor is that the end of an answer.
+            if io.state.ends_by_close.get() && io.state.is_answering.get() {
+                io.stream.reset();
+            }
         }
     }
     None
 }
 
-/// What was wrong with a head that hyper has answered by itself; how else a connection ends is the
-/// client's affair, and requests log themselves.
-fn head_fault(error: hyper::Error) -> Option<HeadFault> {
+/// What was wrong with a head that hyper has answered by itself.
+fn head_fault(error: &hyper::Error) -> Option<HeadFault> {
     match (error.is_parse_too_large(), error.is_parse()) {
         (true, _) => Some(HeadFault::TooLarge),
         (false, true) => Some(HeadFault::Malformed),
@@ -210,8 +238,9 @@ struct Sending {
 }
 
 impl Sending {
-    fn begin(body: Recorded, busy: Busy, answering: Answering, state: &State) -> Self {
+    fn begin(body: Recorded, busy: Busy, answering: Answering, (asked, state): (Asked, &State)) -> Self {
         state.hold.set(body.hold().cloned());
+        state.ends_by_close.set(asked.is_http_10 && body.size_hint().exact().is_none());
         Self { body: Some(body), _busy: busy, _answering: Some(answering) }
     }
 }

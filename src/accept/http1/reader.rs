@@ -71,6 +71,7 @@ impl Guarded {
                 Ok(taken) => self.cleared = taken,
                 Err(fault) => self.fault = Some(fault),
             }
+            state.has_come.set(self.guard.is_in_head());
         }
         if self.cleared > 0 {
             let here = self.cleared.min(buf.remaining());
@@ -139,6 +140,7 @@ impl Reader for Guarded {
                 self.fault = Some(fault);
                 0
             });
+            state.has_come.set(self.guard.is_in_head());
             if taken == come.len() {
                 return Poll::Ready(Ok(()));
             }
