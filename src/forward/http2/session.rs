@@ -67,15 +67,15 @@ pub struct Sessions(Rc<RefCell<HashMap<Arc<str>, Known>>>);
 /// What is known of one target.
 struct Known {
     sessions: Vec<Session>,
-    /// Whether it settled on HTTP/1, the last time.
-    is_http1: bool,
+    /// When it settled on HTTP/1, if it did the last time.
+    http1_at: Option<Instant>,
     /// One connection is made at a time: who waits for it can use it too.
     gate: Rc<Semaphore>,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { sessions: Vec::new(), is_http1: false, gate: Rc::new(Semaphore::new(1)) }
+        Self { sessions: Vec::new(), http1_at: None, gate: Rc::new(Semaphore::new(1)) }
     }
 }
 
@@ -170,14 +170,14 @@ impl Sessions {
     pub fn gate(&self, key: &Arc<str>) -> Option<Rc<Semaphore>> {
         let mut known = self.0.borrow_mut();
         let known = known.entry(Arc::clone(key)).or_default();
-        (!known.is_http1).then(|| Rc::clone(&known.gate))
+        known.http1_at.is_none().then(|| Rc::clone(&known.gate))
     }
 
     /// A connection was made: one of HTTP/2, or another.
     pub fn made(&self, key: &Arc<str>, session: Option<Session>) {
         let mut known = self.0.borrow_mut();
         let known = known.entry(Arc::clone(key)).or_default();
-        known.is_http1 = session.is_none();
+        known.http1_at = session.is_none().then(clock::monotonic);
         known.sessions.extend(session);
     }
 
@@ -190,8 +190,28 @@ impl Sessions {
                 let is_old = now.saturating_duration_since(session.shared.opened) > MAX_AGE;
                 !session.shared.is_closed.get() && !is_idle && !is_old
             });
+            // It may be one of a configuration that is no more; if not, the next connection says so again.
+            let is_http1 = known.http1_at.is_some_and(|at| now.saturating_duration_since(at) <= keep_alive);
             // Who waits at the gate has it too.
-            !known.sessions.is_empty() || known.is_http1 || Rc::strong_count(&known.gate) > 1
+            !known.sessions.is_empty() || is_http1 || Rc::strong_count(&known.gate) > 1
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each reading of a configuration has keys of its own for targets over TLS.
+    #[test]
+    fn that_a_target_settled_on_http_1_is_forgotten_after_a_while() {
+        let (sessions, keep_alive) = (Sessions::default(), Duration::from_secs(60));
+        let key = Arc::from("https://order 1");
+        assert!(sessions.gate(&key).is_some());
+        sessions.made(&key, None);
+        sessions.sweep(keep_alive, clock::monotonic());
+        assert!(sessions.gate(&key).is_none(), "each makes its own");
+        sessions.sweep(keep_alive, clock::monotonic() + keep_alive + Duration::from_secs(1));
+        assert!(sessions.0.borrow().is_empty());
     }
 }
