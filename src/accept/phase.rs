@@ -45,7 +45,9 @@ pub(super) struct State {
     /// Whether the last request had a body: the client may still be sending it.
     pub(super) had_body: Cell<bool>,
     /// Whether that has not been read to its end.
-    pub(super) is_unread: Cell<bool>,
+    is_unread: Cell<bool>,
+    /// Whether the rest of it goes nowhere once its answer is through.
+    is_let_go: Cell<bool>,
     /// Whether nothing of the last message is still to come.
     pub(super) has_come: Cell<bool>,
     /// Whether the answer's end is that of the connection.
@@ -158,6 +160,7 @@ impl Watch {
             under_way: Cell::new(0),
             had_body: Cell::new(false),
             is_unread: Cell::new(false),
+            is_let_go: Cell::new(false),
             has_come: Cell::new(true),
             ends_by_close: Cell::new(false),
             is_broken_off: Cell::new(false),
@@ -210,7 +213,15 @@ impl State {
     /// Whether the rest of a body is read by nobody, so that nothing after it can be: asked where there is an answer. The
     /// parser reads what nobody wants in one go, where it has come and is no chunks.
     pub(super) const fn is_left_unread(&self, is_chunked: bool) -> bool {
-        self.is_unread.get() && self.under_way.get() == 1 && (is_chunked || !self.has_come.get())
+        let is_read_by_nobody = self.under_way.get() == 1 || self.is_let_go.get();
+        self.is_unread.get() && is_read_by_nobody && (is_chunked || !self.has_come.get())
+    }
+
+    /// A request begins.
+    pub(super) fn asked(&self, has_body: bool) {
+        self.had_body.set(has_body);
+        self.is_unread.set(has_body);
+        self.is_let_go.set(false);
     }
 
     /// Whether the next request of a client of HTTP/1 may be on its way: it would be lost.
@@ -330,6 +341,11 @@ impl Busy {
     /// The request's body was read to its end.
     pub fn has_read(&self) {
         self.0.is_unread.set(false);
+    }
+
+    /// The rest of the body will go nowhere once its answer is through.
+    pub fn lets_go(&self) {
+        self.0.is_let_go.set(true);
     }
 }
 

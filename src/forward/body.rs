@@ -102,6 +102,9 @@ impl Answer {
         pool: Option<Pool>,
         silence: Duration,
     ) -> Result<Self, ForwardError> {
+        if pool.is_none() {
+            exchange.upload.ends_with_answer();
+        }
         let piece = framing.next(&mut exchange.connection.buffer).map_err(|_| ForwardError::Broken)?;
         let first = match piece {
             Piece::Data(data) => data,

@@ -138,6 +138,13 @@ impl Upload {
         }
     }
 
+    /// Says that what is left of it will go nowhere once its answer is through.
+    pub fn ends_with_answer(&self) {
+        if let Self::Streaming(stream) = self {
+            stream.busy.lets_go();
+        }
+    }
+
     /// The next piece, never an empty one; `None` is the end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         match self {

@@ -136,8 +136,7 @@ struct Asked {
 impl Asked {
     fn begin(request: &HttpRequest<Incoming>, state: &State) -> Self {
         let body = request.body();
-        state.had_body.set(!body.is_end_stream());
-        state.is_unread.set(!body.is_end_stream());
+        state.asked(!body.is_end_stream());
         Self { is_chunked: body.size_hint().exact().is_none(), is_http_10: request.version() == Version::HTTP_10 }
     }
 }
