@@ -249,7 +249,7 @@ impl Authenticator {
 
     /// Who a bearer token is of, where some have to be asked about.
     async fn of_any(&self, bearer: Bearer<'_>, route: &Route, now: Moment) -> Result<Arc<Identity>, Denial> {
-        let is_good = |known: &Arc<Identity>| known.vouch.is_believed(now.unix) && route.auth.takes(known.vouch.proof);
+        let is_good = |known: &Arc<Identity>| known.vouch.is_believed(now) && route.auth.takes(known.vouch.proof);
         if let Some(known) = self.tokens.find(bearer.as_bytes()).filter(is_good) {
             return Ok(known);
         }

@@ -54,7 +54,7 @@ impl Vouch {
     }
 
     /// Whether what was said of it is believed at `now`, in unix seconds.
-    pub(super) fn is_believed(&self, now: i64) -> bool {
+    pub(super) fn is_believed(&self, now: Moment) -> bool {
         self.asked.as_ref().is_none_or(|asked| asked.is_believed(now))
     }
 

@@ -1,6 +1,6 @@
 //! Who a token is of that says nothing by itself: what is remembered, or what is answered now.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use base64::Engine;
@@ -9,24 +9,53 @@ use tokio::sync::Mutex;
 
 use crate::authenticate::bearer::Bearer;
 use crate::authenticate::{Authenticator, Identity};
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::denial::Denial;
 use crate::route::{Proof, Route};
 
 /// A token that was asked about, and until when the answer is believed.
 pub struct Asked {
     token: Box<str>,
-    /// Unix seconds.
-    until: AtomicI64,
+    believed: Belief,
     /// Held by the look that asks again: the second in which the last one did.
     asking: Mutex<i64>,
     /// What came of that: every answer that lasts is judged by it, whoever asked.
     verdict: std::sync::Mutex<Result<(), Denial>>,
 }
 
+/// How long an answer is believed.
+#[derive(Debug)]
+struct Belief {
+    /// By the monotonic clock, in milliseconds ([`clock::millis`]): nobody hears of a revocation for longer where the
+    /// wall clock is put right.
+    until: AtomicU64,
+    /// When the token ends, in unix seconds.
+    ends: AtomicI64,
+}
+
+impl Belief {
+    /// From `now` on for so many seconds.
+    fn begin(now: Moment, seconds: i64, ends: i64) -> Self {
+        let millis = u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+        let until = clock::millis(now.monotonic).saturating_add(millis);
+        Self { until: AtomicU64::new(until), ends: AtomicI64::new(ends) }
+    }
+
+    fn holds(&self, now: Moment) -> bool {
+        clock::millis(now.monotonic) < self.until.load(Ordering::Relaxed)
+            && now.unix < self.ends.load(Ordering::Relaxed)
+    }
+
+    /// Holds as long as a later one from now on.
+    fn follow(&self, later: &Self) {
+        self.until.store(later.until.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.ends.store(later.ends.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 impl std::fmt::Debug for Asked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asked").field("until", &self.until).finish_non_exhaustive()
+        f.debug_struct("Asked").field("believed", &self.believed).finish_non_exhaustive()
     }
 }
 
@@ -36,8 +65,8 @@ impl Asked {
     }
 
     /// Whether the answer is believed at `now`.
-    pub(in crate::authenticate) fn is_believed(&self, now: i64) -> bool {
-        now < self.until.load(Ordering::Relaxed)
+    pub(in crate::authenticate) fn is_believed(&self, now: Moment) -> bool {
+        self.believed.holds(now)
     }
 }
 
@@ -88,12 +117,12 @@ impl Authenticator {
             let claims = introspector.ask(token, was_active, now).await?;
             let proven = introspector.prove(place, claims, now.unix);
             let proven = proven.map_err(|denial| introspector.remember(token, denial, now))?;
-            let until = proven.expires_at.min(now.unix.saturating_add(introspector.judges.cache));
+            let believed = Belief::begin(now, introspector.judges.cache, proven.expires_at);
             let mut identity = self.memory.identity(proven, None)?;
             identity.vouch.weight += token.len() as u64;
             identity.vouch.asked = Some(Asked {
                 token: token.into(),
-                until: AtomicI64::new(until),
+                believed,
                 asking: Mutex::default(),
                 verdict: std::sync::Mutex::new(Ok(())),
             });
@@ -109,7 +138,7 @@ impl Authenticator {
         identity: &Identity,
         now: Moment,
     ) -> Result<(), Denial> {
-        let Some(asked) = identity.vouch.asked.as_ref().filter(|asked| !asked.is_believed(now.unix)) else {
+        let Some(asked) = identity.vouch.asked.as_ref().filter(|asked| !asked.is_believed(now)) else {
             return Ok(());
         };
         let Proof::Opaque(place) = identity.vouch.proof else { return Err(Denial::UnknownKey) };
@@ -127,8 +156,9 @@ impl Authenticator {
     async fn ask_again(&self, identity: &Identity, asked: &Asked, place: usize, now: Moment) -> Result<(), Denial> {
         match self.introspected(place, (&asked.token, true), now).await {
             Ok(next) if identity.is_same(&next) => {
-                let until = next.vouch.asked.as_ref().map_or(0, |asked| asked.until.load(Ordering::Relaxed));
-                asked.until.store(until, Ordering::Relaxed);
+                if let Some(next) = &next.vouch.asked {
+                    asked.believed.follow(&next.believed);
+                }
                 Ok(())
             }
             // What it may is another matter now: it is decided anew with the next request.
@@ -144,7 +174,32 @@ impl Authenticator {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// A step of the wall clock neither makes an answer last nor ends it; the end of the token does.
+    #[test]
+    fn an_answer_is_believed_for_its_time_whatever_the_wall_clock_does() {
+        let first = clock::now();
+        let ends = first.unix + 10_000;
+        let belief = Belief::begin(first, 2, ends);
+        let later = |seconds: u64, unix: i64| Moment {
+            unix,
+            monotonic: first.monotonic + Duration::from_secs(seconds),
+            ..first
+        };
+        for (seconds, unix, expected) in [
+            (0, first.unix, true),
+            (1, first.unix - 3600, true),
+            (1, first.unix + 3600, true),
+            (3, first.unix - 3600, false),
+            (3, first.unix, false),
+            (1, ends, false),
+        ] {
+            assert_eq!(belief.holds(later(seconds, unix)), expected, "{seconds} {unix}");
+        }
+    }
 
     #[test]
     fn what_is_a_jwt_is_not_asked_about() {

@@ -42,9 +42,9 @@ use crate::route::Proof;
 
 /// Questions at one time at the most.
 const MOST_ASKED: usize = 64;
-/// Tokens that are not active and are remembered at the most, and for how many seconds.
+/// Tokens that are not active and are remembered at the most, and for how long.
 const REFUSED: usize = 65_536;
-const REFUSED_FOR: i64 = 5;
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Furthest that clocks may differ, in seconds.
 const LEEWAY: i64 = 30;
 
@@ -60,7 +60,7 @@ pub struct Introspector {
     /// The same about tokens that were active a moment ago: who tries made-up ones keeps nobody from those.
     renewals: Semaphore,
     /// Why not, and until when, by the digest of the token.
-    refused: Cache<Digest, (Denial, i64)>,
+    refused: Cache<Digest, (Denial, Instant)>,
     /// Questions that are under way: who comes with the same token waits for the same answer.
     under_way: Mutex<HashMap<Digest, Arc<OnceCell<Answer>>>>,
 }
@@ -179,7 +179,7 @@ impl Introspector {
     /// # Errors
     /// `InactiveToken`, or `KeysUnavailable` where nobody says.
     async fn ask(&self, token: &str, was_active: bool, now: Moment) -> Result<Claims, Denial> {
-        if let Some((denial, _)) = self.refused.get(&digest_of(token)).filter(|(_, until)| now.unix < *until) {
+        if let Some((denial, _)) = self.refused.get(&digest_of(token)).filter(|(_, until)| now.monotonic < *until) {
             return Err(denial);
         }
         let (began, longest) = (clock::monotonic(), self.judges.timeout);
@@ -239,7 +239,7 @@ impl Introspector {
 
     /// Remembers for a moment why a token is not taken.
     fn remember(&self, token: &str, denial: Denial, now: Moment) -> Denial {
-        self.refused.insert(digest_of(token), (denial.clone(), now.unix.saturating_add(REFUSED_FOR)));
+        self.refused.insert(digest_of(token), (denial.clone(), now.monotonic + REFUSED_FOR));
         denial
     }
 
