@@ -290,15 +290,20 @@ impl Writer {
     fn reopen(&self) -> bool {
         self.shared.database.store(None);
         self.shared.changes.fetch_add(1, Ordering::Release);
+        let mut next = clock::monotonic() + REOPEN_AFTER;
         loop {
-            match self.inbox.recv_timeout(REOPEN_AFTER) {
+            // Not counted from the last write: whoever writes again and again would keep it closed.
+            match self.inbox.recv_timeout(next.saturating_duration_since(clock::monotonic())) {
                 Ok(write) => {
                     let _gone = write.done.send(Err(StoreError::Away));
-                    continue;
+                    if clock::monotonic() < next {
+                        continue;
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
+            next = clock::monotonic() + REOPEN_AFTER;
             if let Ok(database) = open(&self.path) {
                 tracing::info!(path = %self.path.display(), "store opened");
                 self.shared.database.store(Some(Arc::new(database)));
