@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold: format, lints, tests, doc tests, instruction counts, documentation.
 # Installs what the tests need beside Rust: redis-server, a Python with PyJWT, Authlib and grpcio, a Node with express-session and jose,
-# valgrind, curl, root certificates.
+# valgrind, faketime, curl, root certificates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,6 +22,7 @@ command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || mi
 command -v cc >/dev/null || missing+=(build-essential)
 command -v prlimit >/dev/null || missing+=(util-linux)
 command -v valgrind >/dev/null || missing+=(valgrind)
+command -v faketime >/dev/null || missing+=(faketime)
 command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null && command -v npm >/dev/null || missing+=(nodejs npm)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)

@@ -200,6 +200,16 @@ impl Authenticator {
         &self.issuers
     }
 
+    /// Everybody who vouches for callers, by the name in the configuration, and what keys of the store have in the place of
+    /// an issuer for them.
+    pub fn vouchers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let issuers = self.issuers.iter().map(|issuer| (&*issuer.name, &*issuer.issuer));
+        let sessions = self.sessions.iter().map(|kind| (&*kind.name, &*kind.issuer));
+        let asked = self.introspectors.iter().map(|asked| (&*asked.judges.name, &*asked.judges.issuer));
+        let certificates = self.certificates.iter().map(|trusted| (&*trusted.authority.name, &*trusted.issuer));
+        issuers.chain(sessions).chain(asked).chain(certificates)
+    }
+
     /// The authorities of clients' certificates, by their place.
     #[must_use]
     pub fn certificates(&self) -> &[ClientCertificates] {

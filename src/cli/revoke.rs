@@ -32,8 +32,8 @@ pub struct Revoke {
     /// A client's certificate, from its file (PEM).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["jti", "sid", "sub", "issuer", "all"])]
     certificate: Option<std::path::PathBuf>,
-    /// Every token of one issuer that was issued up to now, by its name in the configuration. Beside
-    /// `--jti`, `--sid` or `--sub`: whose it is, where the keys hold the issuer.
+    /// Every token of one issuer that was issued up to now, by its name in the configuration (or the name in `sessions`,
+    /// `introspection`, `client_certificates`). Beside `--jti`, `--sid` or `--sub`: whose it is, where the keys hold the issuer.
     #[arg(long)]
     issuer: Option<String>,
     /// Every token that was issued up to now.

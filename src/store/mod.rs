@@ -18,6 +18,8 @@ mod slot;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock;
+
 pub use self::asker::{Asker, Timed};
 pub use self::file::{File, Writer};
 pub use self::keys::{KeyPattern, KeyPatterns, Kind, StandingKeys};
@@ -247,6 +249,17 @@ impl Store {
             Self::Memory(memory) => Ok(memory.read(key)),
             Self::File(file) => file.read(key),
             Self::Redis(redis) => redis.read(key).await,
+        }
+    }
+
+    /// What time it is for the store where this key is, in unix milliseconds.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer.
+    pub async fn time(&self, key: &str) -> Result<u64, StoreError> {
+        match self {
+            Self::Memory(_) | Self::File(_) => Ok(clock::unix_millis(clock::wall())),
+            Self::Redis(redis) => redis.time(key).await,
         }
     }
 

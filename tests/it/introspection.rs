@@ -388,3 +388,44 @@ fn an_answer_that_lasts_is_asked_about_again() {
     let (asked, seconds) = (knows.asked() - before, began.elapsed().as_secs());
     assert!(asked as u64 <= seconds + 2, "{asked} times in {seconds} s");
 }
+
+// What is written for another one than was meant takes nothing back, and would say that it did.
+#[test]
+fn where_keys_name_the_issuer_what_another_server_says_is_taken_back_by_its_name() {
+    let (upstream, knows) = (Upstream::echo(), Knows::start());
+    let address = knows.server.address;
+    let lines = format!(
+        "introspection:\n  often: {{ uri: \"http://{address}/often\", client_id: g, client_secret_file: hmac.secret, cache: 0s, timeout: 500ms }}\n"
+    );
+    let routes = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, auth: [rsa, often], access: authenticated }
+"#;
+    let one = "  rsa: { issuer: https://rsa.test";
+    let yaml = with_store(upstream.address, "memory:", &lines, routes)
+        .lines()
+        .filter(|line| !line.starts_with("  ec:") && !line.starts_with("  hmac:"))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("auth: [rsa, ec, hmac]", "auth: [rsa]")
+        .replace("blacklist:{jti}", "blacklist:{iss}|{jti}")
+        .replace("logout:{sub}", "logout:{iss}|{sub}");
+    assert!(yaml.contains(one));
+    let gateway = Gateway::start(&yaml);
+    let mut answer = active("kim", "");
+    answer["jti"] = "o1".into();
+    knows.says("tok-1", &answer);
+    assert_eq!(gateway.get("/me/x", Some("tok-1")).status, 200);
+    let revoke = |body: Value| gateway.admin("POST", "/revocations", &body.to_string());
+    for body in [json!({ "sub": "kim" }), json!({ "jti": "o1" })] {
+        let refused = revoke(body);
+        assert_eq!(refused.status, 400);
+        assert!(refused.text().contains("`rsa`, `often`"), "{}", refused.text());
+    }
+    assert_eq!(revoke(json!({ "sub": "kim", "issuer": "as" })).status, 400);
+    assert_eq!(gateway.get("/me/x", Some("tok-1")).status, 200);
+    let done = revoke(json!({ "jti": "o1", "issuer": "often" }));
+    assert_eq!((done.status, done.json()["key"].as_str()), (200, Some("blacklist:often|o1")), "{}", done.text());
+    assert_eq!(gateway.get("/me/x", Some("tok-1")).status, 401);
+    // Of another one the same id is another token.
+    assert_eq!(gateway.get("/me/x", Some(&customer())).status, 200);
+}

@@ -272,6 +272,23 @@ fn the_admin_address_revokes_into_redis_with_the_remaining_life() {
     assert!(answer.text().contains("not revoked"), "{}", answer.text());
 }
 
+// Logins have their times of the store: by the clock of a gateway that is behind it one would outlive its logout.
+#[test]
+fn what_is_taken_back_by_time_is_by_that_of_the_store() {
+    let (redis, upstream) = (Redis::start(), Upstream::echo());
+    let gateway = Gateway::start_behind(&asking(&upstream, &redis.url(), ""), 100);
+    until("the store is there", || gateway.admin("GET", "/readyz", "").status == 200);
+    for (body, key) in [(r#"{"sub":"hong"}"#, "logout:hong"), (r#"{"sub":"lee","ack":"all"}"#, "logout:lee")] {
+        let answer = gateway.admin("POST", "/revocations", body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let at: i64 = redis.command(&["GET", key]).parse().expect("a unix time");
+        assert!((now() - 10..now() + 10).contains(&at), "{at}, and it is {}", now());
+        let life: i64 = redis.command(&["TTL", key]).parse().expect("seconds");
+        let said = answer.json()["expires_at"].as_i64().expect("a time");
+        assert!((said - at - life).abs() < 5, "{said}, {at}, {life}");
+    }
+}
+
 #[test]
 fn several_issuers_share_a_key_space_only_where_keys_name_the_issuer() {
     let redis = Redis::start();

@@ -13,8 +13,10 @@
 //!                                            of it, or `all` gateways have it
 //! ```
 //!
-//! `issuer` is the issuer's name in the configuration; beside a claim it is needed only where the key
-//! patterns hold `{iss}` and there are several issuers.
+//! `issuer` is a name in the configuration: of an issuer, or of what vouches in its place (`sessions`, `introspection`,
+//! `client_certificates`). Beside a claim it is needed only where the key patterns hold `{iss}` and there are several.
+//!
+//! Times are by the store's clock, like those of logins.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -25,7 +27,6 @@ use serde_json::{Map, Value, json};
 
 use super::{answer, problem};
 use crate::authenticate::bearer::Bearer;
-use crate::authenticate::issuer::Issuer;
 use crate::authenticate::json;
 use crate::authenticate::keys::KeySource;
 use crate::authenticate::token::UnverifiedToken;
@@ -66,12 +67,8 @@ fn fault(text: impl Into<String>) -> Fault {
 /// Takes back what the body names.
 pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
     let started = clock::monotonic();
-    let order = match read(gateway, body, clock::unix_seconds(clock::wall())) {
+    let (order, store) = match order(gateway, body).await {
         Ok(order) => order,
-        Err(Fault(status, text)) => return problem(status, &text),
-    };
-    let store = match store(gateway) {
-        Ok(store) => store,
         Err(Fault(status, text)) => return problem(status, &text),
     };
     let until = u64::try_from(order.expires_at).unwrap_or(0).saturating_mul(1000);
@@ -97,6 +94,17 @@ pub async fn revoke(gateway: &Gateway, body: &[u8]) -> Response<Full<Bytes>> {
             "took_us": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         }),
     )
+}
+
+/// What the body says is to be written, and where.
+async fn order<'g>(gateway: &'g Gateway, body: &[u8]) -> Result<(Order, &'g Store), Fault> {
+    let order = read(gateway, body, clock::unix_seconds(clock::wall()))?;
+    let store = store(gateway)?;
+    // SECURITY: logins have their times of the store. By the clock of a gateway that is behind it, what has just logged in
+    // would outlive its logout; by one ahead, nobody could log in again.
+    let away = |error| Fault(StatusCode::SERVICE_UNAVAILABLE, format!("not revoked: {error}"));
+    let now = store.time(&order.key).await.map_err(away)?;
+    Ok((read(gateway, body, i64::try_from(now / 1000).unwrap_or(i64::MAX))?, store))
 }
 
 /// One page of what the store holds of a kind (`kind=sub`, `after=` what the page before ended with).
@@ -268,14 +276,14 @@ fn named(gateway: &Gateway, members: &Map<String, Value>) -> Result<(Kind, Strin
     let mut given = claims.filter_map(|kind| members.get(kind.name()).map(|value| (kind, value)));
     match (given.next(), given.next()) {
         (Some((kind, Value::String(text))), None) if !text.is_empty() && !is_all => {
-            let issuer = issuer(gateway, members, kind)?.map_or("", |issuer| &*issuer.issuer);
+            let issuer = issuer(gateway, members, kind)?.unwrap_or_default();
             Ok((kind, pattern(gateway, kind)?.key(text, issuer)))
         }
         (None, _) if is_all && !members.contains_key("issuer") => {
             Ok((Kind::All, pattern(gateway, Kind::All)?.key("", "")))
         }
         (None, _) if !is_all && members.contains_key("issuer") => {
-            let issuer = issuer(gateway, members, Kind::Iss)?.map_or("", |issuer| &*issuer.issuer);
+            let issuer = issuer(gateway, members, Kind::Iss)?.unwrap_or_default();
             Ok((Kind::Iss, pattern(gateway, Kind::Iss)?.key(issuer, issuer)))
         }
         _ => Err(fault(
@@ -284,20 +292,28 @@ fn named(gateway: &Gateway, members: &Map<String, Value>) -> Result<(Kind, Strin
     }
 }
 
-/// The issuer that is named, or the only one; needed only where keys hold it.
-fn issuer<'g>(gateway: &'g Gateway, members: &Map<String, Value>, kind: Kind) -> Result<Option<&'g Issuer>, Fault> {
-    let issuers = gateway.authenticator.issuers();
-    let names = || issuers.iter().map(|issuer| format!("`{}`", issuer.name)).collect::<Vec<_>>().join(", ");
-    match members.get("issuer") {
-        Some(name) => {
-            let found = name.as_str().and_then(|name| issuers.iter().find(|issuer| *issuer.name == *name));
-            found.map(Some).ok_or_else(|| fault(format!("unknown issuer; declared issuers: {}", names())))
-        }
-        None if pattern(gateway, kind)?.names_issuer() => match issuers {
-            [only] => Ok(Some(only)),
-            _ => Err(fault(format!("`issuer` is needed, since the key holds it; declared issuers: {}", names()))),
-        },
-        None => Ok(None),
+/// What keys hold of the issuer that is named, or of the only one; needed only where they hold one.
+fn issuer<'g>(gateway: &'g Gateway, members: &Map<String, Value>, kind: Kind) -> Result<Option<&'g str>, Fault> {
+    let vouchers = || gateway.authenticator.vouchers();
+    let names = || vouchers().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let wanted = match members.get("issuer") {
+        Some(name) => Some(name.as_str().ok_or_else(|| fault("`issuer` is a name, as text"))?),
+        None if pattern(gateway, kind)?.names_issuer() => None,
+        None => return Ok(None),
+    };
+    let mut found: Vec<&str> =
+        vouchers().filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name)).map(|(_, issuer)| issuer).collect();
+    found.sort_unstable();
+    found.dedup();
+    match (found.as_slice(), wanted) {
+        ([only], _) => Ok(Some(only)),
+        ([], _) => Err(fault(format!("unknown issuer; declared issuers: {}", names()))),
+        // SECURITY: what is written for another one than was meant takes nothing back, and says that it did.
+        (_, None) => Err(fault(format!("`issuer` is needed, since the key holds it; declared issuers: {}", names()))),
+        (_, Some(name)) => Err(fault(format!(
+            "`{}` is the name of several, whose keys are not the same; give one of them another name",
+            name.escape_debug()
+        ))),
     }
 }
 

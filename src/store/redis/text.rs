@@ -28,6 +28,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - 
 return '0'";
 
 /// The time is the store's, which is the same for every gateway.
+const TIME: &str = r"return redis.call('TIME')";
 const TIMED: &str = r"return {redis.call('GET', KEYS[1]), redis.call('TIME')}";
 
 impl Link {
@@ -68,6 +69,16 @@ impl Link {
         said.parse().map_err(|_| StoreError::Refused("an odd answer".to_owned()))
     }
 
+    /// What time it is where a key is, in unix milliseconds.
+    pub(in crate::store) async fn time(&self, key: &str) -> Result<u64, StoreError> {
+        // Not `TIME`, which says nothing of where the key is.
+        let mut eval = ::redis::cmd("EVAL");
+        eval.arg(TIME).arg(1).arg(key);
+        let odd = || StoreError::Refused("an odd answer".to_owned());
+        let (seconds, micros) = ::redis::from_redis_value(self.command(key, eval).await?).map_err(|_| odd())?;
+        Ok(millis(seconds, micros))
+    }
+
     /// Reads a text, and what time it is there.
     pub(in crate::store) async fn timed(&self, key: &str) -> Result<Timed, StoreError> {
         let mut eval = ::redis::cmd("EVAL");
@@ -76,6 +87,11 @@ impl Link {
         let odd = || StoreError::Refused("an odd answer".to_owned());
         let (text, (seconds, micros)): (Option<String>, (u64, u64)) =
             ::redis::from_redis_value(said).map_err(|_| odd())?;
-        Ok(Timed { text, now: seconds.saturating_mul(1000).saturating_add(micros / 1000) })
+        Ok(Timed { text, now: millis(seconds, micros) })
     }
+}
+
+/// What `TIME` says, in milliseconds.
+const fn millis(seconds: u64, micros: u64) -> u64 {
+    seconds.saturating_mul(1000).saturating_add(micros / 1000)
 }

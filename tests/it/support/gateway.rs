@@ -79,18 +79,26 @@ impl Gateway {
     }
 
     pub fn start_with(yaml: &str, arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        sign::write_keys(folder.path());
-        std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
-        Self::start_in(folder, arguments)
+        Self::start_in(prepared(yaml), arguments)
+    }
+
+    /// One whose wall clock is so many seconds behind.
+    pub fn start_behind(yaml: &str, seconds: u32) -> Self {
+        let by = ["faketime", "-m", "--exclude-monotonic", "-f", &format!("-{seconds}s")];
+        Self::start_by(&by, prepared(yaml), &[])
     }
 
     pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        Self::start_by(&[], folder, arguments)
+    }
+
+    fn start_by(by: &[&str], folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         // A shell in between, so that a test can outlive a limit on the size of files: then a write
         // fails, as on a full disk.
         let mut child = Command::new("sh")
-            .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, PROGRAM])
-            .args(["run", "--config"])
+            .args(["-c", r#"trap "" XFSZ; exec "$@""#, "sh"])
+            .args(by)
+            .args([PROGRAM, "run", "--config"])
             .arg(folder.path().join("gateway.yaml"))
             .args(["--log-format", "json"])
             .args(if arguments.contains(&"--workers") { &[][..] } else { &["--workers", "2"] })
@@ -228,6 +236,14 @@ impl Drop for Gateway {
 }
 
 /// The lines of an output, as they come; with `is_shown` also where those of the test go.
+/// A folder with a configuration and the keys of `sign` beside it.
+fn prepared(yaml: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    sign::write_keys(folder.path());
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+    folder
+}
+
 fn gathered(out: impl Read + Send + 'static, end: Sender<()>, is_shown: bool) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);
