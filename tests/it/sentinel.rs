@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::gateway::{get, order, token, with_store};
+use crate::support::gateway::{get, order, signal, token, with_store};
 use crate::support::redis::Redis;
 use crate::support::{Client, Gateway, Upstream, until};
 
@@ -210,4 +210,33 @@ fn a_gateway_follows_the_sentinels_and_believes_no_minority() {
     for path in ["/me/x", "/money"] {
         until("it is refused", || status(path) == 401);
     }
+}
+
+// It answers, and knows of no revocation that came after it: whoever revokes has not waited for those who believe it.
+#[test]
+fn nobody_is_let_in_by_a_primary_that_was_left_behind() {
+    let settings = ["--repl-diskless-sync-delay", "0", "--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"];
+    let primary = Redis::start_with(&settings);
+    let other = replica(primary.port);
+    let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(primary.port)).collect();
+    until("the Sentinels know all", || sentinels.iter().all(|sentinel| sentinel.knows(1)));
+    let hosts: Vec<String> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+    let url = format!("redis+sentinel://{}/shop", hosts.join(","));
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    let good = token(&json!({ "jti": "good" }));
+    let status = |path: &str| gateway.get(path, Some(&good)).status;
+    for path in ["/me/x", "/money"] {
+        until("it is taken", || status(path) == 200);
+    }
+    // On its side of the network nobody hears of what is decided on the other one.
+    for sentinel in &sentinels {
+        signal(sentinel.child.id(), "STOP");
+    }
+    other.command(&["REPLICAOF", "NO", "ONE"]);
+    other.command(&["SET", "blacklist:good", "1"]);
+    for path in ["/me/x", "/money"] {
+        until("it is not known any more", || status(path) == 503);
+    }
+    assert_eq!(primary.command(&["EXISTS", "blacklist:good"]), "0");
 }

@@ -43,7 +43,7 @@ fn a_primary_that_becomes_a_replica_is_not_believed_any_more() {
     other.command(&["SET", "blacklist:d-1", "1"]);
     (0..20).for_each(|_| assert_eq!(status(&gateway, "/me/x", &good), 503));
     until("it is told", || gateway.lines().iter().any(|line| line.contains("it is a replica")));
-    assert!(readiness(&gateway).contains("the store is away"), "{}", readiness(&gateway));
+    until("it says why", || readiness(&gateway).contains("the store is away"));
     // A gateway that starts on it does not believe it either.
     let (_upstream, late) = start(&one.url());
     assert_eq!(status(&late, "/me/x", &good), 503);

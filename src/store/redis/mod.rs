@@ -170,7 +170,13 @@ impl Link {
     /// is no connection.
     pub(super) async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
         match &self.way {
-            Way::One(node) => node.standing(keys).await,
+            Way::One(node) => {
+                let said = node.standing(keys).await;
+                // SECURITY: a primary that was left behind answers, and knows of no revocation that came after it.
+                let is_cut_off = self.tracking.as_ref().is_some_and(Tracking::is_cut_off);
+                if is_cut_off { said.worse(Standing::Unknown) } else { said }
+            }
+            // Its map has to be confirmed by most primaries.
             Way::Many(fleet) => fleet.standing(keys).await,
         }
     }

@@ -37,6 +37,8 @@ use crate::store::{Slot, Standing, StandingKeys};
 pub struct Tracking {
     sources: Sources,
     counted: Arc<Counted>,
+    /// Whether whoever revokes can wait for this gateway.
+    is_leased: bool,
 }
 
 /// Who tells.
@@ -96,7 +98,7 @@ impl Tracking {
     #[must_use]
     pub fn new(link: &Link, max_staleness: Duration, probe: StandingKeys, lease: Option<Lease>) -> (Self, Tracker) {
         let limits = Limits { deadline: reads::deadline(link.deadline, max_staleness), max_staleness };
-        let (probe, counted) = (Arc::new(probe), Arc::new(Counted::default()));
+        let (probe, counted, is_leased) = (Arc::new(probe), Arc::new(Counted::default()), lease.is_some());
         let (sources, tracks) = match &link.way {
             Way::One(_) => {
                 let share = Share::Whole(lease);
@@ -108,7 +110,7 @@ impl Tracking {
                 (Sources::Many(parts), Tracks::Many(tracker))
             }
         };
-        (Self { sources, counted }, Tracker(tracks))
+        (Self { sources, counted, is_leased }, Tracker(tracks))
     }
 
     /// The standing of a token at `now`; asks where it is not known. `None` where changes overtook
@@ -131,6 +133,13 @@ impl Tracking {
             Sources::One(source) => source.is_fresh(),
             Sources::Many(parts) => parts.is_fresh(),
         }
+    }
+
+    /// Whether this gateway may let nobody in: its lease has run out, so that whoever revokes has not waited for it. It may
+    /// be talking to a primary that another one has taken the place of.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.is_leased && !self.is_fresh()
     }
 
     /// Numbers for the metrics.
