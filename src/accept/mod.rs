@@ -13,6 +13,7 @@
 //! What it does not do: look at what a request says (`admit`).
 
 mod bell;
+pub mod busy;
 pub mod connection;
 pub mod http1;
 pub mod http2;
@@ -36,9 +37,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+pub use self::busy::Busy;
 use self::listen::Inherited;
 pub use self::peer::Peer;
-pub use self::phase::Busy;
 use self::tls::Tls;
 use self::worker::{Next, Seat, Socket};
 use crate::gateway::Gateway;

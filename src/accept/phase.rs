@@ -40,14 +40,17 @@ pub(super) struct State {
     pub(super) order: Cell<Order>,
     /// Whether all that was written is with the kernel.
     pub(super) is_flushed: Cell<bool>,
-    /// What keeps it busy ([`Busy`]): an upload may outlast its answer, and the next request begin.
+    /// What keeps it busy ([`Busy`](super::busy::Busy)): an upload may outlast its answer, and the next request begin.
     pub(super) under_way: Cell<usize>,
     /// Whether the last request had a body: the client may still be sending it.
     pub(super) had_body: Cell<bool>,
+    /// The number of that request, and what keeps it busy that is of it: the upload of one before it may outlast its answer.
+    pub(super) request: Cell<u32>,
+    pub(super) of_request: Cell<usize>,
     /// Whether that has not been read to its end.
-    is_unread: Cell<bool>,
+    pub(super) is_unread: Cell<bool>,
     /// Whether the rest of it goes nowhere once its answer is through.
-    is_let_go: Cell<bool>,
+    pub(super) is_let_go: Cell<bool>,
     /// Whether nothing of the last message is still to come.
     pub(super) has_come: Cell<bool>,
     /// Whether the answer's end is that of the connection.
@@ -159,6 +162,8 @@ impl Watch {
             is_flushed: Cell::new(true),
             under_way: Cell::new(0),
             had_body: Cell::new(false),
+            request: Cell::new(0),
+            of_request: Cell::new(0),
             is_unread: Cell::new(false),
             is_let_go: Cell::new(false),
             has_come: Cell::new(true),
@@ -213,12 +218,14 @@ impl State {
     /// Whether the rest of a body is read by nobody, so that nothing after it can be: asked where there is an answer. The
     /// parser reads what nobody wants in one go, where it has come and is no chunks.
     pub(super) const fn is_left_unread(&self, is_chunked: bool) -> bool {
-        let is_read_by_nobody = self.under_way.get() == 1 || self.is_let_go.get();
+        let is_read_by_nobody = self.of_request.get() == 1 || self.is_let_go.get();
         self.is_unread.get() && is_read_by_nobody && (is_chunked || !self.has_come.get())
     }
 
-    /// A request begins.
+    /// A request has come; what keeps the connection busy from now on is its own.
     pub(super) fn asked(&self, has_body: bool) {
+        self.request.set(self.request.get().wrapping_add(1));
+        self.of_request.set(0);
         self.had_body.set(has_body);
         self.is_unread.set(has_body);
         self.is_let_go.set(false);
@@ -317,71 +324,5 @@ impl State {
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(clock::recent());
-    }
-}
-
-/// Keeps a connection busy. When the last one has gone, with the answer's body and with what was
-/// still read of the request's, the connection waits for the next request.
-pub struct Busy(Rc<State>);
-
-impl Busy {
-    pub(super) fn begin(state: &Rc<State>) -> Self {
-        // Since when is nobody's question: a request has limits of its own.
-        state.phase.set(Phase::Busy);
-        Self::counted(state)
-    }
-
-    fn counted(state: &Rc<State>) -> Self {
-        state.under_way.set(state.under_way.get() + 1);
-        Self(Rc::clone(state))
-    }
-}
-
-impl Busy {
-    /// The request's body was read to its end.
-    pub fn has_read(&self) {
-        self.0.is_unread.set(false);
-    }
-
-    /// The rest of the body will go nowhere once its answer is through.
-    pub fn lets_go(&self) {
-        self.0.is_let_go.set(true);
-    }
-}
-
-impl Clone for Busy {
-    fn clone(&self) -> Self {
-        Self::counted(&self.0)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let left = self.0.under_way.get().saturating_sub(1);
-        self.0.under_way.set(left);
-        // The end of an earlier request says nothing of the one that has begun since.
-        if left == 0 {
-            self.0.enter(Phase::Waiting);
-        }
-    }
-}
-
-/// Kept by an answer until its last byte is handed over to be written.
-pub(super) struct Answering(Rc<State>);
-
-impl Answering {
-    pub(super) fn begin(state: &Rc<State>) -> Self {
-        state.is_answering.set(true);
-        Self(Rc::clone(state))
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.hold.set(None);
-        self.0.is_answering.set(false);
-        if let Some(reader) = self.0.reader.take() {
-            reader.wake();
-        }
     }
 }

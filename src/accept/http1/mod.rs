@@ -21,8 +21,9 @@ use hyper_util::rt::TokioIo;
 
 use self::guard::Fault;
 pub(super) use self::reader::Guarded;
+use super::busy::{Answering, Busy};
 use super::connection::{Client, linger, refused};
-use super::phase::{Answering, Busy, Order, Phase, State};
+use super::phase::{Order, Phase, State};
 use super::watched::Watched;
 use crate::forward::body::AnswerCut;
 use crate::forward::upgrade::Tunnel;
@@ -74,9 +75,9 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
     let state = Rc::clone(&io.state);
     let changed = Cell::new(None);
     let service = service_fn(|request: HttpRequest<Incoming>| {
+        let asked = Asked::begin(&request, &state);
         let busy = Busy::begin(&state);
         let answering = Answering::begin(&state);
-        let asked = Asked::begin(&request, &state);
         // What is live now is what this request sees, whatever takes its place meanwhile.
         let live = worker.live();
         let peer = client.peer(&live);

@@ -20,7 +20,8 @@ use hyper::rt::Executor;
 use tokio::task::spawn_local;
 
 use super::meter::{ANSWERED, Credit};
-use crate::accept::phase::{Busy, Order, State};
+use crate::accept::busy::Busy;
+use crate::accept::phase::{Order, State};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::forward::body::{AnswerCut, Hold};

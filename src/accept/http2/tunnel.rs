@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use super::meter::Credit;
-use crate::accept::phase::Busy;
+use crate::accept::busy::Busy;
 use crate::forward::upgrade::Tunnel;
 use crate::observe::exchange::Recorded;
 
