@@ -79,6 +79,13 @@ impl Answering {
     }
 }
 
+impl Answering {
+    /// The answer has come to its end.
+    pub(super) fn is_through(&self) {
+        self.0.ends_by_close.set(false);
+    }
+}
+
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.hold.set(None);

@@ -53,10 +53,8 @@ pub(super) struct State {
     pub(super) is_let_go: Cell<bool>,
     /// Whether nothing of the last message is still to come.
     pub(super) has_come: Cell<bool>,
-    /// Whether the answer's end is that of the connection.
+    /// Whether an answer is under way whose end is that of the connection.
     pub(super) ends_by_close: Cell<bool>,
-    /// Whether such an answer has come to no good end.
-    pub(super) is_broken_off: Cell<bool>,
     /// Whether this side has said that it sends no more.
     pub(super) is_shut: Cell<bool>,
     /// Whether its buffers can be given back while it waits.
@@ -139,6 +137,16 @@ impl Watch {
         }
     }
 
+    /// Breaks off what would come to its end with its connection; whether there is any.
+    pub fn break_off(&self) -> bool {
+        let mut is_any = false;
+        for (_, state) in self.connections.borrow().iter().filter(|(_, state)| state.ends_by_close.get()) {
+            state.tell(Order::Abort);
+            is_any = true;
+        }
+        is_any
+    }
+
     /// How many connections there are.
     pub fn count(&self) -> usize {
         self.connections.borrow().len()
@@ -168,7 +176,6 @@ impl Watch {
             is_let_go: Cell::new(false),
             has_come: Cell::new(true),
             ends_by_close: Cell::new(false),
-            is_broken_off: Cell::new(false),
             is_shut: Cell::new(false),
             can_park: Cell::new(true),
             block: Cell::new(None),

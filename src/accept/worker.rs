@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const PARTS: usize = 5;
 /// How many looks pass for one part while draining, which looks every 5 ms.
 const DRAINING_LOOKS: usize = 10;
+/// How many turns answers have, at the end of draining, to be broken off so that their clients see it.
+const BREAKING_OFF: usize = 1000;
 /// How long an accept that failed is not tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a new way to a store may take before requests go there all the same.
@@ -212,6 +214,11 @@ impl Seat {
                 () = sleep_until(end.into()) => break,
                 () = sleep(Duration::from_millis(5)) => {}
             }
+        }
+        // To their clients a clean end would be that of the answer.
+        let mut turns = 0..BREAKING_OFF;
+        while shared.watch.break_off() && turns.next().is_some() {
+            yield_now().await;
         }
     }
 }

@@ -125,7 +125,7 @@ impl Exchange {
     /// Watches the answer's body to its end; `status` is what it means, whatever its head has to say.
     pub fn answered(mut self: Box<Self>, response: Response<Body>, status: StatusCode) -> Response<Recorded> {
         self.status = status.as_u16();
-        response.map(|body| Recorded { body, exchange: self })
+        response.map(|body| Recorded { body, has_ended: false, exchange: self })
     }
 }
 
@@ -158,8 +158,14 @@ impl Drop for Exchange {
 
 impl Drop for Recorded {
     fn drop(&mut self) {
-        // It was let go by who sends it, because it does not hold any more.
-        if let Some(cut) = self.hold().and_then(|hold| hold.cut()).filter(|_| !http_body::Body::is_end_stream(self)) {
+        // What is said here may be nobody's to send: there are answers without a body.
+        let is_streamed = matches!(self.body, Body::Streamed(_));
+        if !is_streamed || self.has_ended || http_body::Body::is_end_stream(self) {
+            return;
+        }
+        // It was let go by who sends it: because it does not hold any more, or there is nobody to send it to.
+        self.exchange.is_cut = true;
+        if let Some(cut) = self.hold().and_then(|hold| hold.cut()) {
             self.exchange.cut_off(cut);
         }
     }
@@ -168,6 +174,8 @@ impl Drop for Recorded {
 /// A body with the exchange that ends with it.
 pub struct Recorded {
     body: Body,
+    /// Whether it said so.
+    has_ended: bool,
     exchange: Box<Exchange>,
 }
 
@@ -181,7 +189,8 @@ impl http_body::Body for Recorded {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => this.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
             Poll::Ready(Some(Err(cut))) => this.exchange.cut_off(*cut),
-            Poll::Ready(None) | Poll::Pending => {}
+            Poll::Ready(None) => this.has_ended = true,
+            Poll::Pending => {}
         }
         polled
     }

@@ -328,6 +328,43 @@ fn to_a_client_of_http_1_0_what_breaks_off_is_a_reset() {
     }
 }
 
+// The same where it is the gateway that ends it, or the client says that it sends no more.
+#[test]
+fn to_a_client_of_http_1_0_half_an_answer_never_ends_cleanly() {
+    let upstream = Upstream::scripted(|_, stream| {
+        let mut goes_on = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_ok();
+        while goes_on {
+            goes_on = stream.write_all(b"5\r\nhello\r\n").is_ok();
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        false
+    });
+    let yaml = config(upstream.address, "").replace("realm: test }", "realm: test, limits: { drain_timeout: 1s } }");
+    let gateway = Gateway::start(&yaml);
+    let ask = |path: &str| {
+        let mut client = gateway.client();
+        client.write(format!("GET {path} HTTP/1.0\r\nhost: gw.test\r\n\r\n"));
+        assert_eq!(client.read_to_head().status, 200);
+        client
+    };
+    let end = |client: &mut Client| loop {
+        match client.stream.read(&mut [0; 1000]) {
+            Ok(1..) => {}
+            Ok(0) => return None,
+            Err(error) => return Some(error.kind()),
+        }
+    };
+    let was_cut = |path: &str| gateway.access_lines().iter().any(|line| line["path"] == path && line["cut"] == true);
+    let mut client = ask("/open/half-closed");
+    client.stream.shutdown(std::net::Shutdown::Write).expect("said");
+    assert_eq!(end(&mut client), Some(std::io::ErrorKind::ConnectionReset));
+    until("the line says so", || was_cut("/open/half-closed"));
+    let mut client = ask("/open/drained");
+    gateway.signal("TERM");
+    assert_eq!(end(&mut client), Some(std::io::ErrorKind::ConnectionReset));
+    until("the line says so", || was_cut("/open/drained"));
+}
+
 #[test]
 fn request_trailers_go_no_further_and_head_has_no_body() {
     let (upstream, gateway) = start();

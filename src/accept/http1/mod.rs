@@ -90,7 +90,7 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
                 // What comes from now on is no request: it is held back until the tunnel takes it.
                 Some(tunnel) => {
                     changed.set(Some(Changed { tunnel, recorded: body, _answering: answering }));
-                    Sending { body: None, _busy: busy, _answering: None }
+                    Sending { body: None, _busy: busy, answering: None }
                 }
             }))
         }
@@ -152,7 +152,6 @@ fn say_if_last(answer: &mut Response<Recorded>, state: &State, asked: Asked) {
 
 /// Takes what ended a conversation. How else a connection ends is the client's affair, and requests log themselves.
 fn failed(error: &hyper::Error, state: &State, client: &Client, worker: &Worker) {
-    state.is_broken_off.set(error.is_user() && state.ends_by_close.get());
     if let Some(fault) = head_fault(error) {
         // What comes after it may be on its way: a reset would take the answer with it.
         state.had_body.set(true);
@@ -170,7 +169,7 @@ pub(super) async fn leave(
     match (order, io.reader.fault()) {
         (Order::Park | Order::GoOn, _) => return Some(io),
         // A clean end would be that of the answer.
-        (Order::Finish, _) if io.state.is_broken_off.get() => io.stream.reset(),
+        (Order::Finish, _) if io.state.ends_by_close.get() => io.stream.reset(),
         (Order::Finish, None) => {
             io.close().await;
             linger(io.stream.socket(), io.state.had_body.get()).await;
@@ -194,7 +193,7 @@ pub(super) async fn leave(
         (Order::Abort, _) => {
             tracing::info!(client = %client.address, "a client does not read, or reads too slowly: its connection is closed");
             // Nor is that the end of an answer.
-            if io.state.ends_by_close.get() && io.state.is_answering.get() {
+            if io.state.ends_by_close.get() {
                 io.stream.reset();
             }
         }
@@ -234,14 +233,14 @@ struct Sending {
     /// Nothing of a change of protocol: it is recorded when that ends.
     body: Option<Recorded>,
     _busy: Busy,
-    _answering: Option<Answering>,
+    answering: Option<Answering>,
 }
 
 impl Sending {
     fn begin(body: Recorded, busy: Busy, answering: Answering, (asked, state): (Asked, &State)) -> Self {
         state.hold.set(body.hold().cloned());
         state.ends_by_close.set(asked.is_http_10 && body.size_hint().exact().is_none());
-        Self { body: Some(body), _busy: busy, _answering: Some(answering) }
+        Self { body: Some(body), _busy: busy, answering: Some(answering) }
     }
 }
 
@@ -279,7 +278,13 @@ impl Body for Sending {
     type Error = AnswerCut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
-        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        let is_last = matches!(polled, Poll::Ready(None)) || body.is_end_stream();
+        if let Some(answering) = self.answering.as_ref().filter(|_| is_last) {
+            answering.is_through();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
