@@ -289,15 +289,16 @@ impl Shared {
     }
 }
 
-/// Whether clients are asked for certificates in another way than before.
+/// Whether who came in as clients were asked before would not get in now: TLS has come, or clients' certificates are asked
+/// for in another way.
 fn asks_otherwise(before: &Listener, now: &Listener) -> bool {
     let asks = |tls: &Option<Arc<Tls>>| tls.as_ref().is_some_and(|tls| tls.asks_clients());
-    let is_same = match (&before.tls, &now.tls) {
-        (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
-    };
-    !is_same && (asks(&before.tls) || asks(&now.tls))
+    match (&before.tls, &now.tls) {
+        (None, Some(_)) => true,
+        (Some(was), Some(is)) if Arc::ptr_eq(was, is) => false,
+        (Some(_), _) => asks(&before.tls) || asks(&now.tls),
+        (None, None) => false,
+    }
 }
 
 /// Accepts connections until draining begins.

@@ -60,6 +60,32 @@ fn requests_come_over_tls_and_upstreams_are_told_so() {
     });
 }
 
+// Who came in without TLS would not get in now: its connection has its next answer, and ends with it.
+#[test]
+fn a_listener_that_speaks_tls_from_now_on_ends_the_plain_connections_of_before() {
+    let (upstream, authority, folder) = (Upstream::echo(), Authority::new(), tempfile::tempdir().expect("a folder"));
+    sign::write_keys(folder.path());
+    authority.write(folder.path(), "gw", &["gw.test"]);
+    let plain = config(upstream.address, "");
+    let listener = r#"{ address: "127.0.0.1:0" }]"#;
+    let tls = r#"{ address: "127.0.0.1:0", tls: { certificates: [{ cert_file: gw.crt, key_file: gw.key }] } }]"#;
+    std::fs::write(folder.path().join("gateway.yaml"), &plain).expect("a file");
+    let gateway = Gateway::start_in(folder, &["--no-watch"]);
+    let (mut waits, mut asks) = (gateway.client(), gateway.client());
+    for client in [&mut waits, &mut asks] {
+        assert_eq!(client.send(get("/open/x", None)).status, 200);
+    }
+    assert!(gateway.reload(&plain.replacen(listener, tls, 1)));
+    let is_over = |client: &mut Client| {
+        client.try_write(get("/open/x", None));
+        client.try_read(false).is_none_or(|answer| answer.header("connection") == Some("close"))
+    };
+    until("it is told", || is_over(&mut asks));
+    assert!(waits.is_closed(), "it has waited for long enough");
+    let mut new = TlsClient::connect(gateway.address, &authority.client(&BOTH), "gw.test").expect("a handshake");
+    assert_eq!(new.send(&get("/open/x", None)).0, 200);
+}
+
 #[test]
 fn the_name_that_a_client_asks_for_picks_the_certificate() {
     let (upstream, authority) = (Upstream::echo(), Authority::new());
