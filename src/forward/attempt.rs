@@ -215,8 +215,8 @@ impl<'a> Attempt<'a> {
                 }
             }
             tries.passed.push(place);
-            // What a target has seen goes to no other one but by the rules for that.
-            if tries.was_seen && !tries.may_go_elsewhere(self.upstream) {
+            // What a target has seen goes to no other one but by the rules for that, which are asked once.
+            if tries.was_seen && tries.retries == 0 && !tries.may_go_elsewhere(self.upstream) {
                 return Err(tries.failure.unwrap_or(ForwardError::Unreachable));
             }
             let next = self.choose(tries, clock::monotonic())?;
@@ -240,6 +240,8 @@ impl<'a> Attempt<'a> {
         if let Some(gate) = gate.as_ref().filter(|_| turn.is_none()) {
             let waited = timeout(limit, gate.acquire()).await;
             turn = waited.map_err(|_| (ForwardError::TimedOut(Phase::Connect), Duration::ZERO))?.ok();
+            // Where the target has settled on HTTP/1 meanwhile, the others wait for nothing.
+            turn = turn.filter(|_| sessions.gate(&target.key).is_some());
             // Now it is its own try, as long as any.
             left = self.upstream.connect_timeout.min(self.until.saturating_duration_since(clock::monotonic()));
         }

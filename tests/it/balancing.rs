@@ -226,6 +226,30 @@ fn second_tries_stay_within_their_share() {
     assert_eq!(retried as usize, tries - 1000);
 }
 
+/// A service that takes one connection, and dies of the first request that it cannot bear.
+fn mortal() -> (SocketAddr, std::thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        drop(listener);
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a head");
+                head.extend(byte);
+            }
+            let head = String::from_utf8(head).expect("a head");
+            if head.contains("/kills") || head.contains("/fatal") {
+                return head;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").expect("written");
+        }
+    });
+    (address, service)
+}
+
 /// A connection that was pooled may have been dead all the time, or have died of the request.
 #[test]
 fn second_tries_on_a_new_connection_to_the_same_target_are_within_that_share_too() {
@@ -238,29 +262,30 @@ fn second_tries_on_a_new_connection_to_the_same_target_are_within_that_share_too
     assert!(tries < 2600, "{tries}");
 }
 
+/// One that takes no connection was sent nothing: it uses up no retry.
+#[test]
+fn one_retry_gets_past_any_number_of_targets_that_take_no_connection() {
+    let (mortal, service) = mortal();
+    let down = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let other = Service::start();
+    let targets = [mortal, down, other.address()].map(|address| format!("\"http://{address}\""));
+    let yaml = yaml(std::slice::from_ref(&other), &targets, "balance: round_robin, retries: 1");
+    let gateway = Gateway::start(&yaml);
+    let mut client = gateway.client();
+    for number in 0..4 {
+        assert_eq!(client.send(GET).status, 200, "{number}");
+    }
+    let mut turns = 0..6;
+    while !service.is_finished() && turns.next().is_some() {
+        assert_eq!(client.send("GET /open/fatal HTTP/1.1\r\nhost: gw.test\r\n\r\n").status, 200);
+    }
+    assert!(service.join().expect("it has died").contains("/fatal"));
+}
+
 /// What may not be sent to a second target is not, either, where the first one dies of it on a connection that was pooled.
 #[test]
 fn without_retries_what_a_target_has_seen_goes_to_no_other_one() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let mortal = listener.local_addr().expect("an address");
-    let service = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        // It takes no second one.
-        drop(listener);
-        loop {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).expect("a head");
-                head.extend(byte);
-            }
-            let head = String::from_utf8(head).expect("a head");
-            if head.contains("/kills") {
-                return head;
-            }
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").expect("written");
-        }
-    });
+    let (mortal, service) = mortal();
     let other = Service::start();
     let targets = [format!("\"http://{mortal}\""), format!("\"http://{}\"", other.address())];
     let yaml = yaml(std::slice::from_ref(&other), &targets, "balance: round_robin, retries: 0");
