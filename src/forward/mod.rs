@@ -308,7 +308,7 @@ fn answered_by_stream(
     // A body where there is none is not read.
     let has_body = *method != Method::HEAD && !matches!(head.status.as_u16(), 204 | 304);
     let answer = if body.is_end_stream() || !has_body {
-        exchange.settle(silence);
+        exchange.settle(body, silence);
         Answer::Whole(Bytes::new())
     } else {
         let mut streaming = StreamAnswer::new(exchange, body, length, silence);

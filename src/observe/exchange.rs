@@ -160,7 +160,8 @@ impl Drop for Recorded {
     fn drop(&mut self) {
         // What is said here may be nobody's to send: there are answers without a body.
         let is_streamed = matches!(self.body, Body::Streamed(_));
-        if !is_streamed || self.has_ended || http_body::Body::is_end_stream(self) {
+        let is_through = http_body::Body::is_end_stream(self) || http_body::Body::size_hint(self).exact() == Some(0);
+        if !is_streamed || self.has_ended || is_through {
             return;
         }
         // It was let go by who sends it: because it does not hold any more, or there is nobody to send it to.

@@ -96,14 +96,14 @@ fn bodies_stream_both_ways_and_trailers_of_answers_go_on() {
     assert_eq!(client.frame_of(HEADERS).flags & END_STREAM, END_STREAM);
 }
 
-/// How long a conversation lasts is for both sides to say, and how much is for the route.
 /// It wants the body all the same, unless it says that it does not (RFC 9113 §8.1).
 #[test]
 fn a_service_that_has_answered_before_the_body_is_through_gets_the_rest_of_it() {
     let service = H2Service::start(Ways::default());
     let gateway = start(&service, "");
     let begin = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\ncontent-length: 20\r\n\r\nfirst half");
-    for (number, (path, body)) in [("/open/first/empty", ""), ("/open/first", "first")].into_iter().enumerate() {
+    let answers = [("/open/first/empty", ""), ("/open/first", "first"), ("/open/first/told", "first")];
+    for (number, (path, body)) in answers.into_iter().enumerate() {
         let mut client = gateway.client();
         let answer = client.send(begin(path));
         assert_eq!((answer.status, answer.text().as_str()), (200, body));
@@ -114,12 +114,14 @@ fn a_service_that_has_answered_before_the_body_is_through_gets_the_rest_of_it() 
         assert!(seen.body == 20 && !seen.is_broken, "{seen:?}");
         assert_eq!(client.send(get("/open/next", None)).status, 200, "and the connection goes on");
     }
+    assert!(gateway.access_lines().iter().all(|line| line.get("cut").is_none()), "{:?}", gateway.access_lines());
     // What it does not want is not sent on, and not waited for.
     let mut client = gateway.client();
     assert_eq!(client.send(begin("/open/first/enough")).status, 200);
     assert!(client.is_closed(), "its next request would be lost");
 }
 
+/// How long a conversation lasts is for both sides to say, and how much is for the route.
 #[test]
 fn a_conversation_may_be_slow_and_ends_on_both_sides_when_it_goes_on_past_its_limit() {
     let service = H2Service::start(Ways::default());

@@ -23,8 +23,7 @@ const MAX_TRAILERS: usize = 64;
 /// A body that is still coming.
 pub struct StreamAnswer {
     /// Nothing once it is through.
-    exchange: Option<StreamExchange>,
-    body: RecvStream,
+    coming: Option<(StreamExchange, RecvStream)>,
     /// What is still to come, where that was said.
     left: Option<u64>,
     /// What was handed on, and is not taken into account in the window yet.
@@ -40,13 +39,13 @@ impl StreamAnswer {
     #[must_use]
     pub fn new(exchange: StreamExchange, body: RecvStream, length: Option<u64>, silence: Duration) -> Self {
         let left = if body.is_end_stream() { Some(0) } else { length };
-        Self { exchange: Some(exchange), body, left, taken: 0, silence, is_cut: false, hold: Rc::default() }
+        Self { coming: Some((exchange, body)), left, taken: 0, silence, is_cut: false, hold: Rc::default() }
     }
 
     /// Whether nothing more comes, trailers included.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.exchange.is_none() || self.body.is_end_stream()
+        self.coming.as_ref().is_none_or(|(_, body)| body.is_end_stream())
     }
 
     /// How much is still to come.
@@ -59,29 +58,31 @@ impl StreamAnswer {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerCut>>> {
         let polled = self.poll_frame(cx);
         match &polled {
-            Poll::Ready(Err(_)) => self.exchange = None,
+            Poll::Ready(Err(_)) => self.coming = None,
             // It came early, where the client is still sending.
-            Poll::Ready(Ok(_)) if self.is_over() => {
-                if let Some(exchange) = self.exchange.take() {
-                    exchange.settle(self.silence);
-                }
-            }
+            Poll::Ready(Ok(_)) if self.is_over() => self.settle(),
             Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
         polled.map(Result::transpose)
     }
 
+    fn settle(&mut self) {
+        if let Some((exchange, body)) = self.coming.take() {
+            exchange.settle(body, self.silence);
+        }
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, AnswerCut>> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(None)) };
+        let Some((exchange, body)) = &mut self.coming else { return Poll::Ready(Ok(None)) };
         if let Poll::Ready(cut) = self.hold.poll(cx) {
             return Poll::Ready(Err(cut));
         }
         self.is_cut |= matches!(exchange.poll_send(cx), Poll::Ready(Err(_)));
         // The last piece has been taken: there is room for another.
         if self.taken > 0 {
-            let _gone = self.body.flow_control().release_capacity(std::mem::take(&mut self.taken));
+            let _gone = body.flow_control().release_capacity(std::mem::take(&mut self.taken));
         }
-        match self.body.poll_data(cx) {
+        match body.poll_data(cx) {
             Poll::Ready(Some(Ok(data))) => {
                 exchange.alarm.clear();
                 self.taken = data.len();
@@ -89,7 +90,7 @@ impl StreamAnswer {
                 return Poll::Ready(Ok(Some(Frame::data(data))));
             }
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(AnswerCut::BrokeOff)),
-            Poll::Ready(None) => match self.body.poll_trailers(cx) {
+            Poll::Ready(None) => match body.poll_trailers(cx) {
                 Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
                 Poll::Ready(Ok(Some(trailers))) => {
                     let trailers = fit(trailers).ok_or(AnswerCut::BrokeOff)?;
@@ -106,6 +107,15 @@ impl StreamAnswer {
             return Poll::Ready(Err(AnswerCut::UploadFailed));
         }
         poll_silence(&exchange.alarm, &exchange.upload, self.silence, cx).map(|()| Err(AnswerCut::BrokeOff))
+    }
+}
+
+impl Drop for StreamAnswer {
+    fn drop(&mut self) {
+        // Whoever was told a length looks for no end after it: the answer is through, and the client may still be sending.
+        if self.left == Some(0) {
+            self.settle();
+        }
     }
 }
 

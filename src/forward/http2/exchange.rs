@@ -191,22 +191,23 @@ impl StreamExchange {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends the rest of the request, whose answer is through, beside what comes after it: unless the body stands still
-    /// for `silence`, or the target says that it wants no more (RFC 9113 §8.1).
-    pub(in crate::forward) fn settle(mut self, silence: Duration) {
-        if self.is_sent {
+    /// Sends the rest of the request, whose answer is through, beside what comes after it, and waits for the stream's end on
+    /// the other side: whoever lets go of it before takes the request back. Unless nothing moves for `silence`, or the target
+    /// says that it wants no more (RFC 9113 §8.1).
+    pub(in crate::forward) fn settle(mut self, mut body: RecvStream, silence: Duration) {
+        if self.is_sent && body.is_end_stream() {
             return;
         }
         self.upload.answered(false);
         tokio::task::spawn_local(async move {
             self.alarm.set(clock::monotonic() + silence);
-            poll_fn(|cx| match self.poll_send(cx) {
-                Poll::Ready(_) => Poll::Ready(()),
-                Poll::Pending if self.wants_no_more(cx) => Poll::Ready(()),
-                Poll::Pending => {
-                    let waits_for_client = self.piece.is_empty();
-                    poll_time_out(&self.alarm, &self.upload, waits_for_client, silence, cx)
+            poll_fn(|cx| {
+                let is_through = self.poll_send(cx).is_ready();
+                if is_through && has_ended(&mut body, cx) || !is_through && self.wants_no_more(cx) {
+                    return Poll::Ready(());
                 }
+                let waits_for_client = !is_through && self.piece.is_empty();
+                poll_time_out(&self.alarm, &self.upload, waits_for_client, silence, cx)
             })
             .await;
         });
@@ -235,6 +236,17 @@ impl StreamExchange {
         if let Some((_, sending)) = &mut self.stream {
             // Where the target has reset the stream, its answer says so.
             let _reset = sending.send_data(Bytes::new(), true);
+        }
+    }
+}
+
+/// Whether nothing more comes of a body whose answer is through; trailers are nobody's any more.
+fn has_ended(body: &mut RecvStream, cx: &mut Context<'_>) -> bool {
+    loop {
+        match body.poll_data(cx) {
+            Poll::Ready(Some(Ok(data))) => drop(body.flow_control().release_capacity(data.len())),
+            Poll::Ready(Some(Err(_)) | None) => return true,
+            Poll::Pending => return false,
         }
     }
 }

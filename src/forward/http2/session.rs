@@ -24,6 +24,8 @@ const STREAMS: usize = 100;
 const NOTHING_SAID: usize = 0;
 /// The longest that one connection gets new requests.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
+/// How long it is known that a target settled on HTTP/1, once no connection to it is made.
+const SETTLED: Duration = Duration::from_secs(10 * 60);
 /// How much of one answer is taken before the client has, in bytes.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// The same of all answers of a connection: enough for each, so that clients that read nothing hold up no others.
@@ -191,7 +193,7 @@ impl Sessions {
                 !session.shared.is_closed.get() && !is_idle && !is_old
             });
             // It may be one of a configuration that is no more; if not, the next connection says so again.
-            let is_http1 = known.http1_at.is_some_and(|at| now.saturating_duration_since(at) <= keep_alive);
+            let is_http1 = known.http1_at.is_some_and(|at| now.saturating_duration_since(at) <= SETTLED);
             // Who waits at the gate has it too.
             !known.sessions.is_empty() || is_http1 || Rc::strong_count(&known.gate) > 1
         });
@@ -211,7 +213,7 @@ mod tests {
         sessions.made(&key, None);
         sessions.sweep(keep_alive, clock::monotonic());
         assert!(sessions.gate(&key).is_none(), "each makes its own");
-        sessions.sweep(keep_alive, clock::monotonic() + keep_alive + Duration::from_secs(1));
+        sessions.sweep(keep_alive, clock::monotonic() + SETTLED + Duration::from_secs(1));
         assert!(sessions.0.borrow().is_empty());
     }
 }

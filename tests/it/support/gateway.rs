@@ -235,7 +235,6 @@ impl Drop for Gateway {
     }
 }
 
-/// The lines of an output, as they come; with `is_shown` also where those of the test go.
 /// A folder with a configuration and the keys of `sign` beside it.
 fn prepared(yaml: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -244,6 +243,7 @@ fn prepared(yaml: &str) -> tempfile::TempDir {
     folder
 }
 
+/// The lines of an output, as they come; with `is_shown` also where those of the test go.
 fn gathered(out: impl Read + Send + 'static, end: Sender<()>, is_shown: bool) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);

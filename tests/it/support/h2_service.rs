@@ -156,18 +156,25 @@ async fn answer(
     let mut early = None;
     let response = || {
         let answer = Response::builder().status(200).header("x-service", "h2");
+        let answer = if path.contains("/told") { answer.header("content-length", "5") } else { answer };
         let answer = if path.contains("/length") { answer.header("content-length", "100000") } else { answer };
         answer.body(()).expect("an answer")
     };
     if path.contains("/early") {
         early = respond.send_response(response(), false).ok();
     }
+    let mut first = None;
     if path.contains("/first") {
         // All of its answer, before it has read anything.
         let is_empty = path.contains("/empty");
         let mut sending = respond.send_response(response(), is_empty).expect("an answer");
+        let is_told = path.contains("/told");
         if !is_empty {
-            sending.send_data(Bytes::from_static(b"first"), true).expect("an answer");
+            sending.send_data(Bytes::from_static(b"first"), !is_told).expect("an answer");
+        }
+        if is_told {
+            // Its end comes with that of the body.
+            first = Some(sending);
         }
         if path.contains("/enough") {
             // Whoever lets go of a body that has not ended says `NO_ERROR`, once its answer is out.
@@ -196,6 +203,7 @@ async fn answer(
         is_broken,
     });
     if is_broken || path.contains("/first") {
+        drop(first.filter(|_| !is_broken).map(|mut sending| sending.send_data(Bytes::new(), true)));
         return;
     }
     if path.contains("/silent") {
