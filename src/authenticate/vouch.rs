@@ -53,7 +53,7 @@ impl Vouch {
             || self.retired.as_ref().is_some_and(|retired| retired.load(Ordering::Acquire))
     }
 
-    /// Whether what was said of it is believed at `now`, in unix seconds.
+    /// Whether what was said of it is believed at `now`.
     pub(super) fn is_believed(&self, now: Moment) -> bool {
         self.asked.as_ref().is_none_or(|asked| asked.is_believed(now))
     }

@@ -191,7 +191,7 @@ pub(super) async fn leave(
             linger(io.stream.socket(), true).await;
         }
         (Order::Abort, _) => {
-            tracing::info!(client = %client.address, "a client does not read, or reads too slowly: its connection is closed");
+            tracing::info!(client = %client.address, "a client does not read, or reads too slowly, or its answer has no end while draining: its connection is closed");
             // Nor is that the end of an answer.
             if io.state.ends_by_close.get() {
                 io.stream.reset();
