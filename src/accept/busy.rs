@@ -77,9 +77,7 @@ impl Answering {
         state.is_answering.set(true);
         Self(Rc::clone(state))
     }
-}
 
-impl Answering {
     /// The answer has come to its end.
     pub(super) fn is_through(&self) {
         self.0.ends_by_close.set(false);

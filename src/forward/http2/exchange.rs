@@ -240,12 +240,13 @@ impl StreamExchange {
     }
 }
 
-/// Whether nothing more comes of a body whose answer is through; trailers are nobody's any more.
+/// Whether there is nothing to wait for of a body whose answer is through: its end has come, or more than that, which nobody
+/// reads. Trailers are nobody's any more.
 fn has_ended(body: &mut RecvStream, cx: &mut Context<'_>) -> bool {
     loop {
         match body.poll_data(cx) {
-            Poll::Ready(Some(Ok(data))) => drop(body.flow_control().release_capacity(data.len())),
-            Poll::Ready(Some(Err(_)) | None) => return true,
+            Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
+            Poll::Ready(_) => return true,
             Poll::Pending => return false,
         }
     }
