@@ -66,7 +66,7 @@ impl Vouch {
         if self.is_withdrawn() {
             return Err(Denial::UnknownKey);
         }
-        if now.unix >= self.expires_at {
+        if now.latest >= self.expires_at {
             return Err(Denial::Expired);
         }
         let policy = if self.life.is_some() { policy.strict() } else { policy };

@@ -7,7 +7,7 @@ use super::{
     Entry, KeyPattern, Mark, Page, Record, RecordForm, Standing, StandingKeys, judge_not_before, judge_text, page,
     read_record, strengthened,
 };
-use crate::clock;
+use crate::clock::{self, steps::over_by};
 
 /// Expired entries are looked for after this many writes.
 const SWEEP_EVERY: usize = 1024;
@@ -67,7 +67,7 @@ impl Memory {
     /// Writes an entry that lives for so many milliseconds from now on, whatever is there.
     pub(super) fn put(&self, key: &str, value: &str, life: u64) {
         let now = clock::unix_millis(clock::wall());
-        self.write_lock().put(key, value.to_owned(), now.saturating_add(life), now);
+        self.write_lock().put(key, value.to_owned(), now.saturating_add(life));
     }
 
     /// Puts `new` in the place of `old`, to live for so many milliseconds from now on, if that is what is there
@@ -77,7 +77,7 @@ impl Memory {
         let mut entries = self.write_lock();
         let is_there = now <= by && entries.live(key, now).is_some_and(|stored| stored.value == old);
         if is_there {
-            entries.put(key, new.to_owned(), now.saturating_add(life), now);
+            entries.put(key, new.to_owned(), now.saturating_add(life));
         }
         is_there
     }
@@ -95,7 +95,7 @@ impl Memory {
         let there = entries.live(key, now);
         let there = there.map(|stored| (&*stored.value, stored.expires_at));
         let (value, expires_at) = strengthened(there, mark, expires_at);
-        entries.put(key, value, expires_at, now);
+        entries.put(key, value, expires_at);
     }
 
     /// The keys that a pattern gives, after one of them, in order.
@@ -128,10 +128,11 @@ impl Memory {
 }
 
 impl Entries {
-    fn put(&mut self, key: &str, value: String, expires_at: u64, now: u64) {
+    fn put(&mut self, key: &str, value: String, expires_at: u64) {
         self.writes += 1;
         if self.writes.is_multiple_of(SWEEP_EVERY) {
-            self.by_key.retain(|_, stored| stored.expires_at > now);
+            let over_by = over_by(clock::wall(), clock::monotonic());
+            self.by_key.retain(|_, stored| stored.expires_at > over_by);
         }
         self.by_key.insert(key.to_owned(), Stored { value, expires_at });
     }

@@ -23,6 +23,7 @@ mod backchannel;
 mod balancing;
 mod bodies;
 mod client_certificates;
+mod clock;
 mod cluster;
 mod commands;
 mod cors;

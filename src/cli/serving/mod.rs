@@ -26,6 +26,7 @@ use crate::accept::listen::Inherited;
 use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
 use crate::authenticate::keys::remote::RemoteKeys;
+use crate::clock::steps::{self, Step};
 use crate::config::compile::{Background, Compiled, Kept};
 use crate::forward::check;
 use crate::gateway::Gateway;
@@ -92,6 +93,7 @@ impl Serving {
         let gateway = Arc::new(gateway);
         let admin_listener = bind_admin(admin, inherited.take_admin(admin))?;
         let admin_address = admin_listener.local_addr().map_err(|error| no_admin(admin, &error))?;
+        tokio::spawn(watch_clock());
         let refreshers = spawn(background)?;
         let is_successor = inherited.is_handed_over();
         if is_successor {
@@ -268,6 +270,26 @@ fn spawn(background: Background) -> Result<Running<RemoteKeys>, Failure> {
         tokio::spawn(tracker.run());
     }
     Ok(keys.into_iter().map(|(keys, refresher)| (keys, tokio::spawn(refresher.run()))).collect())
+}
+
+/// Tells of steps of the wall clock, for as long as the process serves.
+async fn watch_clock() {
+    let mut watch = steps::Watch::default();
+    loop {
+        match watch.look() {
+            None => {}
+            Some(Step::Forward(by)) => {
+                let seconds = by.as_secs();
+                tracing::warn!(seconds, "the wall clock was set forward, or the machine slept");
+            }
+            Some(Step::Back(by)) => tracing::error!(
+                seconds = by.as_secs(),
+                "the wall clock was set back: what it saw end stays ended until it shows that time again, or a restart"
+            ),
+            Some(Step::Undone) => tracing::info!("the wall clock goes on from before its last step"),
+        }
+        sleep(LOOK).await;
+    }
 }
 
 fn end<T>(running: Running<T>) {

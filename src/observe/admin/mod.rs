@@ -27,6 +27,7 @@ use super::metrics::{Counters, Gauge, page};
 use super::sink;
 use crate::accept::tls::Tls;
 use crate::authenticate::keys::KeySource;
+use crate::clock::steps;
 use crate::gateway::Gateway;
 use crate::store::TrackingNumbers;
 
@@ -173,6 +174,11 @@ impl Admin {
                 name: "config_refused_total",
                 help: "Configurations that were read while serving and had mistakes: nothing was changed.",
                 value: number(usize::try_from(self.refused.load(Ordering::Relaxed)).unwrap_or(usize::MAX)),
+            },
+            Gauge {
+                name: "clock_steps_total",
+                help: "Steps of more than 5 seconds that the wall clock made.",
+                value: number(usize::try_from(steps::count()).unwrap_or(usize::MAX)),
             },
             Gauge {
                 name: "log_lines_dropped_total",

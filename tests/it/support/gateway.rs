@@ -72,6 +72,9 @@ pub const ROUTES: &str = r#"
   - { id: member, match: { path: "/members/{id}/orders" }, upstream: echo, access: { any: [{ claims: { sub: "{id}" } }, { roles: [admin] }] } }
 "#;
 
+/// What says how far a clock that can be set is ahead.
+const CLOCK: &str = "clock";
+
 impl Gateway {
     /// Starts a gateway on a configuration, with the keys of `sign` beside it.
     pub fn start(yaml: &str) -> Self {
@@ -86,6 +89,23 @@ impl Gateway {
     pub fn start_behind(yaml: &str, seconds: u32) -> Self {
         let by = ["faketime", "-m", "--exclude-monotonic", "-f", &format!("-{seconds}s")];
         Self::start_by(&by, prepared(yaml), &[])
+    }
+
+    /// One whose wall clock can be set: it is ahead by what [`Self::set_ahead`] says, at first by `seconds`.
+    pub fn start_ahead(yaml: &str, seconds: i32) -> Self {
+        let folder = prepared(yaml);
+        let clock = folder.path().join(CLOCK);
+        std::fs::write(&clock, format!("{seconds:+}")).expect("a file");
+        // Read anew with every look at the clock.
+        let file = format!("FAKETIME_TIMESTAMP_FILE={}", clock.display());
+        let env = ["env", "-u", "FAKETIME", "FAKETIME_NO_CACHE=1", &file];
+        Self::start_by(&[&["faketime", "-m", "--exclude-monotonic", "-f", "+0"][..], &env].concat(), folder, &[])
+    }
+
+    /// Sets the wall clock of one that was started with [`Self::start_ahead`].
+    pub fn set_ahead(&self, seconds: i32) {
+        let (new, clock) = (self.folder().join("clock.new"), self.folder().join(CLOCK));
+        std::fs::write(&new, format!("{seconds:+}")).and_then(|()| std::fs::rename(new, clock)).expect("a file");
     }
 
     pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {

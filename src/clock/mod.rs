@@ -1,7 +1,10 @@
 //! The one place where clocks are read.
 //!
 //! The wall clock says whether a token is in its time; the monotonic clock says how long something
-//! took and when a limit is over. A step of the wall clock never moves a time limit.
+//! took and when a limit is over. A step of the wall clock never moves a time limit, nor brings back what has ended
+//! (`steps`).
+
+pub mod steps;
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -41,6 +44,9 @@ pub struct Moment {
     pub wall: SystemTime,
     /// The same in whole seconds since 1970.
     pub unix: i64,
+    /// The latest second that there is reason to believe: what ended by then has ended, though the wall clock was set
+    /// back. Nothing else is judged by it.
+    pub latest: i64,
     /// By the monotonic clock.
     pub monotonic: Instant,
 }
@@ -48,8 +54,9 @@ pub struct Moment {
 /// Now, on both clocks.
 #[must_use]
 pub fn now() -> Moment {
-    let wall = wall();
-    Moment { wall, unix: unix_seconds(wall), monotonic: monotonic() }
+    let (wall, monotonic) = (wall(), monotonic());
+    let unix = unix_seconds(wall);
+    Moment { wall, unix, latest: steps::latest(unix, monotonic), monotonic }
 }
 
 /// Whole seconds since 1970; 0 for a time before it.

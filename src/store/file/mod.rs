@@ -11,6 +11,8 @@
 //! What it does not do: share a file between processes (the second one is refused), or follow
 //! somebody who writes into it from outside.
 
+mod transaction;
+
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Entry, KeyPattern, Mark, Page, Record, RecordForm, Slot, Standing, StandingKeys, StoreError, judge_not_before,
-    judge_text, page, read_record, strengthened,
+    judge_text, page, read_record,
 };
 use crate::clock;
 
@@ -39,8 +41,6 @@ const ENDS: TableDefinition<'static, (u64, &str), ()> = TableDefinition::new("en
 const QUEUE: usize = 65_536;
 /// Writes in one transaction at the most.
 const BATCH: usize = 1024;
-/// Entries that are over and leave in one transaction at the most.
-const SWEPT: usize = 4096;
 /// How often entries that are over are looked for while nobody writes.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Pause before a file that failed is opened anew.
@@ -266,8 +266,7 @@ impl Writer {
             }
             writes.extend(self.inbox.try_iter().take(BATCH - 1));
             let wrote = self.shared.database.load_full().map_or(Err(StoreError::Away), |database| {
-                let now = clock::unix_millis(clock::wall());
-                write(&database, &writes, now).map_err(|error| StoreError::Refused(error.to_string()))
+                transaction::write(&database, &writes).map_err(|error| StoreError::Refused(error.to_string()))
             });
             // Before anybody is told: from then on no standing from before counts.
             self.shared.changes.fetch_add(1, Ordering::Release);
@@ -336,64 +335,4 @@ fn told(path: &Path, error: &redb::Error) -> String {
         return format!("store: `{path}` is something else than a store; name another file in `store.url`");
     }
     format!("store: `{path}` cannot be opened: {error}; `store.url` names another place: `file:/var/lib/...`")
-}
-
-/// One transaction: all of `writes`, and some entries that are over by `now` leave. Which of the writes were done.
-fn write(database: &Database, writes: &[Write], now: u64) -> Result<Vec<bool>, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    // A file of any size is ready at once after a crash.
-    transaction.set_quick_repair(true);
-    let mut is_changed = !writes.is_empty();
-    let mut all_done = Vec::with_capacity(writes.len());
-    {
-        let mut entries = transaction.open_table(ENTRIES)?;
-        let mut ends = transaction.open_table(ENDS)?;
-        for write in writes {
-            let there = entries.get(&*write.key)?.map(|found| {
-                let (value, ends) = found.value();
-                (value.to_owned(), ends)
-            });
-            let alive = there.as_ref().filter(|(_, ends)| *ends > now).map(|(value, ends)| (&**value, *ends));
-            let was_alive = alive.is_some();
-            let next = match (&write.what, alive) {
-                (What::Mark(mark, expires_at), _) => Some(strengthened(alive, *mark, *expires_at)),
-                (What::Put(value, until), _) => Some((value.clone(), *until)),
-                (What::Touch(until), Some((value, _))) => Some((value.to_owned(), *until)),
-                (What::Swap { old, new, until, by }, Some((value, _))) if value == old && now <= *by => {
-                    Some((new.clone(), *until))
-                }
-                // What is over leaves with the others.
-                (What::Touch(_) | What::Swap { .. } | What::Remove, _) => None,
-            };
-            all_done.push(next.is_some() || (was_alive && matches!(write.what, What::Remove)));
-            if next.is_none() && !matches!(write.what, What::Remove) {
-                continue;
-            }
-            if let Some((_, old)) = &there {
-                ends.remove((*old, &*write.key))?;
-                entries.remove(&*write.key)?;
-            }
-            if let Some((value, end)) = next {
-                entries.insert(&*write.key, (&*value, end))?;
-                ends.insert((end, &*write.key), ())?;
-            }
-        }
-        let mut over = Vec::new();
-        for end in ends.range(..(now, ""))?.take(SWEPT) {
-            let (end, _) = end?;
-            let (end, key) = end.value();
-            over.push((end, key.to_owned()));
-        }
-        is_changed |= !over.is_empty();
-        for (end, key) in over {
-            ends.remove((end, &*key))?;
-            entries.remove(&*key)?;
-        }
-    }
-    if is_changed {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
-    }
-    Ok(all_done)
 }
