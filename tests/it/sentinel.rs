@@ -240,3 +240,76 @@ fn nobody_is_let_in_by_a_primary_that_was_left_behind() {
     }
     assert_eq!(primary.command(&["EXISTS", "blacklist:good"]), "0");
 }
+
+/// What says three times over that the primary is at this port, and says something else as soon as it is told to.
+struct Words {
+    ports: Vec<u16>,
+    primary: std::sync::Arc<std::sync::atomic::AtomicU16>,
+}
+
+impl Words {
+    fn begin(primary: u16) -> Self {
+        let primary = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(primary));
+        let ports = (0..3).map(|_| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let primary = std::sync::Arc::clone(&primary);
+            std::thread::spawn(move || {
+                for client in listener.incoming().flatten() {
+                    let primary = std::sync::Arc::clone(&primary);
+                    std::thread::spawn(move || answer(&client, &primary));
+                }
+            });
+            port
+        });
+        Self { ports: ports.collect(), primary }
+    }
+}
+
+fn answer(client: &std::net::TcpStream, primary: &std::sync::atomic::AtomicU16) -> Option<()> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut lines = BufReader::new(client).lines().map_while(Result::ok);
+    let mut to = client;
+    loop {
+        let words: usize = lines.next()?.strip_prefix('*')?.parse().ok()?;
+        let command: Vec<String> = (0..words).map_while(|_| lines.next().and_then(|_| lines.next())).collect();
+        let port = primary.load(Ordering::Relaxed).to_string();
+        let said = match command.get(1)?.as_str() {
+            "get-master-addr-by-name" => format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len()),
+            _ => "+OK\r\n".to_owned(),
+        };
+        to.write_all(said.as_bytes()).ok()?;
+    }
+}
+
+// Each worker asks the Sentinels for itself, once a second: one that has not heard yet is at the old primary, while the
+// lease is at the new one and whoever revokes there waits for it.
+#[test]
+fn a_look_up_counts_only_where_the_lease_is() {
+    let (old, new, upstream) = (Redis::start(), Redis::start(), Upstream::echo());
+    let words = Words::begin(old.port);
+    let hosts: Vec<String> = words.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("redis+sentinel://{}/shop", hosts.join(","));
+    let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+    for turn in 0..6 {
+        let jti = format!("good-{turn}");
+        let good = token(&json!({ "jti": jti }));
+        let status = |path: &str| gateway.get(path, Some(&good)).status;
+        for path in ["/me/x", "/money"] {
+            until("it is taken", || status(path) == 200);
+        }
+        let (from, to) = if turn % 2 == 0 { (&old, &new) } else { (&new, &old) };
+        to.command(&["SET", &format!("blacklist:{jti}"), "1"]);
+        words.primary.store(to.port, Ordering::Relaxed);
+        until("the lease is there", || to.command(&["HLEN", "bearward:leases"]) == "1");
+        // Until each of them has heard.
+        let mut refused = 0;
+        until("it is refused for good", || {
+            let said = status("/money");
+            assert_ne!(said, 200, "turn {turn}");
+            refused = if said == 401 { refused + 1 } else { 0 };
+            refused == 50
+        });
+        from.command(&["FLUSHALL"]);
+    }
+}

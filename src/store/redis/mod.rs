@@ -171,8 +171,12 @@ impl Link {
     pub(super) async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
         match &self.way {
             Way::One(node) => {
+                // SECURITY: a primary that was left behind answers, and knows of no revocation that came after it. Before
+                // the question: whoever revokes waits for the one that the lease is at, from then on.
+                if self.tracking.as_ref().is_some_and(|tracking| !tracking.is_at(node)) {
+                    return Standing::Unknown;
+                }
                 let said = node.standing(keys).await;
-                // SECURITY: a primary that was left behind answers, and knows of no revocation that came after it.
                 let is_cut_off = self.tracking.as_ref().is_some_and(Tracking::is_cut_off);
                 if is_cut_off { said.worse(Standing::Unknown) } else { said }
             }

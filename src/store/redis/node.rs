@@ -100,6 +100,11 @@ impl Node {
         self.shared.connection.load().is_some()
     }
 
+    /// Whether it asks there; also where it asks nobody, and says so itself.
+    pub(super) fn asks_at(&self, place: &ConnectionInfo) -> bool {
+        self.shared.connection.load().as_ref().is_none_or(|connected| connected.info.addr() == place.addr())
+    }
+
     /// Whether it answered the last probe with an error.
     pub(super) fn is_refused(&self) -> bool {
         self.shared.is_refused.load(Ordering::Relaxed)

@@ -29,6 +29,7 @@ pub use self::cluster::Split;
 use self::cluster::{Parts, PartsTracker};
 use self::source::{Counted, Limits, Share, Source};
 pub use self::tracked::Tracked;
+use super::node::Node;
 use super::{Lease, Link, Way};
 use crate::store::{Slot, Standing, StandingKeys};
 
@@ -140,6 +141,14 @@ impl Tracking {
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         self.is_leased && !self.is_fresh()
+    }
+
+    /// Whether this gateway's lease is where `node` asks, as far as it has one.
+    pub(super) fn is_at(&self, node: &Node) -> bool {
+        match &self.sources {
+            Sources::One(source) if self.is_leased => source.is_at(node),
+            Sources::One(_) | Sources::Many(_) => true,
+        }
     }
 
     /// Numbers for the metrics.

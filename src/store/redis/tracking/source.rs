@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use ::redis::ConnectionInfo;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::super::node::Node;
 use super::super::{Lease, RedisUrl};
 use super::generation::Generation;
 use super::group::Group;
@@ -31,6 +33,8 @@ pub(super) struct Source {
 /// What the tracker and the users of a source share.
 pub(super) struct Shared {
     pub(super) current: ArcSwapOption<Generation>,
+    /// Where the last connection led.
+    pub(super) place: ArcSwapOption<ConnectionInfo>,
     pub(super) broken: Notify,
     /// A proof came, or a connection ended.
     pub(super) proved: Notify,
@@ -77,6 +81,7 @@ impl Source {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             current: ArcSwapOption::empty(),
+            place: ArcSwapOption::empty(),
             broken: Notify::new(),
             proved: Notify::new(),
             limits,
@@ -155,6 +160,11 @@ impl Source {
     pub(super) fn is_fresh(&self) -> bool {
         let current = self.shared.current.load();
         current.as_ref().is_some_and(|current| current.is_fresh(clock::monotonic(), self.shared.limits.max_staleness))
+    }
+
+    /// Whether `node` asks the one that tells.
+    pub(super) fn is_at(&self, node: &Node) -> bool {
+        self.shared.place.load().as_ref().is_some_and(|place| node.asks_at(place))
     }
 
     /// How old the last proof is; nothing without a connection.

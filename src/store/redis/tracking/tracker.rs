@@ -125,8 +125,10 @@ impl Tracker {
             if reply != Value::Okay {
                 return Err("an odd answer to CLIENT TRACKING".to_owned());
             }
-            let shared = Arc::clone(&self.shared);
-            let connected = Connected { connection, info: Arc::new(info), generation, shared };
+            let (shared, info) = (Arc::clone(&self.shared), Arc::new(info));
+            // Before the proof, which takes the lease there: no look-up elsewhere counts from then on.
+            shared.place.store(Some(Arc::clone(&info)));
+            let connected = Connected { connection, info, generation, shared };
             connected.prove(&self.probe).await?;
             Ok(connected)
         };
