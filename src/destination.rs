@@ -40,6 +40,15 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Whether it ends logins, or turns them on: what has begun there is done, though its client leaves.
+    #[must_use]
+    pub const fn is_done_to_its_end(self) -> bool {
+        match self {
+            Self::Refresh(_) | Self::Revoke(_) | Self::Logout | Self::BackchannelLogout => true,
+            Self::Jwks(_) | Self::AssertionJwks => false,
+        }
+    }
+
     /// Its name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -154,8 +154,34 @@ impl Gateway {
         Ok(issued.answer)
     }
 
+    /// Serves one request; what ends a login or turns it on is done to its end, though its client leaves meanwhile.
+    pub async fn answer(
+        live: Rc<LiveGateway>,
+        worker: &Rc<Worker>,
+        peer: Rc<Peer>,
+        busy: Busy,
+        request: Request<Incoming>,
+    ) -> Response<Recorded> {
+        if !live.gateway.routes.is_done_to_its_end(request.uri().path()) {
+            return Self::handle(&live, &worker.connections, &peer, busy, request).await;
+        }
+        let worker = Rc::clone(worker);
+        let answered =
+            tokio::task::spawn_local(
+                async move { Self::handle(&live, &worker.connections, &peer, busy, request).await },
+            );
+        match answered.await {
+            Ok(answer) => answer,
+            Err(failure) => match failure.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The worker itself ends.
+                Err(_ended) => std::future::pending().await,
+            },
+        }
+    }
+
     /// Serves one request and records what happened.
-    pub async fn handle(
+    async fn handle(
         live: &LiveGateway,
         connections: &Connections,
         peer: &Peer,

@@ -47,7 +47,9 @@ pub(super) struct State {
     /// The number of that request, and what keeps it busy that is of it: the upload of one before it may outlast its answer.
     pub(super) request: Cell<u32>,
     pub(super) of_request: Cell<usize>,
-    /// Whether that has not been read to its end.
+    /// Whether somebody has begun to answer it.
+    pub(super) is_begun: Cell<bool>,
+    /// Whether its body has not been read to its end.
     pub(super) is_unread: Cell<bool>,
     /// Whether the rest of it goes nowhere once its answer is through.
     pub(super) is_let_go: Cell<bool>,
@@ -172,6 +174,7 @@ impl Watch {
             had_body: Cell::new(false),
             request: Cell::new(0),
             of_request: Cell::new(0),
+            is_begun: Cell::new(true),
             is_unread: Cell::new(false),
             is_let_go: Cell::new(false),
             has_come: Cell::new(true),
@@ -234,6 +237,7 @@ impl State {
         self.request.set(self.request.get().wrapping_add(1));
         self.of_request.set(0);
         self.had_body.set(has_body);
+        self.is_begun.set(false);
         self.is_unread.set(has_body);
         self.is_let_go.set(false);
     }

@@ -27,7 +27,7 @@ use hyper::ext::Protocol as Asked;
 use self::path::CanonicalPath;
 use self::router::{Parameters, Router};
 use crate::denial::Denial;
-use crate::route::{Protocol, Route};
+use crate::route::{Destination, Protocol, Route};
 
 /// A request known to be well formed, on exactly one route.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub struct Routes {
     routes: Vec<Route>,
     router: Router,
     limits: HeadLimits,
+    /// The paths of what is done to its end.
+    lasting: Vec<String>,
 }
 
 /// How large a request's head may be.
@@ -86,7 +88,17 @@ impl Routes {
     #[must_use]
     pub fn new(routes: Vec<Route>, limits: HeadLimits) -> Self {
         let router = Router::new(&routes);
-        Self { routes, router, limits }
+        let lasting = routes
+            .iter()
+            .filter(|route| matches!(route.leads_to, Destination::Endpoint(endpoint) if endpoint.is_done_to_its_end()));
+        let lasting = lasting.map(|route| route.matching.pattern.as_str().to_owned()).collect();
+        Self { routes, router, limits, lasting }
+    }
+
+    /// Whether a request for a path, as it is written, is seen through whatever becomes of its client.
+    #[must_use]
+    pub fn is_done_to_its_end(&self, path: &str) -> bool {
+        self.lasting.iter().any(|lasting| lasting == path)
     }
 
     /// Every route, by its number.

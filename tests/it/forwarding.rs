@@ -2,6 +2,7 @@
 //! away.
 
 use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -168,6 +169,23 @@ fn an_upstream_is_let_go_when_the_client_leaves() {
     until("the upstream's connection ends", || gone.load(Ordering::SeqCst));
     until("the line says so", || {
         gateway.access_lines().iter().any(|line| line["outcome"] == "client_gone" && line["status"] == 499)
+    });
+}
+
+#[test]
+fn a_request_whose_client_leaves_at_once_is_recorded_all_the_same() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let count = 20;
+    for number in 0..count {
+        let mut client = TcpStream::connect(gateway.address).expect("connected");
+        client.write_all(get(&format!("/open/{number}"), None).as_bytes()).expect("written");
+        client.shutdown(if number % 2 == 0 { Shutdown::Write } else { Shutdown::Both }).expect("shut");
+    }
+    until("each has its line", || {
+        let lines = gateway.access_lines();
+        let seen = |number: i32| lines.iter().any(|line| line["path"] == format!("/open/{number}"));
+        (0..count).all(seen)
     });
 }
 

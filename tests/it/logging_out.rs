@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::support::h2;
 use crate::support::logins::*;
 use crate::support::redis::Redis;
-use crate::support::{Gateway, now, until};
+use crate::support::{Client, Gateway, now, until};
 
 #[test]
 fn logging_out_everywhere_ends_whatever_was_issued_and_the_next_login_works() {
@@ -224,4 +225,43 @@ fn what_ends_nothing_takes_no_cookie_away() {
     let mut client = gateway.client();
     client.write("HEAD /.well-known/jwks.json HTTP/1.1\r\nhost: gw.test\r\n\r\n");
     assert_eq!(client.read_to_head().status, 200);
+}
+
+// A page that logs out and goes elsewhere at once, a client that does not wait for an answer.
+#[test]
+fn what_ends_a_login_is_done_though_its_client_leaves_at_once() {
+    on_each_store(|store| {
+        let member = member();
+        let setup = Setup { store, refresh: "refresh: { ttl: 1h, reuse_grace: 0s }", ..Setup::default() };
+        let gateway = setup.start(member.address);
+        let gone = |what: &str, login: &Login| {
+            until(what, || by_token(&gateway, "/me/x", &login.access).status == 401);
+            until(what, || refresh(gateway.address, &login.refresh).status == 400);
+        };
+        for _ in 0..5 {
+            let one = login(&gateway, &hong());
+            let fields = format!("authorization: Bearer {}\r\ncontent-length: 0\r\n", one.access);
+            Client::connect(gateway.address)
+                .write(format!("POST /auth/logout HTTP/1.1\r\nhost: gw.test\r\n{fields}\r\n"));
+            gone("it has ended", &one);
+        }
+        let one = login(&gateway, &hong());
+        let bearer = format!("Bearer {}", one.access);
+        h2::H2::connect(gateway.address).ask(&h2::request("POST", "/auth/logout", &[("authorization", &bearer)]), None);
+        gone("it has ended", &one);
+        let one = login(&gateway, &hong());
+        let next = body(&refresh(gateway.address, &one.refresh));
+        let leave = |path: &str, form: &str| {
+            let length = form.len();
+            let kind = format!("content-type: {FORM}\r\ncontent-length: {length}\r\n");
+            Client::connect(gateway.address)
+                .write(format!("POST {path} HTTP/1.1\r\nhost: gw.test\r\n{kind}\r\n{form}"));
+        };
+        leave("/auth/refresh", &format!("grant_type=refresh_token&refresh_token={}", one.refresh));
+        let stolen = Login { access: next["access_token"].as_str().expect("text").to_owned(), ..one };
+        gone("its token was used again", &stolen);
+        let one = login(&gateway, &hong());
+        leave("/auth/revoke", &format!("token={}", one.refresh));
+        gone("it was given up", &one);
+    });
 }

@@ -49,7 +49,7 @@ pub(super) fn reader(longest: usize, early: BytesMut) -> Guarded {
 }
 
 /// Serves requests until the connection ends.
-pub(super) async fn serve(mut io: Watched<Guarded>, client: &Client, worker: &Worker) {
+pub(super) async fn serve(mut io: Watched<Guarded>, client: &Client, worker: &Rc<Worker>) {
     // Why boxed: what a conversation holds is given back while the connection is parked.
     while let Some(mut parked) = Box::pin(converse(io, client, worker)).await {
         if !parked.reader.is_clear() {
@@ -71,7 +71,7 @@ pub(super) async fn serve(mut io: Watched<Guarded>, client: &Client, worker: &Wo
 }
 
 /// Serves requests until the connection ends, `None`, or is parked.
-async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Option<Watched<Guarded>> {
+async fn converse(io: Watched<Guarded>, client: &Client, worker: &Rc<Worker>) -> Option<Watched<Guarded>> {
     let state = Rc::clone(&io.state);
     let changed = Cell::new(None);
     let service = service_fn(|request: HttpRequest<Incoming>| {
@@ -83,7 +83,8 @@ async fn converse(io: Watched<Guarded>, client: &Client, worker: &Worker) -> Opt
         let peer = client.peer(&live);
         let (changed, state) = (&changed, &state);
         async move {
-            let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy.clone(), request).await;
+            state.is_begun.set(true);
+            let mut answer = Gateway::answer(live, worker, peer, busy.clone(), request).await;
             say_if_last(&mut answer, state, asked);
             Ok::<_, Infallible>(answer.map(|mut body| match body.tunnel() {
                 None => Sending::begin(body, busy, answering, (asked, state)),

@@ -4,7 +4,8 @@
 //!    in one piece is not copied.
 //! 2. The beginning of a head is held until it is whole. So is all that comes after a message that is
 //!    not answered yet.
-//! 3. Of what is no request the parser sees nothing, but the end of the connection; the fault stays
+//! 3. The end of what comes is told once the request before it has begun to be answered.
+//! 4. Of what is no request the parser sees nothing, but the end of the connection; the fault stays
 //!    here for whoever answers it.
 
 use std::io;
@@ -124,8 +125,14 @@ impl Reader for Guarded {
                 return Poll::Pending;
             };
             self.waiter = None;
-            read?;
             let come = buf.filled().get(before..).unwrap_or_default();
+            if come.is_empty() && !state.is_begun.get() {
+                // The parser would throw a request away that nobody has seen yet: told at the next turn, and it can be
+                // recorded, or done though nobody waits for the answer.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            read?;
             if come.is_empty() {
                 return Poll::Ready(Ok(()));
             }

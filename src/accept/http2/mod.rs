@@ -145,7 +145,7 @@ impl Conversation {
         });
         async move {
             let request = request::in_words_of_http1(request);
-            let mut answer = Gateway::handle(&live, &worker.connections, &peer, busy, request).await;
+            let mut answer = Gateway::answer(live, &worker, peer, busy, request).await;
             let changed = may_change.and_then(|change| Some((change, answer.body_mut().tunnel()?)));
             Ok(answer.map(|body| match changed {
                 None => flow.send(body),
