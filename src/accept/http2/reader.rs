@@ -1,6 +1,8 @@
 //! A client's bytes on their way to the HTTP/2 parser: counted by the meter.
 //!
-//! Who floods is told so (GOAWAY, `ENHANCE_YOUR_CALM`) where that can be written, and the connection ends.
+//! 1. The end of what comes is told a turn after what came before it: the parser forgets requests that nobody has taken from
+//!    it yet, and they can be recorded, or done though nobody waits for the answer.
+//! 2. Who floods is told so (GOAWAY, `ENHANCE_YOUR_CALM`) where that can be written, and the connection ends.
 
 use std::io;
 use std::pin::Pin;
@@ -30,6 +32,8 @@ pub(super) struct Metered {
     credit: Rc<Credit>,
     /// What has come already.
     early: BytesMut,
+    /// Whether something was handed on in this turn.
+    has_handed_on: bool,
     closing: Option<Closing>,
 }
 
@@ -43,7 +47,7 @@ struct Closing {
 
 impl Metered {
     pub(super) fn new(credit: Rc<Credit>, early: BytesMut) -> Self {
-        Self { meter: Meter::default(), credit, early, closing: None }
+        Self { meter: Meter::default(), credit, early, has_handed_on: false, closing: None }
     }
 
     /// Takes what has come into account.
@@ -69,13 +73,24 @@ impl Reader for Metered {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.early.is_empty() {
-            ready!(Pin::new(&mut *stream).poll_read(cx, buf))?;
+            let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, buf) else {
+                self.has_handed_on = false;
+                return Poll::Pending;
+            };
+            let is_end = read.is_err() || buf.filled().len() == before;
+            if is_end && std::mem::take(&mut self.has_handed_on) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.has_handed_on = !is_end;
+            read?;
         } else {
             let here = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early.split_to(here));
             if self.early.is_empty() {
                 self.early = BytesMut::new();
             }
+            self.has_handed_on = true;
         }
         if self.count(state, buf.filled().get(before..).unwrap_or_default()).is_ok() {
             return Poll::Ready(Ok(()));
