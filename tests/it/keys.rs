@@ -307,3 +307,27 @@ fn nobody_takes_the_place_of_a_gateway_before_it_has_its_keys() {
     let last = *gateway.processes().last().expect("a process");
     until("it has ended", || !std::path::Path::new(&format!("/proc/{last}")).exists());
 }
+
+// Keys that another `iss` had are retired with it, and stay so; a new one reads them for itself.
+#[test]
+fn an_issuer_that_is_called_something_else_keeps_its_keys() {
+    let server = KeyServer::start(set(&[(sign::rsa_key(), "rsa-1")]));
+    let (_upstream, gateway) = start(&server, "jwks_refresh: 200ms, jwks_max_age: 1h, jwks_cooldown: 100ms");
+    let of = |issuer: &str| {
+        let header = json!({ "alg": "RS256", "kid": "rsa-1" }).to_string();
+        sign::rsa_by(sign::rsa_key(), &RSA_PKCS1_SHA256, &header, &Claims::of(issuer).json())
+    };
+    let (before, after) = (of("https://rsa.test"), of("https://other.test"));
+    let file = gateway.folder().join("gateway.yaml");
+    let yaml = std::fs::read_to_string(&file).expect("a file");
+    let renamed = yaml.replace("https://rsa.test", "https://other.test");
+    for (yaml, good, bad) in [(&yaml, &before, &after), (&renamed, &after, &before), (&yaml, &before, &after)] {
+        std::fs::write(&file, yaml).expect("a file");
+        signal(gateway.id(), "HUP");
+        until("it is good", || status(&gateway, good) == 200);
+        assert_eq!(status(&gateway, bad), 401);
+        let seen = server.fetches();
+        until("the keys were read again", || server.fetches() > seen + 1);
+        assert_eq!((status(&gateway, good), status(&gateway, bad)), (200, 401));
+    }
+}

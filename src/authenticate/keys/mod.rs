@@ -222,7 +222,7 @@ impl KeySet {
     #[must_use]
     fn succeeding(mut self, previous: &Self) -> Self {
         for key in &mut self.keys {
-            if let Some(known) = previous.keys.iter().find(|known| known.is_same(key)) {
+            if let Some(known) = previous.keys.iter().find(|known| known.is_same(key) && !known.is_retired()) {
                 *key = Arc::clone(known);
             }
         }
@@ -275,6 +275,12 @@ impl KeySource {
     /// Retires every key that `next`, the same issuer's in the configuration that follows, does not have;
     /// without it all of them.
     pub fn succeeded_by(&self, next: Option<&Self>) {
+        // The very same: what is read of it meanwhile is looked at where it is read.
+        if let (Self::Remote(own), Some(Self::Remote(next))) = (self, next)
+            && Arc::ptr_eq(own, next)
+        {
+            return;
+        }
         let next = next.and_then(|next| next.current().ok());
         let Ok(keys) = self.current() else { return };
         for key in &keys.keys {

@@ -41,6 +41,8 @@ pub struct Schedule {
 #[derive(Debug)]
 pub struct RemoteKeys {
     issuer: Arc<str>,
+    /// The `iss` that they vouch for: under another one they are other keys, and those from before are retired.
+    iss: String,
     source: Source,
     pinned: Vec<Algorithm>,
     schedule: Schedule,
@@ -61,9 +63,14 @@ pub struct Refresher(Arc<RemoteKeys>);
 impl RemoteKeys {
     /// Keys that are not loaded yet, and the task that loads them.
     #[must_use]
-    pub fn new(issuer: Arc<str>, source: Source, pinned: Vec<Algorithm>, schedule: Schedule) -> (Arc<Self>, Refresher) {
-        let (current, missed) = (ArcSwapOption::empty(), Notify::new());
-        let keys = Arc::new(Self { issuer, source, pinned, schedule, current, missed });
+    pub fn new(
+        (issuer, iss): (Arc<str>, &str),
+        source: Source,
+        pinned: Vec<Algorithm>,
+        schedule: Schedule,
+    ) -> (Arc<Self>, Refresher) {
+        let (current, missed, iss) = (ArcSwapOption::empty(), Notify::new(), iss.to_owned());
+        let keys = Arc::new(Self { issuer, iss, source, pinned, schedule, current, missed });
         (Arc::clone(&keys), Refresher(keys))
     }
 
@@ -76,10 +83,21 @@ impl RemoteKeys {
         is_fresh.then(|| Arc::clone(&confirmed.keys))
     }
 
-    /// Whether they are the keys of this issuer, from there, for these algorithms, read like this.
+    /// Whether they are the keys of this issuer (by its name, and its `iss`), from there, for these algorithms, read like
+    /// this.
     #[must_use]
-    pub fn is_of(&self, issuer: &str, source: &Source, pinned: &[Algorithm], schedule: Schedule) -> bool {
-        *self.issuer == *issuer && self.source.is_same(source) && self.pinned == pinned && self.schedule == schedule
+    pub fn is_of(
+        &self,
+        (issuer, iss): (&str, &str),
+        source: &Source,
+        pinned: &[Algorithm],
+        schedule: Schedule,
+    ) -> bool {
+        *self.issuer == *issuer
+            && self.iss == iss
+            && self.source.is_same(source)
+            && self.pinned == pinned
+            && self.schedule == schedule
     }
 
     /// Says that a token named a key that is not here.

@@ -203,9 +203,11 @@ fn remote(
         Schedule { refresh: *section.jwks_refresh, max_age: *section.jwks_max_age, cooldown: *section.jwks_cooldown };
     match Source::new(uri, trust::of_the_system) {
         Ok(source) => {
-            let known = before.keys().iter().find(|keys| keys.is_of(name, &source, algorithms, schedule));
+            let known =
+                before.keys().iter().find(|keys| keys.is_of((name, &section.issuer), &source, algorithms, schedule));
             Some(KeySource::Remote(known.cloned().unwrap_or_else(|| {
-                let (keys, refresher) = RemoteKeys::new(name.as_str().into(), source, algorithms.to_vec(), schedule);
+                let (keys, refresher) =
+                    RemoteKeys::new((name.as_str().into(), &section.issuer), source, algorithms.to_vec(), schedule);
                 background.keys.push((Arc::clone(&keys), refresher));
                 keys
             })))
