@@ -53,7 +53,9 @@ impl Peer {
         if !self.is_trusted {
             return self.address;
         }
-        let fields = headers.get_all(X_FORWARDED_FOR).iter().rev().filter_map(|field| field.to_str().ok());
+        // SECURITY: a field that cannot be read is the end of what is known: the one before it may be the client's own.
+        let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
+        let fields = fields.map_while(|field| field.to_str().ok());
         let mut client = self.address;
         for address in fields.flat_map(|field| field.rsplit(',')) {
             let Some(address) = address_of(address.trim()) else { break };
@@ -104,5 +106,12 @@ mod tests {
         }
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("rubbish"));
         assert_eq!(proxy.client(&headers, &trusted).to_string(), "10.0.0.1");
+        // What the proxy wrote, behind a byte of the client's that is no text, in a field of its own or not.
+        for last in [&b"\xe9, 203.0.113.9"[..], b"\xe9"] {
+            let mut headers = HeaderMap::new();
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_static("66.6.6.6"));
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(last).expect("a value"));
+            assert_eq!(proxy.client(&headers, &trusted).to_string(), "10.0.0.1");
+        }
     }
 }
