@@ -1,7 +1,7 @@
 //! A client's certificate becomes an identity.
 //!
-//! 1. Its authorities are believed by this configuration too: the handshake may have been under another one. Where
-//!    their certificates or lists are others by now, the chain is verified anew.
+//! 1. Its authorities are believed by this configuration too: the handshake may have been under another one. The chain is
+//!    verified anew every [`CHAIN_HOLDS`]: lists and certificates between may be over before the connection is.
 //! 2. It holds now, and its life is not longer than `max_lifetime`: a revocation must outlive it.
 //! 3. It names its owner once, in the way that the configuration asks for.
 //! 4. A page of another site has not sent the request: browsers show certificates unasked, as they send cookies.
@@ -23,6 +23,9 @@ use super::session::is_safe;
 use crate::certificate::{self, Authority, ClientCertificate};
 use crate::denial::Denial;
 use crate::route::Proof;
+
+/// For how long it is known that authorities have signed a certificate, in seconds.
+pub(super) const CHAIN_HOLDS: i64 = 30;
 
 /// Authorities whose certificates make identities.
 #[derive(Debug)]
@@ -57,11 +60,10 @@ pub enum Subject {
 }
 
 impl ClientCertificates {
-    /// Whether they have signed a certificate, by what is believed now.
-    pub(super) fn have_signed(&self, certificate: &ClientCertificate, now: i64) -> bool {
-        self.authority == certificate.authority
-            || (self.authority.name == certificate.authority.name
-                && certificate::verify(&*self.verifier, &certificate.chain, now).is_ok())
+    /// Whether they vouch for a certificate at `now`, by what is believed now.
+    pub(super) fn sign(&self, certificate: &ClientCertificate, now: i64) -> bool {
+        self.authority.name == certificate.authority.name
+            && certificate::verify(&*self.verifier, &certificate.chain, now).is_ok()
     }
 
     /// What a certificate of theirs proves; `place` is theirs among all.

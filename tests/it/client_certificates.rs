@@ -44,7 +44,8 @@ impl Mesh {
         clients.write_own(&folder.path().join("mesh.pem"));
         clients.write_list(&folder.path().join("mesh.crl"), &[]);
         std::fs::write(folder.path().join("gateway.yaml"), yaml(&upstream, auth, keys)).expect("a file");
-        Self { upstream, servers, clients, gateway: Gateway::start_in(folder, &[]) }
+        // Its clock can be set.
+        Self { upstream, servers, clients, gateway: Gateway::start_ahead_in(folder, 0) }
     }
 
     /// Settings of a client with a certificate of the mesh, that trusts the gateway.
@@ -445,4 +446,21 @@ fn threat_88_a_chain_that_breaks_a_rule_anywhere_gets_no_connection() {
     }
     let (good, _) = mesh.client("orders");
     assert_eq!(mesh.status(&good, "/mesh/x", None), Some(200));
+}
+
+// A list that is over says nothing of what was taken back since: not to connections that are there, either.
+#[test]
+fn a_certificate_is_believed_no_longer_than_the_list_that_it_is_not_on() {
+    let mesh = Mesh::start("", ", crl_file: mesh.crl");
+    let (good, _) = mesh.client("orders");
+    let mut kept = mesh.connect(&good).expect("a connection");
+    assert_eq!(kept.send(&get("/mesh/x", None)).0, 200);
+    // The list is over after a day, the certificate after a month.
+    mesh.gateway.set_ahead(2 * 86_400);
+    until("it is believed no more", || match kept.send(&get("/mesh/x", None)).0 {
+        200 => false,
+        401 | 403 => true,
+        other => panic!("{other}"),
+    });
+    assert_eq!(mesh.status(&good, "/mesh/x", None), None, "nor is a new connection");
 }

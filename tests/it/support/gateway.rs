@@ -93,7 +93,10 @@ impl Gateway {
 
     /// One whose wall clock can be set: it is ahead by what [`Self::set_ahead`] says, at first by `seconds`.
     pub fn start_ahead(yaml: &str, seconds: i32) -> Self {
-        let folder = prepared(yaml);
+        Self::start_ahead_in(prepared(yaml), seconds)
+    }
+
+    pub fn start_ahead_in(folder: tempfile::TempDir, seconds: i32) -> Self {
         let clock = folder.path().join(CLOCK);
         std::fs::write(&clock, format!("{seconds:+}")).expect("a file");
         // Read anew with every look at the clock.
