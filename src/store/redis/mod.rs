@@ -169,20 +169,16 @@ impl Link {
     /// Asks for a token's standing. Waits no longer than the deadline, and not at all while there
     /// is no connection.
     pub(super) async fn standing(&self, keys: &Arc<StandingKeys>) -> Standing {
-        match &self.way {
-            Way::One(node) => {
-                // SECURITY: a primary that was left behind answers, and knows of no revocation that came after it. Before
-                // the question: whoever revokes waits for the one that the lease is at, from then on.
-                if self.tracking.as_ref().is_some_and(|tracking| !tracking.is_at(node)) {
-                    return Standing::Unknown;
-                }
-                let said = node.standing(keys).await;
-                let is_cut_off = self.tracking.as_ref().is_some_and(Tracking::is_cut_off);
-                if is_cut_off { said.worse(Standing::Unknown) } else { said }
-            }
+        let said = match &self.way {
+            // SECURITY: a primary that was left behind answers, and knows of no revocation that came after it. Before the
+            // question: whoever revokes waits for the one that the lease is at, from then on.
+            Way::One(node) if self.tracking.as_ref().is_some_and(|tracking| !tracking.is_at(node)) => Standing::Unknown,
+            Way::One(node) => node.standing(keys).await,
             // Its map has to be confirmed by most primaries.
             Way::Many(fleet) => fleet.standing(keys).await,
-        }
+        };
+        let is_cut_off = self.tracking.as_ref().is_some_and(Tracking::is_cut_off);
+        if is_cut_off { said.worse(Standing::Unknown) } else { said }
     }
 
     /// The value of one key (its type, where it is no text) and its remaining life.

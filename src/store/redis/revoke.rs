@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ::redis::Cmd;
 
-use super::{Link, lease};
+use super::cluster::Fleet;
+use super::{Link, Way, lease};
 use crate::clock;
 use crate::store::{Ack, Acknowledged, Mark, StoreError};
 
@@ -43,6 +44,8 @@ return 1";
 
 /// First and longest pause between two looks at the leases.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// How often one revocation is written to a cluster whose slots go elsewhere meanwhile.
+const WRITES: usize = 5;
 /// Longest wait for leases: `max_staleness` is at most 60 s, and each of them says so or runs out.
 const LEASES: Duration = Duration::from_secs(75);
 
@@ -66,11 +69,35 @@ impl Link {
                 Ok(Acknowledged::default())
             }
             Ack::Replica => self.replicated(key, strengthen(key, mark, expires_at, true)).await,
-            Ack::All => {
-                self.mark(key, mark, expires_at).await?;
-                self.applied().await
+            Ack::All => match &self.way {
+                Way::One(_) => {
+                    self.mark(key, mark, expires_at).await?;
+                    self.applied().await
+                }
+                Way::Many(fleet) => self.revoke_in(fleet, key, (mark, expires_at)).await,
+            },
+        }
+    }
+
+    /// The same in a cluster. A slot may get another primary, one that has not heard of what was written a moment ago, before
+    /// every gateway has said that it applied what it was told: then it has been told nothing, and it is written again.
+    async fn revoke_in(
+        &self,
+        fleet: &Fleet,
+        key: &str,
+        (mark, expires_at): (Mark, u64),
+    ) -> Result<Acknowledged, StoreError> {
+        for _ in 0..WRITES {
+            let before = fleet.owner_of(key);
+            self.mark(key, mark, expires_at).await?;
+            let acknowledged = self.applied().await?;
+            let after = fleet.owner_since(key, clock::monotonic()).await;
+            let after = after.ok_or_else(|| StoreError::Unconfirmed("nobody says who has its slot".to_owned()))?;
+            if before.is_some_and(|before| before == after) {
+                return Ok(acknowledged);
             }
         }
+        Err(StoreError::Unconfirmed("its slot goes from primary to primary".to_owned()))
     }
 
     /// Waits until every gateway with a live lease has applied what was written before.

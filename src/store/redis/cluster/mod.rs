@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use ::redis::{Cmd, Value};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 pub(super) use self::map::{Map, Primary, Seen};
 pub(super) use self::nodes::{Address, Line, Redirect, ask, own, redirect};
@@ -184,6 +185,28 @@ impl Fleet {
             is_asking = redirect.is_asking;
         }
         Err(StoreError::Refused("sent on too often".to_owned()))
+    }
+
+    /// Which primary has a key, by the map that commands go by.
+    pub(super) fn owner_of(&self, key: &str) -> Option<String> {
+        self.shared.crew.load().seen.map.owner_of(key).map(|primary| primary.id.clone())
+    }
+
+    /// The same by what most primaries have said when they were asked at `moment` or later; nothing where they do not in
+    /// time, or where nobody has it.
+    pub(super) async fn owner_since(&self, key: &str, moment: Instant) -> Option<String> {
+        let mut watched = self.shared.watched.clone();
+        let seen = async {
+            loop {
+                let seen = watched.seen();
+                if seen.at.is_some_and(|at| at >= moment) {
+                    return seen.map.owner_of(key).map(|primary| primary.id.clone());
+                }
+                watched.hurry();
+                watched.next().await?;
+            }
+        };
+        timeout(self.shared.limits.max_staleness + self.shared.limits.deadline, seen).await.ok()?
     }
 
     /// One step of a scan over all keys of all primaries; `after` is `cursor@host:port`. Keys whose slot

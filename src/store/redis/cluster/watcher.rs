@@ -42,6 +42,11 @@ impl Watched {
         Arc::clone(&self.seen.borrow().map)
     }
 
+    /// What was seen last.
+    pub(in crate::store::redis) fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
     /// Has the nodes asked soon.
     pub(in crate::store::redis) fn hurry(&self) {
         self.hurry.send_replace(());
