@@ -355,6 +355,39 @@ fn a_value_from_the_environment_is_never_shown() {
     assert!(errors.contains("store.url") && !errors.contains("hunter2") && !errors.contains("notaport"), "{errors}");
 }
 
+// Wherever it stands: the slip is to put a secret where the name of its file belongs.
+#[test]
+fn a_secret_in_the_wrong_place_is_not_shown_either() {
+    let text = fs::read_to_string(root().join("gateway.yaml")).expect("text");
+    let secret = |name: &str| (name == "SECRET").then(|| "p9Qx-real-secret".to_owned());
+    let lines: Vec<&str> = text.lines().collect();
+    let mut tried = 0;
+    for (place, line) in lines.iter().enumerate() {
+        // Every single value of the reference, in turn.
+        let Some((key, value)) = line.split_once(": ").filter(|(_, value)| !value.trim_start().starts_with('#')) else {
+            continue;
+        };
+        for written in ["\"${SECRET}\"", "[\"${SECRET}\"]", "\"a ${SECRET} b\"", "{ x: \"${SECRET}\" }"] {
+            let mut changed: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            changed[place] = format!("{key}: {written}");
+            let result = config::load_text("gateway.yaml", changed.join("\n"), root(), &secret);
+            let Err(errors) = result else { continue };
+            let said = format!("{errors} {}", errors.to_json());
+            assert!(!said.contains("p9Qx-real") && !said.contains("real-secret"), "{key}: {value}: {said}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 200, "{tried}");
+    // Nor in a URL that is refused because of what is in the password.
+    for url in ["redis://:pa/ssWORD@127.0.0.1:6379", "redis://user:ss,WORD@127.0.0.1:6379"] {
+        let changed = text.replace("\"${REDIS_URL:-redis://127.0.0.1:6379}\"", &format!("\"{url}\""));
+        assert!(changed.contains(url));
+        let changed = changed.replace("store:", "store:\n  odd: 1");
+        let errors = config::load_text("gateway.yaml", changed, root(), &secret).expect_err("refused").to_string();
+        assert!(!errors.contains("ssWORD") && !errors.contains(",WORD"), "{errors}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "(version|routes|access|- |: |\\{|\\}|\\[|\\]|\"|'|\\$\\{|\\}|&a|\\*a|<<|\n| |~|1|#|%|!|\\||>|é|\u{0}|\t){0,60}") {

@@ -116,8 +116,9 @@ pub fn main() -> ExitCode {
         Command::Routes(routes) => routes.run(),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "bearward", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "bearward", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
         Command::Version => print(concat!("bearward ", env!("CARGO_PKG_VERSION"), "\n")),
     };

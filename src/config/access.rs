@@ -173,15 +173,36 @@ fn claims(node: &Node, path: &str, mistakes: &mut Mistakes) -> Vec<Demand> {
     list
 }
 
+/// A text that a claim is to be: a path parameter, or the text itself. What only looks like a parameter is neither: under
+/// `not` it would let everybody in.
+fn claim_text(text: &Text) -> Result<ClaimValue, String> {
+    let Text { text, is_secret } = text;
+    if !text.contains(['{', '}']) {
+        return Ok(ClaimValue::Literal(text.as_str().into()));
+    }
+    let name = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    match name.filter(|name| !is_secret && !name.contains(['{', '}'])) {
+        Some(name) => Ok(ClaimValue::Parameter(name.to_owned())),
+        None if *is_secret => Err("a value from the environment with braces".to_owned()),
+        None => Err(format!("`{}` has braces", text.escape_debug())),
+    }
+}
+
 /// One value, or a list of them.
 fn values(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Vec<At<ClaimValue>>> {
     let nodes = if let Value::List(list) = &node.value { list.as_slice() } else { std::slice::from_ref(node) };
     let mut read = Vec::new();
     for node in nodes {
         let value = match &node.value {
-            Value::Text(Text { text, .. }) => match text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-                Some(name) => ClaimValue::Parameter(name.to_owned()),
-                None => ClaimValue::Literal(text.as_str().into()),
+            Value::Text(text) => match claim_text(text) {
+                Ok(value) => value,
+                Err(found) => {
+                    let mistake = Mistake::new(node.place, path, found);
+                    mistakes.add(mistake.allowed(
+                        "a path parameter is a whole value, `\"{name}\"`, written in the file; other values hold no braces",
+                    ));
+                    return None;
+                }
             },
             Value::Whole(number) => ClaimValue::Literal((*number).into()),
             Value::Bool(value) => ClaimValue::Literal((*value).into()),

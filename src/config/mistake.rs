@@ -14,6 +14,10 @@ use serde_json::json;
 
 use super::place::{At, Place};
 
+/// What stands for what came from the environment, and from which length on it is looked for inside of words, in bytes.
+const HIDDEN: &str = "(from the environment)";
+const LONG: usize = 6;
+
 /// Longest line of the file that is shown, in characters.
 const MAX_SHOWN: usize = 160;
 
@@ -77,6 +81,8 @@ pub struct Mistakes {
     list: Vec<Mistake>,
     /// Values that could not even be made; what else is wrong with them only follows from that.
     broken: Vec<Place>,
+    /// What came from the environment, the longest first.
+    secrets: Vec<String>,
 }
 
 impl Mistakes {
@@ -95,6 +101,38 @@ impl Mistakes {
         let place = mistake.place;
         self.add(mistake);
         self.broken.push(place);
+    }
+
+    /// Says that a text came from the environment: it is shown nowhere, whoever speaks of it.
+    pub fn hide(&mut self, secret: &str) {
+        let place = self.secrets.partition_point(|known| known.len() > secret.len());
+        self.secrets.insert(place, secret.to_owned());
+    }
+
+    /// A text without what came from the environment: whole words of it, and anything that is long enough to be one.
+    fn without_secrets(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.secrets {
+            if secret.len() >= LONG {
+                text = text.replace(&**secret, HIDDEN).replace(&secret.escape_debug().to_string(), HIDDEN);
+            } else {
+                text = text.replace(&format!("`{secret}`"), &format!("`{HIDDEN}`"));
+            }
+        }
+        text
+    }
+
+    /// A mistake as it may be shown.
+    fn shown(&self, mistake: &Mistake) -> Mistake {
+        let hide = |text: &String| self.without_secrets(text);
+        Mistake {
+            place: mistake.place,
+            path: mistake.path.clone(),
+            found: hide(&mistake.found),
+            allowed: hide(&mistake.allowed),
+            remedies: mistake.remedies.iter().map(hide).collect(),
+            also: mistake.also.as_ref().map(|(place, what)| (*place, hide(what))),
+        }
     }
 
     /// Whether something at or below a value is wrong already.
@@ -126,7 +164,7 @@ impl Mistakes {
         let lines: Vec<&str> = source.lines().collect();
         let mut text = String::new();
         for mistake in &self.list {
-            mistake.render(&mut text, file, &lines);
+            self.shown(mistake).render(&mut text, file, &lines);
             text.push('\n');
         }
         let count = self.list.len();
@@ -138,6 +176,7 @@ impl Mistakes {
     #[must_use]
     pub fn to_json(&self, file: &str) -> serde_json::Value {
         let list = self.list.iter().map(|mistake| {
+            let mistake = self.shown(mistake);
             json!({
                 "file": file,
                 "line": mistake.place.line,
@@ -188,15 +227,17 @@ pub fn masked(text: &str) -> String {
     while let Some((before, after)) = rest.split_once("://") {
         out.push_str(before);
         out.push_str("://");
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '/' | ',')).unwrap_or(after.len());
-        let (authority, tail) = after.split_at(end);
-        match authority.rsplit_once('@') {
+        // SECURITY: a password may hold what ends the place of a host elsewhere, and then the URL is refused and shown.
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(after.len());
+        let next = after.get(..end).and_then(|word| word.find("://")).unwrap_or(end);
+        let (word, tail) = after.split_at_checked(next).unwrap_or((after, ""));
+        match word.rsplit_once('@') {
             Some((credentials, host)) => {
                 out.push_str(&"*".repeat(credentials.chars().count()));
                 out.push('@');
                 out.push_str(host);
             }
-            None => out.push_str(authority),
+            None => out.push_str(word),
         }
         rest = tail;
     }
@@ -252,6 +293,7 @@ mod tests {
         assert_eq!(nearest("a", ["b", "c"]), None);
         assert_eq!(nearest("rol", ["role", "roll"]), None);
         assert_eq!(masked("a: redis://u:p@h, 'x://y' z://k@"), "a: redis://***@h, 'x://y' z://*@");
+        assert_eq!(masked("redis://:pa/ss,W@h:1,redis://u:p@i/2"), "redis://********@h:1,redis://***@i/2");
         assert_eq!(distance("abcd", "abdc"), 1);
         assert_eq!(distance("", "abc"), 3);
     }

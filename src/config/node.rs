@@ -5,7 +5,7 @@
 //! 2. A key that stands twice in one mapping is a mistake, as is a merge key (`<<`): both let two
 //!    readers see two files.
 //! 3. `${NAME}` and `${NAME:-default}` inside a text are replaced by the environment after parsing,
-//!    so that a variable cannot become YAML. What came from the environment is never shown.
+//!    so that a variable cannot become YAML. What came from the environment is never shown, by no mistake.
 
 use std::fmt;
 
@@ -110,7 +110,7 @@ pub fn parse(source: &str, env: &dyn Fn(&str) -> Option<String>, mistakes: &mut 
 /// Looks for repeated keys, and puts in the environment's values.
 fn check(node: &mut Node, path: &str, env: &dyn Fn(&str) -> Option<String>, mistakes: &mut Mistakes) {
     match &mut node.value {
-        Value::Text(text) if text.text.contains("${") => match interpolate(&text.text, env) {
+        Value::Text(text) if text.text.contains("${") => match interpolate(&text.text, env, mistakes) {
             Ok(replaced) => *text = Text { text: replaced, is_secret: true },
             Err(fault) => {
                 let mistake = Mistake::new(node.place, path, fault.found);
@@ -160,9 +160,9 @@ struct Fault {
     remedy: String,
 }
 
-fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Fault> {
+fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>, mistakes: &mut Mistakes) -> Result<String, Fault> {
     let mut out = String::new();
-    let mut rest = text;
+    let (mut rest, mut is_of_env) = (text, false);
     while let Some((before, after)) = rest.split_once("${") {
         if let Some(escaped) = before.strip_suffix('$') {
             out.push_str(escaped);
@@ -186,7 +186,12 @@ fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Strin
             return Err(Fault { found, remedy: "letters, digits and `_`, no digit first".to_owned() });
         }
         // Why: like a shell, an empty variable counts as unset; an empty secret is never meant.
-        let value = env(name).filter(|value| !value.is_empty()).or_else(|| default.map(str::to_owned));
+        let known = env(name).filter(|value| !value.is_empty());
+        if let Some(value) = &known {
+            mistakes.hide(value);
+            is_of_env = true;
+        }
+        let value = known.or_else(|| default.map(str::to_owned));
         let Some(value) = value else {
             let found = format!("the environment variable `{name}` is not set");
             return Err(Fault { found, remedy: format!("set it, or write `${{{name}:-default}}`") });
@@ -195,6 +200,9 @@ fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Strin
         rest = tail;
     }
     out.push_str(rest);
+    if is_of_env {
+        mistakes.hide(&out);
+    }
     Ok(out)
 }
 
@@ -329,7 +337,7 @@ mod tests {
             ("${1A}", None),
             ("${A-B}", None),
         ] {
-            assert_eq!(interpolate(text, &env).ok().as_deref(), expected, "{text}");
+            assert_eq!(interpolate(text, &env, &mut Mistakes::default()).ok().as_deref(), expected, "{text}");
         }
     }
 }

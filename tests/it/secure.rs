@@ -175,3 +175,28 @@ fn a_service_that_wants_a_certificate_gets_the_gateways_and_nobody_shares_its_co
         assert_eq!(gateway.get("/b/x", None).status, 502);
     }
 }
+
+#[test]
+fn connections_outlast_a_reload_that_changes_nothing_about_them() {
+    let authority = Authority::new();
+    let folder = folder(&authority);
+    let service = Service::start(folder.path(), "local", None);
+    let tls = "tls: { ca_file: services.pem }, keep_alive: 1m";
+    let target = format!("targets: [\"https://127.0.0.1:{}\"], {tls}", service.port);
+    let gateway = start(folder, &target, &target);
+    let yaml = std::fs::read_to_string(gateway.folder().join("gateway.yaml")).expect("a file");
+    // One worker's.
+    let mut client = gateway.client();
+    let mut number = || client.send(get("/b/x", None)).json()["connection"].as_u64().expect("a number");
+    let first = number();
+    for _ in 0..5 {
+        assert!(gateway.reload(&yaml));
+        assert_eq!(number(), first);
+    }
+    // Somebody else is trusted as well: who was believed before has to be believed again.
+    let (ours, other) = (gateway.folder().join("services.pem"), gateway.folder().join("other.pem"));
+    Authority::new().write_own(&other);
+    let both = [&ours, &other].map(|path| std::fs::read_to_string(path).expect("a file")).concat();
+    std::fs::write(&ours, both).expect("a file");
+    until("the list is read", || number() != first);
+}

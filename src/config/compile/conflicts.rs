@@ -59,7 +59,7 @@ fn equal(entry: &Entry<'_>, other: &Entry<'_>, mistakes: &mut Mistakes) {
     }
 }
 
-/// `/a/**` is never reached where `/a`, `/a/` and `/a/{x}/**` are all taken, for its methods.
+/// `/a/**` is never reached where `/a`, `/a/` and `/a/{x}/**` are all taken.
 fn unreachable(entry: &Entry<'_>, entries: &[Entry<'_>], by_shape: &Shapes, mistakes: &mut Mistakes) {
     if !entry.matching.pattern.takes_rest() {
         return;
@@ -72,14 +72,9 @@ fn unreachable(entry: &Entry<'_>, entries: &[Entry<'_>], by_shape: &Shapes, mist
         vec![base.to_owned(), format!("{base}/"), format!("{base}/{{}}/**")]
     };
     let takes_over = |shape: &String| {
-        by_shape.get(shape).into_iter().flatten().filter_map(|&number| entries.get(number)).find(|other| {
-            let methods = match (&other.matching.methods, &entry.matching.methods) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(theirs), Some(mine)) => mine.iter().all(|method| theirs.contains(method)),
-            };
-            methods && other.matching.hosts == entry.matching.hosts
-        })
+        // Whatever their methods: a path that is taken is 405 to others, and goes to no wider pattern.
+        let takers = by_shape.get(shape).into_iter().flatten().filter_map(|&number| entries.get(number));
+        takers.into_iter().find(|other| other.matching.hosts == entry.matching.hosts)
     };
     let takers: Option<Vec<&Entry<'_>>> = needed.iter().map(takes_over).collect();
     if let Some(last) = takers.as_ref().and_then(|takers| takers.last()) {

@@ -21,9 +21,14 @@ pub fn compile(config: &Config, folder: &Path, authorities: &[Read], mistakes: &
     let mut listeners = Vec::new();
     for listener in config.listeners.iter() {
         let address = *listener.address;
-        let is_taken = address.port() != 0 && (addresses.contains(&address) || address == *config.admin.address);
-        if is_taken {
-            let mistake = Mistake::at(&listener.address, format!("`{address}` is used twice"));
+        let admin = std::iter::once(&*config.admin.address);
+        if let Some(other) = addresses.iter().chain(admin).find(|other| are_one(address, **other)) {
+            let found = if *other == address {
+                format!("`{address}` is used twice")
+            } else {
+                format!("`{address}` and `{other}` cannot both be listened on")
+            };
+            let mistake = Mistake::at(&listener.address, found);
             mistakes.add(mistake.allowed("every listener, and `admin`, needs an address of its own"));
         }
         addresses.push(address);
@@ -32,6 +37,14 @@ pub fn compile(config: &Config, folder: &Path, authorities: &[Read], mistakes: &
         listeners.push(Listener { address, tls: tls.map(Arc::new), proxied });
     }
     listeners
+}
+
+/// Whether only one of two addresses can be listened on: they are the same, or one of them is all of the machine's (`[::]` is
+/// those of IPv4 as well).
+fn are_one(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes_in = |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let is_shared = one.ip() == other.ip() || takes_in(one, other) || takes_in(other, one);
+    one.port() != 0 && one.port() == other.port() && is_shared
 }
 
 fn tls(

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
+use super::issuers::content_within;
 use super::{Kept, listeners, trust};
 use crate::config::file::{
     Config, Ejection as EjectionSection, HealthCheck as HealthCheckSection, Sticky as StickySection,
@@ -27,7 +31,10 @@ use crate::forward::secure::Secure;
 use crate::forward::sticky::Sticky;
 use crate::forward::target::{Speaks, Target};
 
-/// How many targets with TLS were read so far.
+/// Longest file whose content is compared with what it was, in bytes.
+const MAX_TRUST: u64 = 8 * 1024 * 1024;
+
+/// Numbers what was read while it changed.
 static READ: AtomicU64 = AtomicU64::new(0);
 
 /// Compiles the upstreams, in the order of the file.
@@ -179,7 +186,12 @@ fn targets(name: &str, section: &Section, from: (&Path, &Kept), mistakes: &mut M
         let mistake = Mistake::at(tls, "no target speaks TLS");
         mistakes.add(mistake.allowed("goes with a target that begins with `https://`"));
     }
+    let before_it = trusted(section, folder);
     let config = if is_any_tls { config(section, folder, mistakes) } else { None };
+    // What changed while it was read is nobody else's.
+    let trusted = trusted(section, folder).filter(|after| before_it == Some(*after));
+    let trusted =
+        trusted.map_or_else(|| format!("#{}", READ.fetch_add(1, Ordering::Relaxed)), |it| URL_SAFE_NO_PAD.encode(it));
     let is_offered = section.tls.as_ref().is_some_and(|tls| *tls.http2);
     let targets = written.into_iter().filter_map(|(source, Written { host, port, is_tls, speaks })| {
         let address: Arc<str> = format!("{host}:{port}").into();
@@ -191,13 +203,31 @@ fn targets(name: &str, section: &Section, from: (&Path, &Kept), mistakes: &mut M
         }
         let secure = Secure::new(Arc::clone(config.as_ref()?), server_name(&source.url, &host, section, mistakes)?);
         // Another upstream may trust others there, or come as somebody else; so may the same one when the
-        // configuration is read again.
-        let read = READ.fetch_add(1, Ordering::Relaxed);
-        let key = format!("https://{address} of {name} {read}").into();
+        // configuration is read again, and what it names has changed.
+        let key = format!("https://{address} of {name} {trusted}").into();
         let speaks = if is_offered { Speaks::Negotiated } else { speaks };
         Some(Target { key, address, tls: Some(secure), speaks, weight, health })
     });
     targets.collect()
+}
+
+/// What decides who is believed to be a target, and as whom the gateway comes there; nothing where a file cannot be read.
+fn trusted(section: &Section, folder: &Path) -> Option<[u8; 32]> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut add = |bytes: &[u8]| {
+        context.update(&bytes.len().to_be_bytes());
+        context.update(bytes);
+    };
+    if let Some(tls) = &section.tls {
+        for file in [&tls.ca_file, &tls.cert_file, &tls.key_file] {
+            add(&file
+                .as_ref()
+                .map_or(Some(Vec::new()), |file| content_within(&folder.join(&file.value), MAX_TRUST).ok())?);
+        }
+        add(tls.server_name.as_ref().map_or("", |name| &name.value).as_bytes());
+        add(&[u8::from(*tls.http2)]);
+    }
+    context.finish().as_ref().try_into().ok()
 }
 
 /// The name that a target has to prove.
