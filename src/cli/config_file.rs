@@ -28,6 +28,11 @@ impl ConfigFile {
         file
     }
 
+    /// Whether changes of it count.
+    pub const fn is_watched(&self) -> bool {
+        self.is_watched
+    }
+
     fn stamps(&self) -> Vec<Stamp> {
         std::iter::once(&self.path).chain(&self.files).map(|path| stamp(path)).collect()
     }

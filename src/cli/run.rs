@@ -42,6 +42,9 @@ impl Run {
             sink::share();
         }
         log::start(self.format.log_format).map_err(Failure::Usage)?;
+        let runtime = super::runtime()?;
+        // Before it is read as well: HUP would end a process that does not listen for it.
+        let signals = runtime.block_on(async { Signals::listen() })?;
         // Before it is read: what changes meanwhile is a change.
         let mut file = ConfigFile::new(&self.config.find()?, !self.no_watch);
         let (path, compiled) = self.config.load()?;
@@ -50,9 +53,7 @@ impl Run {
         tracing::info!(version, pid, config = %path.display(), "bearward starts");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.map_or(cores, usize::from);
-        let runtime = super::runtime()?;
         let served = runtime.block_on(async {
-            let signals = Signals::listen()?;
             let serving = Serving::start(compiled, workers, inherited).await?;
             if let Some(predecessor) = predecessor {
                 predecessor.serves();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::gateway::{PROGRAM, get, with_store};
+use crate::support::gateway::{PROGRAM, get, signal, with_store};
 use crate::support::{Client, Gateway, Upstream, config, until};
 
 fn limited(upstream: &Upstream, limits: &str) -> Gateway {
@@ -309,4 +309,48 @@ fn a_parked_connection_goes_on_where_it_was() {
     until("two are parked again", || parked() == 2);
     gateway.signal("TERM");
     assert!(plain.is_closed() && half.is_closed(), "draining closes what is parked");
+}
+
+/// A process that ends with the test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn hup_while_it_starts_ends_no_process() {
+    let upstream = Upstream::echo();
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::support::sign::write_keys(folder.path());
+    // A pipe: it starts when something comes out of it.
+    let file = folder.path().join("gateway.yaml");
+    assert!(Command::new("mkfifo").arg(&file).status().expect("mkfifo").success());
+    let child = Command::new(PROGRAM)
+        .args(["run", "--no-watch", "--log-format", "json", "--config"])
+        .arg(&file)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let mut child = Ended(child.expect("the program starts"));
+    let child = &mut child.0;
+    let stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let status = format!("/proc/{}/status", child.id());
+    until("it listens for signals", || {
+        let status = std::fs::read_to_string(&status).expect("it runs");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+        u64::from_str_radix(caught.trim(), 16).expect("a number") & 1 == 1
+    });
+    signal(child.id(), "HUP");
+    let mut lines = std::io::BufRead::lines(stdout).map_while(Result::ok);
+    let is_read = || std::fs::write(&file, config(upstream.address, "")).expect("somebody reads it");
+    is_read();
+    assert!(lines.any(|line| line.contains("bearward starts")));
+    is_read();
+    assert!(lines.any(|line| line.contains("configuration taken")), "it takes it once it has started");
+    signal(child.id(), "TERM");
+    assert!(child.wait().expect("a child").success());
 }

@@ -363,3 +363,21 @@ fn no_number_falls_back_when_a_configuration_is_taken() {
     }
     assert!(gateway.metric("connections_total") >= 4.0);
 }
+
+// A file that is refused for what it names is taken once that is there, as one is that changes.
+#[test]
+fn what_a_refused_file_lacked_may_come_later() {
+    let upstream = Upstream::echo();
+    let yaml = config(upstream.address, "");
+    let gateway = Gateway::start(&yaml);
+    let late = yaml.replace("rsa.jwks.json", "late.jwks.json");
+    assert_ne!(late, yaml);
+    std::fs::write(gateway.folder().join("gateway.yaml"), more(&late)).expect("a file");
+    until("it is refused", || gateway.lines().iter().any(|line| line.contains("late.jwks.json")));
+    assert_eq!(gateway.get("/more/x", None).status, 404);
+    let keys = std::fs::read(gateway.folder().join("rsa.jwks.json")).expect("a file");
+    // The time that it has: an older file that is moved there.
+    std::fs::write(gateway.folder().join("late.jwks.json"), keys).expect("a file");
+    until("it is taken", || gateway.get("/more/x", None).status == 200);
+    assert_eq!(gateway.configurations(), (1, 1), "it is told once that it was refused");
+}

@@ -4,7 +4,8 @@
 //!    a moment. Looked at by name, so that editors that rename and links that are swapped (Kubernetes)
 //!    count as changes.
 //! 2. All or nothing: a file with a mistake, an address that cannot be listened on, a store's file that
-//!    cannot be opened change nothing; the log says what and where.
+//!    cannot be opened change nothing; the log says what and where, once. While files are watched it is tried again every few
+//!    seconds: what was missing may have come.
 //! 3. What is described as before goes on as it is: the store and what it told, published keys,
 //!    listeners and their connections. What is new is reached before requests see it, if it can be
 //!    reached within a moment.
@@ -13,7 +14,7 @@ mod reload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -26,6 +27,7 @@ use crate::accept::listen::Inherited;
 use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
 use crate::authenticate::keys::remote::RemoteKeys;
+use crate::clock;
 use crate::clock::steps::{self, Step};
 use crate::config::compile::{Background, Compiled, Kept};
 use crate::forward::check;
@@ -35,6 +37,8 @@ use crate::observe::sink;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a file that was refused stands before it is read again, though nothing is seen to have changed.
+const TRY_AGAIN: Duration = Duration::from_secs(3);
 /// How long a new store, and new published keys, may take before requests see them all the same.
 const REACHED: Duration = Duration::from_secs(5);
 
@@ -66,6 +70,19 @@ pub struct Signals {
     int: Signal,
     hup: Signal,
     usr2: Signal,
+}
+
+/// Why the file was not taken, and when.
+struct Refused {
+    reason: String,
+    at: Instant,
+}
+
+impl Refused {
+    /// Whether it may be taken by now: a file that it names may have come, a store may have been let go.
+    fn is_due(&self) -> bool {
+        clock::monotonic().saturating_duration_since(self.at) > TRY_AGAIN
+    }
 }
 
 impl Signals {
@@ -176,6 +193,7 @@ impl Serving {
     ) {
         let Some(mut file) = file else { return std::future::pending().await };
         let program = program.map(Arc::new);
+        let mut refused: Option<Refused> = None;
         loop {
             let is_told = tokio::select! {
                 _ = hup.recv() => true,
@@ -192,22 +210,34 @@ impl Serving {
                 },
                 () = sleep(LOOK) => false,
             };
-            if !is_told && !file.has_changed() {
-                continue;
+            let has_changed = file.has_changed();
+            let is_due = refused.as_ref().is_some_and(|refused| file.is_watched() && refused.is_due());
+            if is_told || has_changed || is_due {
+                let before = refused.take().filter(|_| !is_told && !has_changed);
+                refused = self.take(&mut file, before).await;
             }
-            file.begin();
-            match self.replace(&file.path).await {
-                Ok(files) => {
-                    file.taken(files);
-                    let generation = self.workers.generation();
-                    let routes = self.gateway.routes.all().len();
-                    tracing::info!(generation, routes, config = %file.path.display(), "configuration taken");
-                }
-                Err(Failure::Runtime(reason) | Failure::Usage(reason) | Failure::Configuration(reason)) => {
+        }
+    }
+
+    /// Takes what the file says now; why not, which is told unless it is what was told `before`.
+    async fn take(&mut self, file: &mut ConfigFile, before: Option<Refused>) -> Option<Refused> {
+        file.begin();
+        match self.replace(&file.path).await {
+            Ok(files) => {
+                file.taken(files);
+                let generation = self.workers.generation();
+                let routes = self.gateway.routes.all().len();
+                tracing::info!(generation, routes, config = %file.path.display(), "configuration taken");
+                None
+            }
+            Err(Failure::Runtime(reason) | Failure::Usage(reason) | Failure::Configuration(reason)) => {
+                let reason = reason.trim_end().to_owned();
+                if before.is_none_or(|before| before.reason != reason) {
                     self.admin.refused();
-                    let reason = reason.trim_end();
-                    tracing::error!(config = %file.path.display(), reason, "configuration refused: nothing was changed");
+                    let config = file.path.display();
+                    tracing::error!(%config, reason, "configuration refused: nothing was changed");
                 }
+                Some(Refused { reason, at: clock::monotonic() })
             }
         }
     }
