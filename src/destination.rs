@@ -22,6 +22,14 @@ impl Destination {
     }
 }
 
+impl Destination {
+    /// Whether it is where logins end.
+    #[must_use]
+    pub const fn is_logout(&self) -> bool {
+        matches!(self, Self::Endpoint(Endpoint::Logout))
+    }
+}
+
 /// What the gateway does itself, as the issuer at a place among those that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {

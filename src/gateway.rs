@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::accept::{Busy, Limits, Peer};
@@ -29,7 +29,7 @@ use crate::observe::exchange::{Exchange, Recorded};
 use crate::observe::metrics::OwnCounters;
 use crate::refusal::Refusal;
 use crate::respond::{Responder, cors, grpc};
-use crate::route::{Cors, Destination, Route};
+use crate::route::{Destination, Route};
 use crate::store::Asker;
 
 /// One immutable compiled configuration: a snapshot of all that a request needs.
@@ -112,13 +112,13 @@ impl Gateway {
     /// 3. May they? Do they too often?                -> 403, 429
     /// 4. What does the upstream say?                 -> 502, 504
     ///    Where it says that somebody has logged in, that becomes credentials; some paths lead to those themselves.
-    async fn serve<'g>(&'g self, arrived: Arrived<'_>, seen: &mut Exchange, cors: &mut Option<&'g Cors>) -> Served {
+    async fn serve<'g>(&'g self, arrived: Arrived<'_>, seen: &mut Exchange, on: &mut Option<&'g Route>) -> Served {
         let admitted = self.routes.admit(arrived.request.head)?;
         seen.routed(admitted.route);
         if admitted.is_preflight {
             return Ok(cors::preflight(admitted.route, &arrived.request.head.headers)?);
         }
-        *cors = admitted.route.cors.as_deref();
+        *on = Some(admitted.route);
         arrived.limit_address(admitted.route).await?;
         let caller = self.authenticator.identify(&admitted, arrived.shown(), arrived.now, arrived.store).await?;
         seen.identified(&caller);
@@ -207,8 +207,8 @@ impl Gateway {
             leashes: &live.leashes,
         };
         let arrived = Arrived { request, now, store: &live.store, connections, client };
-        let mut cors = None;
-        let outcome = gateway.serve(arrived, &mut seen, &mut cors).await;
+        let mut on = None;
+        let outcome = gateway.serve(arrived, &mut seen, &mut on).await;
         seen.ended(outcome.as_ref().err());
         let told = outcome.as_ref().err().filter(|_| is_grpc).map(grpc::Told::of);
         let mut answer = gateway.responder.render(outcome, &request_id);
@@ -216,7 +216,10 @@ impl Gateway {
         if let Some(told) = told {
             told.dress(&mut answer);
         }
-        if let Some(cors) = cors {
+        if status == StatusCode::UNAUTHORIZED && on.is_some_and(|route| route.leads_to.is_logout()) {
+            gateway.desk.take_cookies_away(&head.headers, answer.headers_mut());
+        }
+        if let Some(cors) = on.and_then(|route| route.cors.as_deref()) {
             cors::dress(cors, cors::origin(&head.headers).as_ref(), answer.headers_mut());
         }
         keep_map(head.headers);

@@ -22,6 +22,7 @@ use super::tokens::{TokenIssuer, Which};
 use super::wish::{Only, Wish};
 use super::{Desk, Issued, answer, unknown};
 use crate::authenticate::bearer::MAX_TOKEN;
+use crate::authenticate::session::MAX_RECORD;
 use crate::authenticate::{Authenticator, json};
 use crate::clock::{self, Moment};
 use crate::denial::Denial;
@@ -87,7 +88,8 @@ impl Desk {
         let client = &on_success.client_id;
         let credentials = grants.begin(&login, client, began).ok_or(Denial::KeysUnavailable)?;
         let members = if let Some(issuer) = grants.tokens {
-            let members = pair(issuer, &login, Which { sid: &credentials.sid, client, issued_at: began })?;
+            let until = issuer.refresh.as_ref().and_then(|refresh| refresh.ends(began));
+            let members = pair(issuer, &login, Which { sid: &credentials.sid, client, issued_at: began, until })?;
             let length = members.get("access_token").and_then(Value::as_str).map_or(0, str::len);
             if length > MAX_TOKEN {
                 return Err(malformed(route, "its claims are longer than a token may be"));
@@ -98,12 +100,21 @@ impl Desk {
             members.insert("sub".to_owned(), login.subject.as_str().into());
             members
         };
-        self.keep(&grants, &credentials, store).await?;
-        if let Some(key) = grants.session.and_then(|maker| maker.left_behind(head)) {
-            // The session that the browser had is nobody's any more.
-            let _best_effort = store.remove(&key).await;
+        if credentials.session.as_ref().is_some_and(|session| session.record.len() > MAX_RECORD) {
+            return Err(malformed(route, "its claims are longer than a session may be"));
         }
-        Ok(Issued::of(&login.subject, grants.told(members, &credentials)))
+        self.keep(&grants, &credentials, store).await?;
+        let mut answer = grants.told(members, &credentials);
+        // The session that the browser had is nobody's any more; beside a token its cookie would be a second credential.
+        if let Some(maker) = on_success.session.and_then(|place| self.sessions.get(place)) {
+            if let Some(key) = maker.left_behind(head) {
+                let _best_effort = store.remove(&key).await;
+            }
+            if grants.session.is_none() && maker.is_shown(head) {
+                answer::set_cookie(&mut answer, maker.cookie.removal());
+            }
+        }
+        Ok(Issued::of(&login.subject, answer))
     }
 
     /// Whether the page that sends a login may have the cookies that come of it.
@@ -241,7 +252,7 @@ pub(super) fn pair(issuer: &TokenIssuer, login: &Login, which: Which<'_>) -> Res
     let mut members = Map::new();
     members.insert("access_token".to_owned(), issuer.access_token(login, which)?.into());
     members.insert("token_type".to_owned(), "Bearer".into());
-    members.insert("expires_in".to_owned(), issuer.access_ttl.into());
+    members.insert("expires_in".to_owned(), issuer.life(which).into());
     if let Some(Value::String(scope)) = login.claims.get("scope") {
         members.insert("scope".to_owned(), scope.as_str().into());
     }

@@ -9,11 +9,13 @@
 //!
 //! Source: RFC 9700 §4.14.
 
-use http::{Response, StatusCode};
+use http::header::SET_COOKIE;
+use http::{HeaderMap, Response, StatusCode};
 
 use super::family::Family;
 use super::{Asked, Desk, Issued, answer, unknown};
 use crate::authenticate::{Caller, Identity};
+use crate::cookie::{self, SetCookie};
 use crate::denial::Denial;
 use crate::forward::body::Answer;
 use crate::refusal::Refusal;
@@ -63,6 +65,16 @@ impl Desk {
             answer::set_cookie(&mut response, cookie.removal());
         }
         response
+    }
+
+    /// Takes the cookies of sessions away that came with a request: they name nobody, and pages cannot do it themselves.
+    pub fn take_cookies_away(&self, came: &HeaderMap, answer: &mut HeaderMap) {
+        let own = self.sessions.iter().map(|maker| &maker.cookie);
+        let all = own.chain(self.foreign.iter().map(|(_, cookie)| cookie));
+        let shown = all.filter(|cookie| cookie::values(came, &cookie.name).next().is_some());
+        for field in shown.filter_map(SetCookie::removal) {
+            answer.append(SET_COOKIE, field);
+        }
     }
 
     /// Writes the mark that takes a login back: its access tokens, its refresh tokens and its session. Whether every

@@ -25,6 +25,7 @@ pub mod tokens;
 mod wish;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -59,6 +60,8 @@ pub struct Desk {
     pub patterns: KeyPatterns,
     /// The store, where revocations are written.
     pub store: Option<Arc<Store>>,
+    /// How long an answer of it is waited for.
+    pub timeout: Duration,
     /// What the names of the gateways' own keys begin with.
     pub prefix: String,
     /// For how long what takes a login back is remembered, in milliseconds: no credential lives longer.

@@ -19,6 +19,7 @@ use super::form::Form;
 use super::login::{give, pair};
 use super::tokens::{Refresh, TokenIssuer, Which};
 use super::{Asked, Desk, Issued, answer, unknown};
+use crate::clock;
 use crate::cookie;
 use crate::denial::Denial;
 use crate::origin::is_from;
@@ -27,10 +28,6 @@ use crate::store::{Ack, Asker, Standing};
 
 /// How often one request tries to turn a token on that others turn on as well.
 const TRIES: usize = 100;
-
-/// How late a turn may come to the store at the least, in half milliseconds: one that came later than the client has given
-/// it up would make a copy of the token that the client has.
-const LATE: u64 = 2_000;
 
 /// A token, and how it came.
 struct Presented {
@@ -63,7 +60,8 @@ impl Desk {
         let sid = token.sid();
         let Turned { family, token, at } = self.turned((issuer, refresh), token, store).await?;
         // Never before its login: that may have waited for a second to end.
-        let which = Which { sid: &sid, client: &family.client, issued_at: at.max(family.began) };
+        let until = refresh.ends(family.began);
+        let which = Which { sid: &sid, client: &family.client, issued_at: at.max(family.began), until };
         let mut members = pair(issuer, &family.login(), which)?;
         let life = refresh.life_at(family.began, at);
         if !is_in_cookie {
@@ -110,6 +108,7 @@ impl Desk {
         let sid = token.sid();
         let key = self.family_key(&sid);
         for _ in 0..TRIES {
+            let asked = clock::monotonic();
             let said = store.timed(&key).await.map_err(unknown)?;
             let text = said.text.ok_or(Denial::InvalidGrant)?;
             let family = Family::read(&text).filter(|family| is_of(family, issuer)).ok_or(Denial::InvalidGrant)?;
@@ -126,7 +125,10 @@ impl Desk {
                 Turn::Reused => return Err(self.reused((issuer, refresh), &sid, &family, store).await),
             };
             let written = next.write().ok_or(Denial::KeysUnavailable)?;
-            let by = said.now.saturating_add(refresh.turning.grace.max(LATE) / 2);
+            // Not later than the client is told that there was no answer: with the token that it still has it would be taken
+            // for who has stolen it.
+            let left = clock::monotonic().saturating_duration_since(asked) + self.timeout;
+            let by = said.now.saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
             if store.swap(&key, (&text, &written), refresh.ttl, by).await.map_err(unknown)? {
                 return Ok(Turned { family: *next, token: following.unwrap_or(token), at });
             }

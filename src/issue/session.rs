@@ -57,6 +57,12 @@ impl SessionMaker {
         Some(NewSession { key: self.key.of(&id), id, record: Value::Object(record).to_string() })
     }
 
+    /// Whether a request has its cookie, whatever that is.
+    #[must_use]
+    pub fn is_shown(&self, head: &Parts) -> bool {
+        cookie::values(&head.headers, &self.cookie.name).next().is_some()
+    }
+
     /// The key of the record that a request's cookie names: what a login leaves behind.
     #[must_use]
     pub fn left_behind(&self, head: &Parts) -> Option<String> {

@@ -52,10 +52,16 @@ pub struct Refresh {
 }
 
 impl Refresh {
+    /// When a login that began then is over at the latest, in unix seconds.
+    #[must_use]
+    pub fn ends(&self, began: i64) -> Option<i64> {
+        self.max_life.map(|longest| began.saturating_add(longest))
+    }
+
     /// How long a token lives that a login of then gets now, in seconds.
     #[must_use]
     pub fn life_at(&self, began: i64, now: i64) -> u64 {
-        let left = self.max_life.map(|longest| began.saturating_add(longest).saturating_sub(now));
+        let left = self.ends(began).map(|ends| ends.saturating_sub(now));
         let left = left.map_or(u64::MAX, |left| u64::try_from(left).unwrap_or(0));
         left.min(self.ttl / 1000)
     }
@@ -70,9 +76,23 @@ pub struct Which<'l> {
     pub client: &'l str,
     /// `iat`.
     pub issued_at: i64,
+    /// When its login is over at the latest, in unix seconds.
+    pub until: Option<i64>,
 }
 
 impl TokenIssuer {
+    /// When an access token ends: with its login, if that comes first.
+    fn ends(&self, which: Which<'_>) -> i64 {
+        let ends = which.issued_at.saturating_add(self.access_ttl);
+        which.until.map_or(ends, |until| ends.min(until))
+    }
+
+    /// For how many seconds it is good.
+    #[must_use]
+    pub fn life(&self, which: Which<'_>) -> i64 {
+        self.ends(which).saturating_sub(which.issued_at)
+    }
+
     /// An access token.
     ///
     /// # Errors
@@ -90,7 +110,7 @@ impl TokenIssuer {
                 several => several.into(),
             },
         );
-        claims.insert("exp".to_owned(), which.issued_at.saturating_add(self.access_ttl).into());
+        claims.insert("exp".to_owned(), self.ends(which).into());
         claims.insert("iat".to_owned(), which.issued_at.into());
         claims.insert("jti".to_owned(), URL_SAFE_NO_PAD.encode(jti).into());
         claims.insert("sid".to_owned(), which.sid.into());

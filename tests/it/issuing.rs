@@ -210,6 +210,42 @@ fn a_client_gets_the_credentials_that_it_would_rather_have() {
     assert_eq!(by_cookie(&gateway, "/me/x", "chosen").status, 401);
 }
 
+// Its page cannot take it away (`HttpOnly`), and beside a token it would be a second credential.
+#[test]
+fn the_cookie_of_a_session_that_is_over_locks_nobody_out() {
+    let member = member();
+    let gateway = Setup::default().start(member.address);
+    let removed = |answer: &Answer| {
+        set_cookies(answer).iter().any(|field| field.starts_with("SID=;") && field.contains("Max-Age=0"))
+    };
+    let dead = "cookie: SID=dead\r\nsec-fetch-site: same-origin\r\n";
+    let answer = post_to(gateway.address, "/auth/logout", dead, "", "");
+    assert_eq!((answer.status, removed(&answer)), (401, true));
+    let answer = post_to(gateway.address, "/auth/logout", "", "", "");
+    assert_eq!((answer.status, removed(&answer)), (401, false), "none came");
+    let answer = post_to(gateway.address, "/money", dead, "", "");
+    assert_eq!((answer.status, removed(&answer)), (401, false), "nothing is ended there");
+    // Whoever wants tokens has no session beside them.
+    let one = login(&gateway, &hong());
+    let fields = format!("cookie: SID={}\r\nprefer: credentials=tokens\r\n", one.cookie);
+    let answer = post(&gateway, "/auth/login", &fields, &hong());
+    assert_eq!((answer.status, removed(&answer)), (200, true));
+    until("the session is over", || by_cookie(&gateway, "/me/x", &one.cookie).status == 401);
+}
+
+#[test]
+fn a_session_that_could_not_be_read_is_not_made() {
+    let member = member();
+    let gateway = Setup::default().start(member.address);
+    let length = |scope: usize| json!({ "sub": "kim", "scope": "x".repeat(scope) });
+    let answer = post(&gateway, "/web-login", "", &length(65_300));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(by_cookie(&gateway, "/me/x", &cookie(&answer, "SID")).status, 200);
+    let answer = post(&gateway, "/web-login", "", &length(65_480));
+    assert_eq!((answer.status, set_cookies(&answer).len()), (502, 0), "{}", answer.text());
+    assert_eq!(gateway.line_of(&answer)["outcome"], "malformed_login");
+}
+
 #[test]
 fn what_is_sent_to_an_endpoint_is_read_in_one_way_or_refused() {
     let member = member();

@@ -81,14 +81,23 @@ fn a_life_that_is_made_shorter_counts_for_logins_of_before() {
     until("two seconds have passed", || started.elapsed() > Duration::from_secs(2));
     assert_eq!(refresh(second.address, &one.refresh).status, 400);
     assert_eq!(refresh(first.address, &one.refresh).status, 200, "it is not over for who says one hour");
-    let bounded = Setup { refresh: "refresh: { ttl: 1h, max_life: 3s }", issuer: "access_ttl: 1s", ..setup };
+    let bounded = Setup { refresh: "refresh: { ttl: 1h, max_life: 3s }", issuer: "access_ttl: 2s", ..setup };
     let third = bounded.start_beside(&first, member.address);
-    let mut token = login(&third, &hong()).refresh;
+    let first_pair = login(&third, &hong());
+    let began = claims(&first_pair.access).1["iat"].as_i64().expect("a time");
+    let mut token = first_pair.refresh;
     until("it is over, however often it is refreshed", || {
         let answer = refresh(third.address, &token);
         if answer.status == 200 {
             let pair = body(&answer);
             assert!(pair["refresh_expires_in"].as_u64().expect("seconds") <= 3);
+            // Nor does an access token outlive its login.
+            let (ends, life) =
+                (claims(pair["access_token"].as_str().expect("text")).1["exp"].as_i64(), &pair["expires_in"]);
+            assert!(
+                ends.is_some_and(|ends| ends <= began + 3) && life.as_i64().is_some_and(|life| life <= 2),
+                "{pair}"
+            );
             pair["refresh_token"].as_str().expect("text").clone_into(&mut token);
         }
         answer.status == 400

@@ -24,7 +24,7 @@ use http::header::{HeaderMap, UPGRADE};
 use http::request::Parts;
 
 pub use self::life::Life;
-pub use self::record::Writing;
+pub use self::record::{MAX_RECORD, Writing};
 use self::record::{seconds, springs_end};
 use super::cache::IdentityCache;
 use super::claims::ClaimPath;

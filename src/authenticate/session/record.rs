@@ -14,7 +14,7 @@ use crate::denial::Denial;
 use crate::store::RecordValue;
 
 /// Longest record, in bytes.
-const MAX_RECORD: usize = 64 * 1024;
+pub const MAX_RECORD: usize = 64 * 1024;
 /// Times from this on are in milliseconds: as seconds they would be in the year 5138.
 const MILLIS_FROM: i64 = 100_000_000_000;
 

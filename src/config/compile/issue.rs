@@ -108,6 +108,7 @@ pub fn compile(
         foreign,
         patterns: patterns.clone(),
         store: None,
+        timeout: config.store.as_ref().map_or(Duration::ZERO, |store| *store.timeout),
         senders: senders(config, mistakes),
         ends_subjects: config.revocation.backchannel_logout.as_ref().is_some_and(|own| *own.ends == Ends::Subject),
         assertion_keys: bytes::Bytes::new(),

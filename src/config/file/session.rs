@@ -64,7 +64,7 @@ section! {
 
 section! {
     /// Which pages may send, with the cookie, what could change something: any method but GET, HEAD and OPTIONS, and
-    /// the beginning of a WebSocket. Without an `Origin`, `Sec-Fetch-Site` has to be `same-origin`.
+    /// the beginning of a WebSocket. Pages of the host itself may as well (`Sec-Fetch-Site: same-origin`).
     pub struct Csrf {
         /// Their origins: `https://shop.example.com`, or `https://*.example.com`.
         default allowed_origins: Vec<At<CorsOrigin>> = "[]",
