@@ -78,9 +78,9 @@ impl Answering {
         Self(Rc::clone(state))
     }
 
-    /// The answer has come to its end.
+    /// The answer has come to its end; it is the client's once it is with the kernel.
     pub(super) fn is_through(&self) {
-        self.0.ends_by_close.set(false);
+        self.0.is_through.set(true);
     }
 }
 
@@ -98,6 +98,22 @@ impl Drop for Answering {
 mod tests {
     use super::*;
     use crate::accept::phase::Watch;
+
+    /// What still waits to be written when the connection is broken off would look whole to a client of HTTP/1.0.
+    #[test]
+    fn an_answer_that_ends_by_close_has_ended_when_it_is_written() {
+        let entry = Rc::new(Watch::default()).enter(0);
+        let state = &entry.state;
+        state.asked(false);
+        let answering = Answering::begin(state);
+        state.ends_by_close.set(true);
+        state.flushed();
+        assert!(state.ends_by_close.get(), "more comes");
+        answering.is_through();
+        assert!(state.ends_by_close.get(), "it is still to be written");
+        state.flushed();
+        assert!(!state.ends_by_close.get());
+    }
 
     /// What an upload does that outlasts its answer says nothing of the request after it.
     #[test]

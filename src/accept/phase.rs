@@ -55,8 +55,10 @@ pub(super) struct State {
     pub(super) is_let_go: Cell<bool>,
     /// Whether nothing of the last message is still to come.
     pub(super) has_come: Cell<bool>,
-    /// Whether an answer is under way whose end is that of the connection.
+    /// Whether an answer is under way whose end is that of the connection, and whether all of it has been handed over to be
+    /// written.
     pub(super) ends_by_close: Cell<bool>,
+    pub(super) is_through: Cell<bool>,
     /// Whether this side has said that it sends no more.
     pub(super) is_shut: Cell<bool>,
     /// Whether its buffers can be given back while it waits.
@@ -179,6 +181,7 @@ impl Watch {
             is_let_go: Cell::new(false),
             has_come: Cell::new(true),
             ends_by_close: Cell::new(false),
+            is_through: Cell::new(false),
             is_shut: Cell::new(false),
             can_park: Cell::new(true),
             block: Cell::new(None),
@@ -240,6 +243,7 @@ impl State {
         self.is_begun.set(false);
         self.is_unread.set(has_body);
         self.is_let_go.set(false);
+        self.is_through.set(false);
     }
 
     /// Whether the next request of a client of HTTP/1 may be on its way: it would be lost.
@@ -327,6 +331,9 @@ impl State {
     pub(super) fn flushed(&self) {
         self.is_flushed.set(true);
         self.stalled.set(None);
+        if self.is_through.get() {
+            self.ends_by_close.set(false);
+        }
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
