@@ -114,11 +114,11 @@ impl Issuer {
             return Err(Denial::AlgorithmNotAllowed);
         }
         let keys = self.keys.current()?;
-        let key = keys.find(token.kid.as_deref(), token.algorithm).inspect_err(|_| self.keys.missed())?;
+        let key = keys.find(token.kid.as_deref(), token.algorithm).map_err(|_| self.keys.missed())?;
         key.verify(token.algorithm, token.signed, token.signature).inspect_err(|_| {
             // A key without a name stands for whatever a token calls its own: it may be the next one.
             if key.kid().is_none() {
-                self.keys.missed();
+                let _not_the_reason = self.keys.missed();
             }
         })?;
         Ok((Arc::clone(key), token))

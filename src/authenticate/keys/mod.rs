@@ -291,10 +291,12 @@ impl KeySource {
         }
     }
 
-    /// Says that a token named a key that is not in the set.
-    pub fn missed(&self) {
-        if let Self::Remote(remote) = self {
-            remote.missed();
+    /// Says that a token named a key that is not in the set; what that means for it. While the set cannot be read the key
+    /// may be a new one, and its token a good one.
+    pub fn missed(&self) -> Denial {
+        match self {
+            Self::Remote(remote) if remote.missed() => Denial::KeysUnavailable,
+            Self::Remote(_) | Self::Fixed(_) => Denial::UnknownKey,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! 5. A key that is no longer in the document is retired with the fetch that shows it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -48,6 +49,8 @@ pub struct RemoteKeys {
     schedule: Schedule,
     current: ArcSwapOption<Confirmed>,
     missed: Notify,
+    /// Whether they could not be read the last time: there may be others by now.
+    is_failing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,8 @@ impl RemoteKeys {
         schedule: Schedule,
     ) -> (Arc<Self>, Refresher) {
         let (current, missed, iss) = (ArcSwapOption::empty(), Notify::new(), iss.to_owned());
-        let keys = Arc::new(Self { issuer, iss, source, pinned, schedule, current, missed });
+        let is_failing = AtomicBool::new(false);
+        let keys = Arc::new(Self { issuer, iss, source, pinned, schedule, current, missed, is_failing });
         (Arc::clone(&keys), Refresher(keys))
     }
 
@@ -100,9 +104,10 @@ impl RemoteKeys {
             && self.schedule == schedule
     }
 
-    /// Says that a token named a key that is not here.
-    pub(super) fn missed(&self) {
+    /// Says that a token named a key that is not here; whether it may be one that could not be read.
+    pub(super) fn missed(&self) -> bool {
         self.missed.notify_one();
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     /// The name of the issuer.
@@ -154,22 +159,23 @@ impl Refresher {
     pub async fn run(self) {
         let keys = self.0;
         let mut retry = FIRST_RETRY;
-        let mut failing = false;
         loop {
+            let was_failing = keys.is_failing.load(Ordering::Relaxed);
             let pause = match keys.fetch().await {
                 Ok(fetched) => {
                     let count = fetched.len();
-                    if keys.confirm(fetched) || failing {
+                    if keys.confirm(fetched) || was_failing {
                         tracing::info!(issuer = %keys.issuer, count, "keys read");
                     }
-                    (failing, retry) = (false, FIRST_RETRY);
+                    keys.is_failing.store(false, Ordering::Relaxed);
+                    retry = FIRST_RETRY;
                     keys.schedule.refresh.mul_f64(0.9 + 0.1 * fastrand::f64())
                 }
                 Err(reason) => {
-                    if !failing {
+                    if !was_failing {
                         tracing::error!(issuer = %keys.issuer, source = %keys.source, reason, "keys cannot be read");
                     }
-                    failing = true;
+                    keys.is_failing.store(true, Ordering::Relaxed);
                     let pause = retry.min(keys.schedule.refresh);
                     retry = (retry * 2).min(keys.schedule.refresh.max(FIRST_RETRY));
                     pause
