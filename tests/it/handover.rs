@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use command_fds::{CommandFdExt, FdMapping};
 
-use crate::support::gateway::{PROGRAM, get, signal};
+use crate::support::gateway::{PROGRAM, get, order, signal};
 use crate::support::h2::{H2, Outcome, request};
 use crate::support::{Client, Gateway, Upstream, config, sign, until};
 
@@ -203,13 +203,13 @@ fn a_socket_for_operators_that_is_given_is_there_after_a_configuration_that_was_
     let is_ready = |admin| {
         Client::try_connect(admin).is_some_and(|mut client| {
             client
-                .try_write(get("/readyz", None))
+                .try_write(order("GET", "/readyz", ""))
                 .and_then(|()| client.try_read(false))
                 .is_some_and(|it| it.status == 200)
         })
     };
     let refused =
-        || Client::connect(own).send(get("/metrics", None)).text().contains("bearward_config_refused_total 1");
+        || Client::connect(own).send(order("GET", "/metrics", "")).text().contains("bearward_config_refused_total 1");
     until("it serves", || is_ready(own));
     write(&given, &format!(", {{ address: \"{taken_address}\" }}"));
     signal(process.0.id(), "HUP");

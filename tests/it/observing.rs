@@ -187,3 +187,31 @@ fn a_page_in_a_browser_cannot_revoke() {
     gateway.takes(&token(&json!({ "iat": crate::support::now() - 5 })));
     assert_eq!(post("content-type: application/json; charset=utf-8"), 200);
 }
+
+// A page of a name that was made to lead here (DNS rebinding) is of the same origin, to its browser.
+#[test]
+fn on_loopback_the_admin_pages_answer_to_no_other_name() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    for (host, status) in [
+        ("127.0.0.1:9901", 200),
+        ("[::1]:9901", 200),
+        ("localhost", 200),
+        ("gw.localhost:1", 200),
+        ("edge-1:9901", 200),
+        ("evil.test", 403),
+        ("evil.test:9901", 403),
+        ("127.0.0.1.evil.test", 403),
+        ("localhost.evil.test:9901", 403),
+        ("a b", 403),
+    ] {
+        for path in ["/livez", "/revocations?jti=x", "/metrics"] {
+            let answer = Client::connect(gateway.admin).send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+            assert!(
+                answer.status == status || (status == 200 && answer.status != 403),
+                "{host} {path}: {}",
+                answer.text()
+            );
+        }
+    }
+}

@@ -2,18 +2,20 @@
 //!
 //! It has no login of its own: whoever reaches it may use it, so it listens on loopback unless the
 //! configuration says otherwise. A request that a browser sent for a page (it has `Origin`) cannot
-//! change anything.
+//! change anything, and on loopback it has to name this machine.
 
 mod revocations;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -33,6 +35,8 @@ use crate::store::TrackingNumbers;
 
 /// Longest body of a request to this address, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+/// What is said to who comes by another name.
+const ELSEWHERE: &str = "on loopback the pages answer to addresses, `localhost` and names without a dot";
 /// Longest time for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,7 +94,13 @@ impl Admin {
     }
 
     async fn serve_one(self: Arc<Self>, stream: TcpStream) {
-        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+        // SECURITY: a browser on this machine can be made to come here by any name.
+        let is_near = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        let service = service_fn(|request| async {
+            let is_ours = !is_near || is_of_here(&request);
+            let answer = if is_ours { self.answer(request).await } else { problem(StatusCode::FORBIDDEN, ELSEWHERE) };
+            Ok::<_, Infallible>(answer)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -226,6 +236,14 @@ fn tracked(numbers: TrackingNumbers) -> [Gauge; 5] {
             value: count(numbers.connections),
         },
     ]
+}
+
+/// Whether a request on loopback names this machine: by an address, or by a name that nobody else can have.
+fn is_of_here(request: &Request<Incoming>) -> bool {
+    let Some(host) = request.headers().get(HOST) else { return true };
+    let Some(host) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    name.parse::<IpAddr>().is_ok() || !name.contains('.') || name.ends_with(".localhost")
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a count for a page: 2^53 of anything is out of reach")]
