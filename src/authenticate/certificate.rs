@@ -1,7 +1,7 @@
 //! A client's certificate becomes an identity.
 //!
 //! 1. Its authorities are believed by this configuration too: the handshake may have been under another one. The chain is
-//!    verified anew every [`CHAIN_HOLDS`]: lists and certificates between may be over before the connection is.
+//!    verified anew every 30 seconds: lists and certificates between may be over before the connection is.
 //! 2. It holds now, and its life is not longer than `max_lifetime`: a revocation must outlive it.
 //! 3. It names its owner once, in the way that the configuration asks for.
 //! 4. A page of another site has not sent the request: browsers show certificates unasked, as they send cookies.

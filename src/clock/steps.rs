@@ -3,9 +3,9 @@
 //! 1. The latest second that was ever shown is remembered. Where the clock shows less, it was set back: what ended by
 //!    then does not begin again, however wrong the clock is now.
 //! 2. Unless it was wrong before: beside it runs what the monotonic clock says since the start. Where a clock that was
-//!    set forward is put right within [`SETTLED`], that says so, and nothing stays ended that never was.
+//!    set forward is put right within ten minutes, that says so, and nothing stays ended that never was.
 //! 3. What the store may forget is over by both ([`over_by`]).
-//! 4. Each step of more than [`TOLERATED`] is told and counted ([`Watch`]).
+//! 4. Each step of more than five seconds is told and counted ([`Watch`]).
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
