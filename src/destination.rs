@@ -20,9 +20,7 @@ impl Destination {
         };
         shares.into_iter().flat_map(Shares::places)
     }
-}
 
-impl Destination {
     /// Whether it is where logins end.
     #[must_use]
     pub const fn is_logout(&self) -> bool {

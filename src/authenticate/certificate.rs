@@ -61,7 +61,7 @@ pub enum Subject {
 
 impl ClientCertificates {
     /// Whether they vouch for a certificate at `now`, by what is believed now.
-    pub(super) fn sign(&self, certificate: &ClientCertificate, now: i64) -> bool {
+    pub(super) fn vouch_for(&self, certificate: &ClientCertificate, now: i64) -> bool {
         self.authority.name == certificate.authority.name
             && certificate::verify(&*self.verifier, &certificate.chain, now).is_ok()
     }
