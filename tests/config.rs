@@ -21,6 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bearward::config::policy::PolicyFile;
 use bearward::config::{self, schema};
 use serde_json::Value;
 
@@ -130,12 +131,25 @@ fn revocation_list() -> String {
 
 /// The blocks of a Markdown file that are whole configurations.
 fn blocks(path: &Path) -> Vec<String> {
+    marked(path, "```yaml\n")
+}
+
+/// The blocks that begin like this.
+fn marked(path: &Path, begin: &str) -> Vec<String> {
     let text = fs::read_to_string(path).expect("text");
     let mut blocks = Vec::new();
-    for block in text.split("```yaml\n").skip(1) {
+    for block in text.split(begin).skip(1) {
         blocks.push(block.split("```").next().unwrap_or_default().to_owned());
     }
     blocks
+}
+
+/// Every page that shows files.
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<PathBuf> =
+        ["README.md", "README.ko.md", "SECURITY.md"].iter().map(|name| root().join(name)).collect();
+    pages.extend(files("docs", "md"));
+    pages
 }
 
 /// Every configuration that is shipped or shown.
@@ -144,10 +158,7 @@ fn shown() -> Vec<(String, String)> {
     for name in ["gateway.yaml", "examples/minimal.yaml", "examples/shop/gateway.yaml", "examples/demo/gateway.yaml"] {
         all.push((name.to_owned(), fs::read_to_string(root().join(name)).expect(name)));
     }
-    let mut pages: Vec<PathBuf> =
-        ["README.md", "README.ko.md", "SECURITY.md"].iter().map(|name| root().join(name)).collect();
-    pages.extend(files("docs", "md"));
-    for page in pages {
+    for page in pages() {
         for (number, block) in blocks(&page).into_iter().enumerate() {
             all.push((format!("{} block {number}", page.display()), block));
         }
@@ -279,6 +290,38 @@ fn the_schema_file_that_editors_read_is_the_schema_of_the_program() {
         fs::write(&path, &now).expect("written");
     }
     assert_eq!(fs::read_to_string(&path).expect("text"), now, "bearward schema > gateway.schema.json");
+}
+
+#[test]
+fn policy_tests_that_are_shown_can_be_read_and_fit_their_schema() {
+    let path = root().join("policy.schema.json");
+    let now = format!("{:#}\n", schema::of_policy_tests());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, &now).expect("written");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("text"), now, "bearward schema tests > policy.schema.json");
+    let schema = jsonschema::validator_for(&schema::of_policy_tests()).expect("a schema");
+    let shop = fs::read_to_string(root().join("examples/shop/policy.yaml")).expect("text");
+    let shown: Vec<String> = pages().iter().flat_map(|page| marked(page, "```yaml policy\n")).collect();
+    assert!(!shown.is_empty());
+    for text in shown.into_iter().chain([shop]) {
+        if let Err(errors) = PolicyFile::load_text("policy.yaml", text.clone(), &|_| None) {
+            panic!("{errors}");
+        }
+        let errors: Vec<String> = schema.iter_errors(&as_json(&text)).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{text}: {errors:?}");
+    }
+    for odd in [
+        "tests: [{ name: x, request: GET, expect: allowed }]",
+        "tests: [{ name: x, request: GET /x, expect: 200 }]",
+        "tests: [{ name: x, request: GET /x, expect: missing_rol }]",
+        "tests: [{ name: x, request: GET /x, expect: allowed, ass: kim }]",
+        "{ tests: [], callers: { kim: { claims: { sub: kim } } } }",
+        "tests: [{ name: x, request: [], expect: allowed }]",
+    ] {
+        assert!(PolicyFile::load_text("policy.yaml", odd.to_owned(), &|_| None).is_err(), "{odd}");
+        assert!(!schema.is_valid(&as_json(odd)), "{odd}");
+    }
 }
 
 #[test]

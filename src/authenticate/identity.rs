@@ -90,6 +90,12 @@ impl Identity {
         Self::new(subject.into(), roles, scopes, claims, Box::default(), Vouch::for_tests())
     }
 
+    /// What has proved it.
+    #[must_use]
+    pub const fn proof(&self) -> Proof {
+        self.vouch.proof
+    }
+
     /// Whether a token has proved it.
     #[must_use]
     pub const fn is_by_token(&self) -> bool {

@@ -52,14 +52,21 @@ pub struct Issuer {
 pub struct VerifiedToken {
     /// The key that vouches for it.
     pub key: Arc<Key>,
+    /// Who it is about, and for how long.
+    pub holding: Holding,
+    /// Everything that it says.
+    pub claims: Claims,
+}
+
+/// What held of a token's claims.
+#[derive(Debug)]
+pub struct Holding {
     /// `sub`.
     pub subject: Arc<str>,
     /// `iat`, if there.
     pub issued_at: Option<i64>,
     /// When it is over, leeway included, in unix seconds.
     pub expires_at: i64,
-    /// Everything that it says.
-    pub claims: Claims,
 }
 
 impl Issuer {
@@ -69,8 +76,17 @@ impl Issuer {
     /// Each of the reasons above, in that order.
     pub fn verify(&self, token: UnverifiedToken<'_>, now: i64) -> Result<VerifiedToken, Denial> {
         let (key, token) = self.check_signature(token)?;
-        self.check_audience(&token.claims)?;
-        let times = Times::of(&token.claims)?;
+        let holding = self.check_claims(&token.claims, now)?;
+        Ok(VerifiedToken { key, holding, claims: token.claims })
+    }
+
+    /// The second half of [`Issuer::verify`]: whether what a token says holds at `now`, whoever wrote it.
+    ///
+    /// # Errors
+    /// Each of the reasons above from the audience on, in that order.
+    pub fn check_claims(&self, claims: &Claims, now: i64) -> Result<Holding, Denial> {
+        self.check_audience(claims)?;
+        let times = Times::of(claims)?;
         if now >= times.expires.saturating_add(self.leeway) {
             return Err(Denial::Expired);
         }
@@ -83,22 +99,20 @@ impl Issuer {
             return Err(Denial::LifetimeTooLong);
         }
         // SECURITY: its type says so where its issuer writes one; a logout token lets nobody in (RFC 8725 §3.12).
-        if logout_token::is_one(&token.claims) {
+        if logout_token::is_one(claims) {
             return Err(Denial::UnsupportedToken);
         }
-        let subject = required_text(&token.claims, "sub")?;
+        let subject = required_text(claims, "sub")?;
         for name in ["jti", "sid"] {
-            token.claims.text(name)?;
+            claims.text(name)?;
         }
-        if let Some(missing) = self.required.iter().find(|path| token.claims.at(path).is_none()) {
+        if let Some(missing) = self.required.iter().find(|path| claims.at(path).is_none()) {
             return Err(Denial::MissingClaim(missing.as_str().into()));
         }
-        Ok(VerifiedToken {
-            key,
+        Ok(Holding {
             subject: subject.into(),
             issued_at: times.issued_at,
             expires_at: times.expires.saturating_add(self.leeway),
-            claims: token.claims,
         })
     }
 

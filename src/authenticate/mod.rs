@@ -13,6 +13,7 @@
 //!
 //! What it does not do: judge what the caller may do (`authorize`).
 
+pub mod assume;
 pub mod bearer;
 pub mod cache;
 pub mod certificate;
@@ -44,7 +45,6 @@ pub use self::identity::{Caller, Identity};
 use self::issuer::Issuer;
 use self::opaque::Introspector;
 pub use self::proven::Memory;
-use self::proven::{Bound, Proven};
 use self::session::Sessions;
 use self::token::UnverifiedToken;
 use crate::admit::Admitted;
@@ -118,14 +118,7 @@ impl Authenticator {
             )?,
             (Err(denial), _) => return Err(denial),
         };
-        if !route.auth.takes(identity.vouch.proof) {
-            // Where no token is taken it makes no difference which one it is (RFC 6750 §3.1).
-            let takes_tokens = route.auth.takes_opaque || route.auth.issuers().next().is_some();
-            return Err(if takes_tokens { Denial::WrongIssuer } else { Denial::DuplicateCredentials });
-        }
-        if identity.vouch.proof.is_certificate() {
-            certificate::check_origin(request)?;
-        }
+        Self::is_taken(&identity, route, request)?;
         if let Some(holder) = identity.vouch.bound.holder(certificate)? {
             // What is taken back of its certificate is taken back of the token.
             let holder = self.known_certificate(holder, |_| true, now.unix)?.ok_or(Denial::UnprovenToken)?;
@@ -136,6 +129,19 @@ impl Authenticator {
         }
         identity.vouch.check(route.revocation, now, store).await?;
         Ok(Caller::Known(identity))
+    }
+
+    /// Whether a request may come with what proves this.
+    fn is_taken(identity: &Identity, route: &Route, request: &Parts) -> Result<(), Denial> {
+        if !route.auth.takes(identity.vouch.proof) {
+            // Where no token is taken it makes no difference which one it is (RFC 6750 §3.1).
+            let takes_tokens = route.auth.takes_opaque || route.auth.issuers().next().is_some();
+            return Err(if takes_tokens { Denial::WrongIssuer } else { Denial::DuplicateCredentials });
+        }
+        if identity.vouch.proof.is_certificate() {
+            certificate::check_origin(request)?;
+        }
+        Ok(())
     }
 
     /// Whether what identified a caller holds at `now` as well; for answers that last.
@@ -290,25 +296,30 @@ impl Authenticator {
             .filter_map(|place| self.issuers.get(place).map(|issuer| (place, issuer)))
             .find(|(_, issuer)| *issuer.issuer == *iss)
             .ok_or(Denial::WrongIssuer)?;
-        let verified = issuer.verify(token, now)?;
-        let bound = Bound::of(&verified.claims);
-        let proven = Proven {
-            proof: Proof::Issuer(place),
-            issuer: &issuer.issuer,
-            roles: Some(&issuer.roles),
-            scopes: Some(&issuer.scopes),
-            key: Some(verified.key),
-            retired: None,
-            subject: verified.subject,
-            issued_at: verified.issued_at,
-            expires_at: verified.expires_at,
-            claims: verified.claims,
-            bound,
-            record: None,
-        };
-        let identity = Arc::new(self.memory.identity(proven, None)?);
+        let identity = Arc::new(self.of_issuer((place, issuer), token, now)?);
         self.tokens.keep(bearer.as_bytes(), Arc::clone(&identity));
         Ok(identity)
+    }
+
+    /// Who a token of one issuer is of.
+    fn of_issuer(
+        &self,
+        (place, issuer): (usize, &Issuer),
+        token: UnverifiedToken<'_>,
+        now: i64,
+    ) -> Result<Identity, Denial> {
+        let verified = issuer.verify(token, now)?;
+        self.memory.identity(issuer.proven(place, Some(verified.key), verified.holding, verified.claims), None)
+    }
+
+    /// Who a token of the issuer at a place would be of at `now`, in unix seconds, on a route that takes that issuer: for
+    /// who asks about the token, and not with it. Whether it was taken back is not asked.
+    ///
+    /// # Errors
+    /// As [`UnverifiedToken::parse`] and [`Issuer::verify`]; `MalformedToken` where a claim cannot be told to an upstream.
+    pub fn verify(&self, token: &str, place: usize, now: i64) -> Result<Identity, Denial> {
+        let issuer = self.issuers.get(place).ok_or(Denial::WrongIssuer)?;
+        self.of_issuer((place, issuer), UnverifiedToken::parse(Bearer::from_text(token)?)?, now)
     }
 
     /// Who a certificate is of, where no token is sent.

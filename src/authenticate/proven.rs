@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Identity;
 use super::claims::{ClaimPath, Claims};
 use super::headers::{self, IdentityHeader};
+use super::issuer::{Holding, Issuer};
 use super::keys::Key;
 use super::session::Life;
 use super::vouch::Vouch;
@@ -44,6 +45,26 @@ pub(super) struct Proven<'i> {
     pub(super) bound: Bound,
     /// The record that it stands on.
     pub(super) record: Option<RecordKey>,
+}
+
+impl Issuer {
+    /// What a token of this issuer has proved, whose claims hold; `place` is the issuer's among all.
+    pub(super) fn proven(&self, place: usize, key: Option<Arc<Key>>, holding: Holding, claims: Claims) -> Proven<'_> {
+        Proven {
+            proof: Proof::Issuer(place),
+            issuer: &self.issuer,
+            roles: Some(&self.roles),
+            scopes: Some(&self.scopes),
+            key,
+            retired: None,
+            subject: holding.subject,
+            issued_at: holding.issued_at,
+            expires_at: holding.expires_at,
+            bound: Bound::of(&claims),
+            claims,
+            record: None,
+        }
+    }
 }
 
 /// Whether a token is good in the hands of its owner alone (`cnf`, RFC 7800).

@@ -54,7 +54,11 @@ pub fn decide(admitted: Admitted<'_>, caller: Caller) -> Result<Permit<'_>, Deni
     Ok(Permit { admitted, caller })
 }
 
-fn check(requirement: &Requirement, caller: &Identity, admitted: &Admitted<'_>) -> Result<(), Denial> {
+/// Whether one demand of the rule holds for the caller.
+///
+/// # Errors
+/// Why it does not.
+pub fn check(requirement: &Requirement, caller: &Identity, admitted: &Admitted<'_>) -> Result<(), Denial> {
     let held = |holds: bool, denial: Denial| holds.then_some(()).ok_or(denial);
     match requirement {
         Requirement::Authenticated => Ok(()),

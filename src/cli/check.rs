@@ -18,7 +18,7 @@ pub struct Check {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+pub enum Output {
     /// For people, on the standard error.
     Text,
     /// A JSON list, on the standard output.

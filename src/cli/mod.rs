@@ -3,15 +3,19 @@
 mod check;
 mod config_file;
 mod demo;
+mod explain;
 mod handover;
 mod http;
 mod keys;
+mod policy;
 mod revocations;
 mod revoke;
 mod routes;
 mod run;
 mod serving;
+mod test;
 mod token;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,6 +43,7 @@ const EXAMPLES: &str = "Examples:
   bearward demo                         three services, a gateway, tokens, and the curl lines to try
   bearward check gateway.yaml           every mistake of a file, with its place and remedy
   bearward run --config gateway.yaml    serve until TERM or INT, then drain
+  bearward explain GET /orders/42 --token -    which route, who calls, what is decided and why
   bearward revoke --sub kim             end every session of one user now";
 
 #[derive(Debug, Subcommand)]
@@ -62,8 +67,16 @@ enum Command {
     Revocations(revocations::Revocations),
     /// List the routes of a configuration.
     Routes(routes::Routes),
-    /// Print the JSON Schema of gateway.yaml.
-    Schema,
+    /// Say what is decided of a request, and why.
+    Explain(Box<explain::Explain>),
+    /// Ask a configuration about requests, and hold what it decides against what is expected.
+    Test(test::Test),
+    /// Print the JSON Schema of gateway.yaml, or of policy tests.
+    Schema {
+        /// Of what.
+        #[arg(value_enum, default_value = "gateway")]
+        of: Described,
+    },
     /// Print completions for a shell.
     Completions {
         /// For which shell.
@@ -71,6 +84,15 @@ enum Command {
     },
     /// Print the version.
     Version,
+}
+
+/// What a schema is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Described {
+    /// gateway.yaml.
+    Gateway,
+    /// Policy tests.
+    Tests,
 }
 
 /// Where a configuration is.
@@ -114,7 +136,10 @@ pub fn main() -> ExitCode {
         Command::Revoke(revoke) => revoke.run(),
         Command::Revocations(revocations) => revocations.run(),
         Command::Routes(routes) => routes.run(),
-        Command::Schema => print(&format!("{:#}\n", schema::schema())),
+        Command::Explain(explain) => explain.run(),
+        Command::Test(test) => test.run(),
+        Command::Schema { of: Described::Gateway } => print(&format!("{:#}\n", schema::schema())),
+        Command::Schema { of: Described::Tests } => print(&format!("{:#}\n", schema::of_policy_tests())),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "bearward", &mut script);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::algorithm;
 use super::revoke::read_token;
+pub use super::verify::Verify;
 use super::{Failure, duration, print};
 use crate::authenticate::bearer::Bearer;
 use crate::authenticate::token::UnverifiedToken;
@@ -23,6 +24,8 @@ pub enum Token {
     Mint(Box<Mint>),
     /// Show what a token says. Nothing is verified.
     Inspect(Inspect),
+    /// Verify a token by the issuers of a configuration.
+    Verify(Verify),
 }
 
 /// Make a token. For development: an identity provider does this in production.
@@ -83,6 +86,7 @@ impl Token {
         match self {
             Self::Mint(mint) => mint.run(),
             Self::Inspect(inspect) => inspect.run(),
+            Self::Verify(verify) => verify.run(),
         }
     }
 }
@@ -125,7 +129,8 @@ fn unfit(algorithm: Algorithm, error: &jsonwebtoken::errors::Error) -> Failure {
     Failure::Runtime(format!("the key cannot sign {algorithm:?}: {error}"))
 }
 
-fn claim(text: &str) -> Result<(String, Value), String> {
+/// `name=value`; the value is JSON, or text if it is no JSON.
+pub fn claim(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("`name=value`")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     Ok((name.to_owned(), value))

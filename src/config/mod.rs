@@ -11,6 +11,7 @@ pub mod mistake;
 pub mod node;
 pub mod origin;
 pub mod place;
+pub mod policy;
 mod rate;
 pub mod schema;
 pub mod section;
@@ -35,6 +36,12 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
+    /// The mistakes of a text, which is called `file`.
+    fn new(file: String, source: String, mut mistakes: Mistakes) -> Self {
+        mistakes.sort();
+        Self { file, source, mistakes }
+    }
+
     /// How many mistakes there are.
     #[must_use]
     pub const fn count(&self) -> usize {
@@ -72,15 +79,18 @@ pub fn load_again(path: &Path, before: &Kept) -> Result<Compiled, ConfigErrors> 
     let name = path.display().to_string();
     let source = match std::fs::read_to_string(path) {
         Ok(source) => source,
-        Err(error) => {
-            let mut mistakes = Mistakes::default();
-            let place = place::Place { line: 1, column: 1, length: 1 };
-            mistakes.add(Mistake::new(place, "", format!("the file cannot be read: {error}")));
-            return Err(ConfigErrors { file: name, source: String::new(), mistakes });
-        }
+        Err(error) => return Err(unreadable(&name, &error)),
     };
     let folder = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     compiled(&name, source, &folder, before, &|name| std::env::var(name).ok())
+}
+
+/// What there is to say of a file that cannot be read.
+fn unreadable(name: &str, error: &std::io::Error) -> ConfigErrors {
+    let mut mistakes = Mistakes::default();
+    let place = place::Place { line: 1, column: 1, length: 1 };
+    mistakes.add(Mistake::new(place, "", format!("the file cannot be read: {error}")));
+    ConfigErrors::new(name.to_owned(), String::new(), mistakes)
 }
 
 /// Loads a text as the file `name`, whose relative paths are found from `folder`.
@@ -109,9 +119,6 @@ fn compiled(
         .and_then(|config| compile::compile(&config, folder, before, &mut mistakes));
     match compiled {
         Some(compiled) if mistakes.is_empty() => Ok(compiled),
-        _ => {
-            mistakes.sort();
-            Err(ConfigErrors { file: name.to_owned(), source, mistakes })
-        }
+        _ => Err(ConfigErrors::new(name.to_owned(), source, mistakes)),
     }
 }

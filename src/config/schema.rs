@@ -1,18 +1,29 @@
-//! The JSON Schema of gateway.yaml, for editors.
+//! The JSON Schemas of gateway.yaml and of policy tests, for editors.
 
 use serde_json::{Value, json};
 
 use super::file::Config;
+use super::policy::PolicyTests;
 use super::section::Read;
 
-/// The schema (2020-12), made of the same descriptions that read the file.
+/// The schema (2020-12) of gateway.yaml, made of the same descriptions that read the file.
 #[must_use]
 pub fn schema() -> Value {
-    let mut schema = Config::schema();
+    whole::<Config>("Bearward gateway.yaml")
+}
+
+/// The same of policy tests.
+#[must_use]
+pub fn of_policy_tests() -> Value {
+    whole::<PolicyTests>("Bearward policy tests")
+}
+
+fn whole<T: Read>(title: &str) -> Value {
+    let mut schema = T::schema();
     let definitions = hoist(&mut schema);
     if let Value::Object(members) = &mut schema {
         members.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-        members.insert("title".to_owned(), json!("Bearward gateway.yaml"));
+        members.insert("title".to_owned(), json!(title));
         members.insert("$defs".to_owned(), definitions);
     }
     schema

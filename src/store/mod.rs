@@ -200,6 +200,15 @@ impl Store {
         }
     }
 
+    /// A way to ask for who is no gateway: each look-up asks, and nothing is kept up to date.
+    #[must_use]
+    pub fn asker_apart(&self) -> (Asker, Option<Driver>) {
+        match self.asker() {
+            (Asker::Redis(link), driver) => (Asker::Redis(Box::new(link.with_tracking(None))), driver),
+            other => other,
+        }
+    }
+
     /// Writes a mark at `key`, to be forgotten at `expires_at` (unix milliseconds). It only ever
     /// strengthens what is there: a later time stays, a longer life stays, no end of life stays.
     ///

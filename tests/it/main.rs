@@ -46,6 +46,7 @@ mod load;
 mod logging_out;
 mod observing;
 mod paths;
+mod policy;
 mod proxied;
 mod rates;
 mod redis;

@@ -201,6 +201,11 @@ impl KeySet {
         }
     }
 
+    /// The names of the keys that have one.
+    pub fn kids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter_map(|key| key.kid())
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -155,6 +155,16 @@ impl RemoteKeys {
 }
 
 impl Refresher {
+    /// Reads the document once, for who asks one question and ends.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn read_once(&self) -> Result<(), String> {
+        let fetched = self.0.fetch().await?;
+        let _is_another = self.0.confirm(fetched);
+        Ok(())
+    }
+
     /// Fetches now and then until the process ends.
     pub async fn run(self) {
         let keys = self.0;

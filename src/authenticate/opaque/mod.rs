@@ -259,7 +259,7 @@ impl Introspector {
     }
 
     /// What an answer proves; `place` is the introspector's among all.
-    fn prove(&self, place: usize, claims: Claims, now: i64) -> Result<Proven<'_>, Denial> {
+    pub(super) fn prove(&self, place: usize, claims: Claims, now: i64) -> Result<Proven<'_>, Denial> {
         let judges = &self.judges;
         if judges.is_issuer_said && claims.text("iss")?.is_some_and(|iss| *iss != *judges.issuer) {
             return Err(Denial::WrongIssuer);

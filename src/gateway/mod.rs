@@ -3,6 +3,8 @@
 //! `serve` is the only place where order is decided; around it `handle` reads the clocks once,
 //! renders, and has what happened recorded.
 
+pub mod judge;
+
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
