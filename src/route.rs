@@ -48,6 +48,16 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether nothing is protected by `other` that is not protected here in the same way: what comes to it here, under
+    /// another spelling, is led around nothing.
+    #[must_use]
+    pub fn protects_as(&self, other: &Self) -> bool {
+        let is_same = self.rule == other.rule && self.auth == other.auth && self.revocation == other.revocation;
+        // Where the rule looks at the path, the same words mean another part of it.
+        let is_held = matches!(other.rule, Rule::Public) || (is_same && !other.rule.looks_at_path());
+        is_held && other.rate_limit.is_none()
+    }
+
     /// The claim that its callers are counted by.
     #[must_use]
     pub fn counted(&self) -> Option<&ClaimPath> {
@@ -232,6 +242,15 @@ pub enum Requirement {
 }
 
 impl Rule {
+    /// Whether it looks at the path: then the same words mean something else on another one.
+    #[must_use]
+    pub fn looks_at_path(&self) -> bool {
+        match self {
+            Self::Public | Self::Authenticated => false,
+            Self::Require(requirement) => requirement.looks_at_path(),
+        }
+    }
+
     /// The claims that it looks at, beyond roles and scopes.
     #[must_use]
     pub fn claims(&self) -> Vec<&ClaimPath> {
@@ -243,6 +262,15 @@ impl Rule {
 }
 
 impl Requirement {
+    fn looks_at_path(&self) -> bool {
+        match self {
+            Self::Claim(_, expected) => expected.iter().any(|it| matches!(it, Expected::Parameter(_))),
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::looks_at_path),
+            Self::Not(part) => part.looks_at_path(),
+            Self::Authenticated | Self::AnyRole(_) | Self::AllScopes(..) | Self::AnyScope(..) => false,
+        }
+    }
+
     fn claims(&self) -> Vec<&ClaimPath> {
         match self {
             Self::Authenticated | Self::AnyRole(_) | Self::AllScopes(..) | Self::AnyScope(..) => Vec::new(),

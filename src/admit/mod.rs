@@ -5,7 +5,7 @@
 //! 2. Exactly one `Host`, well formed: 400. How the message is framed was settled by the byte guard.
 //! 3. A canonical path: 400.
 //! 4. One route: 404, 405. Of a preflight, where that has `cors`, the route of what is asked about.
-//! 5. `%2F` only where the route allows it, and no other route has the path that it decodes to: 400.
+//! 5. `%2F` only where the route allows it, and no other route protects the path that it decodes to: 400.
 //! 6. An announced body within the route's limit: 413.
 //! 7. Of a client of HTTP/2 no other protocol than the route offers: 501.
 //! 8. Where the route rewrites the path: to a canonical one again, that no other route protects: 400.
@@ -129,7 +129,8 @@ impl Routes {
         let method = asked.as_ref().unwrap_or(&request.method);
         let (number, parameters) = self.router.find(&host, path.as_str(), method)?;
         let route = self.routes.get(number).ok_or(Denial::NoRoute)?;
-        if path.has_encoded_slash() && !(route.encoded_slash && self.is_alone(number, &host, &path, method)) {
+        if path.has_encoded_slash() && !(route.encoded_slash && self.leads_around_nothing(number, &host, &path, method))
+        {
             return Err(Denial::AmbiguousPath);
         }
         if announced_length(&request.headers)?.is_some_and(|length| length > route.limits.body) {
@@ -155,11 +156,15 @@ impl Routes {
         self.routes.get(number)?.cors.is_some().then_some(asked)
     }
 
-    /// Whether no other route has the path as an upstream reads it that decodes `%2F`: what one route
-    /// lets in must not be what another one protects.
-    fn is_alone(&self, number: usize, host: &str, path: &CanonicalPath, method: &Method) -> bool {
+    /// Whether no other route protects the path as an upstream reads it that decodes `%2F`: what one route
+    /// lets in must not be what another one keeps out.
+    fn leads_around_nothing(&self, number: usize, host: &str, path: &CanonicalPath, method: &Method) -> bool {
         match self.router.find(host, &path.as_str().replace("%2F", "/"), method) {
-            Ok((other, _)) => other == number,
+            Ok((other, _)) if other == number => true,
+            Ok((other, _)) => {
+                let both = self.routes.get(number).zip(self.routes.get(other));
+                both.is_some_and(|(own, other)| own.protects_as(other))
+            }
             Err(denial) => denial == Denial::NoRoute,
         }
     }

@@ -118,6 +118,42 @@ fn an_encoded_slash_never_leads_around_another_route() {
     }
 }
 
+/// A catch-all has every path: where it demands nothing more, nothing is led around it.
+#[test]
+fn an_encoded_slash_is_taken_beside_a_route_for_the_rest_that_protects_no_more() {
+    let upstream = Upstream::echo();
+    let routes = r#"
+  - { id: files, match: { path: "/files/{name}" }, upstream: echo, access: authenticated, encoded_slash: allow }
+  - { id: public, match: { path: "/public/{name}" }, upstream: echo, access: public, encoded_slash: allow }
+  - { id: own, match: { path: "/own/{name}" }, upstream: echo, access: { claims: { sub: "{name}" } }, encoded_slash: allow }
+  - { id: owned, match: { path: "/own/{name}/{rest}" }, upstream: echo, access: { claims: { sub: "{name}" } } }
+  - { id: open, match: { path: "/files/open/{x}" }, upstream: echo, access: public }
+  - { id: counted, match: { path: "/files/counted/**" }, upstream: echo, access: authenticated, rate_limit: { key: client_ip, limit: 1/minute } }
+  - { id: off, match: { path: "/files/off/**" }, upstream: echo, access: authenticated, revocation: { mode: off } }
+  - { id: other, match: { path: "/files/other/**" }, upstream: echo, auth: [ec], access: authenticated }
+  - { id: rest, match: { path: "/**" }, upstream: echo, access: authenticated }
+"#;
+    let gateway = Gateway::start(&config(upstream.address, routes));
+    let kim = token(&json!({}));
+    for (path, status) in [
+        ("/files/a%2Fb", 200),
+        ("/files/a%2fb%2Fc", 200),
+        ("/files/open%2Fx", 200),
+        ("/files/counted%2Fx", 400),
+        ("/files/off%2Fx", 400),
+        ("/files/other%2Fx", 400),
+        // Whoever is nobody may not, under its other name.
+        ("/public/a%2Fb", 400),
+        // The same words mean another part of the path.
+        ("/own/kim%2Fx", 400),
+        ("/rest%2Fx", 400),
+    ] {
+        let answer = gateway.get(path, Some(&kim));
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    assert!(upstream.seen().iter().any(|seen| seen.line() == "GET /files/a%2Fb HTTP/1.1"));
+}
+
 // What an upstream sends where there is no body would be read as the answer to the next request.
 #[test]
 fn a_body_that_should_not_be_there_reaches_nobody() {

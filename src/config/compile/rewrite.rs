@@ -10,7 +10,7 @@ use crate::config::file::{Config, Rewrite as Section, Route as RouteSection};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::forward::Upstream;
-use crate::route::{Expected, Requirement, Rewrite, Route, Rule};
+use crate::route::{Rewrite, Route, Rule};
 
 /// Compiles what one route rewrites.
 pub fn compile(section: &At<Section>, route: &RouteSection, mistakes: &mut Mistakes) -> Option<Rewrite> {
@@ -124,7 +124,7 @@ fn demands_else((own, here): (&Route, &Onward), (other, there): (&Route, &Onward
     other.rule != own.rule
         || other.auth != own.auth
         || other.revocation != own.revocation
-        || (names_parameters(&other.rule) && !are_same)
+        || (other.rule.looks_at_path() && !are_same)
 }
 
 /// Whether some method is taken by both; `HEAD` is `GET` to most services.
@@ -132,23 +132,4 @@ fn share_methods(own: &Route, other: &Route) -> bool {
     let (Some(own), Some(other)) = (&own.matching.methods, &other.matching.methods) else { return true };
     let plain = |method: &Method| if *method == Method::HEAD { Method::GET } else { method.clone() };
     own.iter().any(|method| other.iter().any(|theirs| plain(theirs) == plain(method)))
-}
-
-/// Whether a rule looks at the path: the same words mean something else on another one.
-fn names_parameters(rule: &Rule) -> bool {
-    fn looks(requirement: &Requirement) -> bool {
-        match requirement {
-            Requirement::Claim(_, expected) => expected.iter().any(|it| matches!(it, Expected::Parameter(_))),
-            Requirement::All(parts) | Requirement::Any(parts) => parts.iter().any(looks),
-            Requirement::Not(part) => looks(part),
-            Requirement::Authenticated
-            | Requirement::AnyRole(_)
-            | Requirement::AllScopes(..)
-            | Requirement::AnyScope(..) => false,
-        }
-    }
-    match rule {
-        Rule::Public | Rule::Authenticated => false,
-        Rule::Require(requirement) => looks(requirement),
-    }
 }

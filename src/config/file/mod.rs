@@ -312,7 +312,8 @@ section! {
         optional cors: Cors,
         /// Protocols that a request may ask to change to: `websocket`. Left out: none, and `Upgrade` goes no further.
         default upgrade: Vec<At<Protocol>> = "[]",
-        /// Whether `%2F` inside a segment is 400 (`refuse`) or stays as it is (`allow`).
+        /// Whether `%2F` inside a segment is 400 (`refuse`) or stays as it is (`allow`); 400 all the same where another route
+        /// demands something else for the path that it decodes to.
         default encoded_slash: EncodedSlash = "refuse",
     }
 }
