@@ -1,9 +1,7 @@
-//! What the gateway issues: times and cookies of credentials, and what a login becomes.
+//! What the gateway issues: times and cookies of credentials, and what ends logins.
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::Method;
 
 use super::cookies::{refresh_cookie, session_cookie};
 use super::signing::Keyring;
@@ -12,17 +10,14 @@ use crate::admit::pattern::Pattern;
 use crate::authenticate::claims::ClaimPath;
 use crate::authenticate::logout_token::Sender;
 use crate::authenticate::session::Sessions;
-use crate::config::file::{
-    Config, Issuer as IssuerSection, OnSuccess as Section, Refresh as RefreshSection, Route as RouteSection,
-    Sessions as SessionsSection,
-};
+use crate::config::file::{Config, Issuer as IssuerSection, Refresh as RefreshSection, Sessions as SessionsSection};
 use crate::config::mistake::{Mistake, Mistakes};
 use crate::config::place::At;
 use crate::config::words::{Encoding, Ends, OnReuse, RecordSource};
 use crate::issue::session::SessionMaker;
-use crate::issue::tokens::{OWN_CLAIMS, Refresh, TokenIssuer};
+use crate::issue::tokens::{Refresh, TokenIssuer};
 use crate::issue::{Desk, Turning};
-use crate::route::{OnSuccess, RevocationMode};
+use crate::route::RevocationMode;
 use crate::store::KeyPatterns;
 
 /// What is remembered beyond the end of what it takes back, for clocks that differ.
@@ -294,69 +289,6 @@ fn maker(name: &At<String>, section: &At<SessionsSection>, config: &Config, mist
 fn session_life(section: &SessionsSection) -> Duration {
     let times = [&section.idle_timeout, &section.absolute_timeout];
     times.into_iter().flatten().map(|time| **time).min().unwrap_or_default()
-}
-
-/// Compiles what one route makes of a login.
-pub fn on_success(own: &At<Section>, (config, route): (&Config, &RouteSection), mistakes: &mut Mistakes) -> OnSuccess {
-    if own.issue_tokens.is_none() && own.create_session.is_none() {
-        let mistake = Mistake::at(own, "a login becomes nothing here");
-        mistakes.add(mistake.allowed("`issue_tokens`, `create_session`, or both"));
-    }
-    let methods = route.r#match.methods.as_ref();
-    if !methods.is_some_and(|methods| methods.iter().all(|method| method.value == Method::POST)) {
-        let mistake = Mistake::at(own, "a link or an image on any page could log somebody in");
-        mistakes.add(mistake.allowed("goes with `match: { methods: [POST] }`"));
-    }
-    if !route.upgrade.is_empty() {
-        mistakes.add(Mistake::at(own, "a login is no WebSocket").allowed("goes without `upgrade`"));
-    }
-    for claim in own.claims.iter() {
-        if OWN_CLAIMS.contains(&claim.as_str()) || claim.is_empty() {
-            let mistake = Mistake::at(claim, format!("`{}` is not for a service to say", claim.value.escape_debug()));
-            mistakes.add(mistake.allowed("names of other claims: `[name, roles, scope]`").remedy("leave it out"));
-        }
-    }
-    let place = |name: &Option<At<String>>, names: Vec<&str>, kind: &str, mistakes: &mut Mistakes| {
-        let name = name.as_ref()?;
-        let place = names.iter().position(|known| *known == name.value);
-        if place.is_none() {
-            let found = format!("`{}` is none of the {kind}", name.value.escape_debug());
-            let known = names.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "none".to_owned() } else { known };
-            mistakes.add(Mistake::at(name, found).allowed(format!("declared: {known}")).near(name, names));
-        }
-        place
-    };
-    let issuers = own_names(config);
-    let tokens = place(&own.issue_tokens, issuers, "issuers with a `signing_key`", mistakes);
-    let kinds: Vec<&str> = made(config).map(|(name, _)| name.as_str()).collect();
-    let session = place(&own.create_session, kinds, "sessions", mistakes);
-    same_issuer(own, config, mistakes);
-    OnSuccess {
-        tokens,
-        session,
-        claims: own.claims.iter().map(|claim| claim.as_str().into()).collect(),
-        client_id: own.client_id.as_ref().unwrap_or(&route.id).as_str().into(),
-    }
-}
-
-fn own_names(config: &Config) -> Vec<&str> {
-    own(config).map(|(name, _)| name.as_str()).collect()
-}
-
-/// One mark ends a login: where keys hold an issuer, it has to be the same for its tokens and its session.
-fn same_issuer(own_section: &Section, config: &Config, mistakes: &mut Mistakes) {
-    let (Some(tokens), Some(session)) = (&own_section.issue_tokens, &own_section.create_session) else { return };
-    let keys = &config.revocation.keys;
-    let named = [&keys.sub, &keys.sid].into_iter().flatten().find(|key| key.contains("{iss}"));
-    let issuer = own(config).find(|(name, _)| name.value == tokens.value).map(|(_, section)| &section.issuer);
-    let sessions = config.sessions.entries.iter().find(|(name, _)| name.value == session.value);
-    let (Some(key), Some(issuer), Some((_, section))) = (named, issuer, sessions) else { return };
-    if section.issuer.as_ref().is_none_or(|own| own.value != issuer.value) {
-        let mistake = Mistake::at(session, "a logout by token would leave this session, and one by cookie the tokens");
-        let mistake = mistake.allowed(format!("sessions with `issuer: {}`, since keys hold it", issuer.value));
-        mistakes.add(mistake.also(key.place, "this key"));
-    }
 }
 
 fn millis(time: Duration) -> u64 {

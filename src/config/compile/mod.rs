@@ -14,6 +14,7 @@ mod issue;
 mod issuers;
 mod keyspace;
 mod listeners;
+mod on_success;
 mod rate;
 mod rewrite;
 mod routes;

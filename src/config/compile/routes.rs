@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::endpoints::Endpoints;
 use super::upstreams::not_zero;
-use super::{Kept, cors, issue, rate, rewrite};
+use super::{Kept, cors, on_success, rate, rewrite};
 use crate::admit::pattern::Pattern;
 use crate::config::access::{Access, ClaimValue, Demand};
 use crate::config::file::{Config, Route as Section};
@@ -45,7 +45,7 @@ pub fn compile(
             Some(endpoint) => Some(endpoint),
             None => shares(config, section, mistakes).map(Destination::Upstreams),
         };
-        let on_success = section.on_success.as_ref().map(|own| issue::on_success(own, (config, section), mistakes));
+        let made = section.on_success.as_ref().map(|own| on_success::compile(own, (config, section), mistakes));
         check_upgrade(config, section, mistakes);
         let rate_limit = section.rate_limit.as_ref().map(|own| rate::compile(own, (config, section), before, mistakes));
         let auth = auth(config, section, mistakes);
@@ -57,7 +57,7 @@ pub fn compile(
             number: routes.len(),
             matching: matching(section),
             leads_to,
-            on_success,
+            on_success: made,
             rewrite: rewrite.flatten(),
             guarded: Vec::new(),
             auth: Auth::new(auth),
