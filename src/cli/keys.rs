@@ -60,6 +60,9 @@ impl Keys {
     /// Makes keys.
     pub fn run(self) -> Result<(), Failure> {
         let Self::Generate(generate) = self;
+        if generate.tls.iter().any(|name| name.trim().is_empty()) {
+            return Err(Failure::Usage("--tls: a name or an address: `localhost`, `127.0.0.1`".to_owned()));
+        }
         if !generate.tls.is_empty() {
             return print_names(&certificate(generate.tls, &generate.out)?);
         }
@@ -96,8 +99,7 @@ fn certificate(names: Vec<String>, folder: &Path) -> Result<Vec<PathBuf>, Failur
     let io = |error: std::io::Error| Failure::Runtime(format!("{}: {error}", folder.display()));
     std::fs::create_dir_all(folder).map_err(io)?;
     let (cert, private) = (folder.join(format!("{label}.crt")), folder.join(format!("{label}.key")));
-    save(&private, key.serialize_pem().as_bytes(), 0o600)?;
-    save(&cert, certificate.pem().as_bytes(), 0o644)?;
+    save(&[(private.clone(), key.serialize_pem(), 0o600), (cert.clone(), certificate.pem(), 0o644)])?;
     Ok(vec![cert, private])
 }
 
@@ -111,23 +113,18 @@ pub fn write(algorithm: Algorithm, kid: &str, folder: &Path) -> Result<Vec<PathB
         let path = folder.join(format!("{kid}.secret"));
         let mut secret = [0; 64];
         SystemRandom::new().fill(&mut secret).map_err(|_| Failure::Runtime("no randomness".to_owned()))?;
-        save(&path, format!("{}\n", STANDARD.encode(secret)).as_bytes(), 0o600)?;
+        save(&[(path.clone(), format!("{}\n", STANDARD.encode(secret)), 0o600)])?;
         return Ok(vec![path]);
     }
     let (private, public) = pair(algorithm).map_err(|_| Failure::Runtime("the key cannot be made".to_owned()))?;
     let set = jwk_set(algorithm, kid, &private)?;
     let files = [
-        (format!("{kid}.private.pem"), pem("PRIVATE KEY", &private), 0o600),
-        (format!("{kid}.public.pem"), pem("PUBLIC KEY", &public), 0o644),
-        (format!("{kid}.jwks.json"), set, 0o644),
+        (folder.join(format!("{kid}.private.pem")), pem("PRIVATE KEY", &private), 0o600),
+        (folder.join(format!("{kid}.public.pem")), pem("PUBLIC KEY", &public), 0o644),
+        (folder.join(format!("{kid}.jwks.json")), set, 0o644),
     ];
-    let mut written = Vec::new();
-    for (name, content, mode) in files {
-        let path = folder.join(name);
-        save(&path, content.as_bytes(), mode)?;
-        written.push(path);
-    }
-    Ok(written)
+    save(&files)?;
+    Ok(files.into_iter().map(|(path, _, _)| path).collect())
 }
 
 type Der = Vec<u8>;
@@ -178,8 +175,17 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n")
 }
 
-fn save(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::Runtime(format!("{}: {error}", path.display()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    file.write_all(content).map_err(failed)
+/// Writes new files, all of them or none: a private key beside the public one of another pair would be worse than no key.
+fn save(files: &[(PathBuf, String, u32)]) -> Result<(), Failure> {
+    for (place, (path, content, mode)) in files.iter().enumerate() {
+        let opened = OpenOptions::new().write(true).create_new(true).mode(*mode).open(path);
+        let is_made = opened.is_ok();
+        if let Err(error) = opened.and_then(|mut file| file.write_all(content.as_bytes())) {
+            let made = files.iter().take(if is_made { place + 1 } else { place });
+            // What cannot be taken away again was just made: it is there for whoever looks.
+            made.for_each(|(path, _, _)| drop(std::fs::remove_file(path)));
+            return Err(Failure::Runtime(format!("{}: {error}; nothing was written", path.display())));
+        }
+    }
+    Ok(())
 }
