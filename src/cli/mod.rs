@@ -182,6 +182,12 @@ impl ConfigPath {
         })
     }
 
+    /// Where operators connect, by the file.
+    fn admin(&self) -> Result<String, Failure> {
+        let address = crate::config::admin_address(&self.find()?);
+        address.map(|address| address.to_string()).map_err(|errors| Failure::Configuration(errors.to_string()))
+    }
+
     /// The compiled file, and which it was.
     fn load(&self) -> Result<(PathBuf, Compiled), Failure> {
         let path = self.find()?;

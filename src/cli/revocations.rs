@@ -72,7 +72,7 @@ impl Revocations {
         let Self::List(list) = self;
         let address = match &list.admin {
             Some(address) => address.clone(),
-            None => list.config.load()?.1.admin.to_string(),
+            None => list.config.admin()?,
         };
         super::runtime()?.block_on(async {
             match list.kind {

@@ -98,7 +98,7 @@ impl Revoke {
     pub fn run(self) -> Result<(), Failure> {
         let address = match &self.admin {
             Some(address) => address.clone(),
-            None => self.config.load()?.1.admin.to_string(),
+            None => self.config.admin()?,
         };
         let body = Value::Object(self.order()?).to_string();
         let request = Request::builder()

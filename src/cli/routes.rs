@@ -1,7 +1,8 @@
 //! `bearward routes`: what a configuration serves, and to whom.
 
+use super::policy::mode;
 use super::{ConfigPath, Failure, print};
-use crate::route::{Requirement, RevocationMode, Route, Rule};
+use crate::route::{Proof, Requirement, RevocationMode, Route, Rule};
 
 /// List the routes of a configuration.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ impl Routes {
                 format!("{}{}", route.matching.hosts.join(","), route.matching.pattern.as_str()),
                 upstreams,
                 if auth.is_empty() { "-".to_owned() } else { auth },
-                revocation(route).to_owned(),
+                revocation(route),
                 access(&route.rule),
             ]);
         }
@@ -43,12 +44,17 @@ fn methods(route: &Route) -> String {
     route.matching.methods.as_ref().map_or_else(|| "any".to_owned(), names)
 }
 
-const fn revocation(route: &Route) -> &'static str {
+/// How the store is asked. Of sessions it is asked in any case.
+fn revocation(route: &Route) -> String {
+    let own = mode(route.revocation);
     match (&route.rule, route.revocation.mode) {
-        (Rule::Public, _) => "-",
-        (Rule::Authenticated | Rule::Require(_), RevocationMode::Tracked) => "tracked",
-        (Rule::Authenticated | Rule::Require(_), RevocationMode::Lookup) => "lookup",
-        (Rule::Authenticated | Rule::Require(_), RevocationMode::Off) => "off",
+        (Rule::Public, _) => "-".to_owned(),
+        (Rule::Authenticated | Rule::Require(_), RevocationMode::Off) if route.auth.takes_sessions => {
+            let of_sessions = mode(route.revocation.strict());
+            let is_all = route.auth.iter().all(|proof| matches!(proof, Proof::Session(_)));
+            if is_all { of_sessions.to_owned() } else { format!("{own}, sessions {of_sessions}") }
+        }
+        (Rule::Authenticated | Rule::Require(_), _) => own.to_owned(),
     }
 }
 

@@ -20,11 +20,13 @@ pub mod unit;
 pub mod value;
 pub mod words;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::compile::{Compiled, Kept};
-use self::file::Config;
+use self::file::{Admin, Config};
 use self::mistake::{Mistake, Mistakes};
+use self::node::{Node, Value};
 use self::section::Read;
 
 /// What was wrong with a file.
@@ -91,6 +93,29 @@ fn unreadable(name: &str, error: &std::io::Error) -> ConfigErrors {
     let place = place::Place { line: 1, column: 1, length: 1 };
     mistakes.add(Mistake::new(place, "", format!("the file cannot be read: {error}")));
     ConfigErrors::new(name.to_owned(), String::new(), mistakes)
+}
+
+/// Where operators connect, by a file whose other parts may hold mistakes, and name keys that cannot be read here: who takes
+/// something back has no need of them.
+///
+/// # Errors
+/// What is wrong with the file where it cannot be read that far.
+pub fn admin_address(path: &Path) -> Result<SocketAddr, ConfigErrors> {
+    let name = path.display().to_string();
+    let source = std::fs::read_to_string(path).map_err(|error| unreadable(&name, &error))?;
+    let mut mistakes = Mistakes::default();
+    let env = |name: &str| std::env::var(name).ok();
+    let Some(node) = node::parse(&source, &env, &mut mistakes) else {
+        return Err(ConfigErrors::new(name, source, mistakes));
+    };
+    let elsewhere = mistakes.len();
+    let nothing = Node { value: Value::Map(Vec::new()), place: node.place };
+    let members = if let Value::Map(members) = &node.value { members.as_slice() } else { &[] };
+    let section = members.iter().find(|(key, _)| key.name == "admin").map_or(&nothing, |(_, section)| section);
+    match Admin::read(section, "admin", &mut mistakes) {
+        Some(admin) if mistakes.len() == elsewhere => Ok(*admin.address),
+        _ => Err(ConfigErrors::new(name, source, mistakes)),
+    }
 }
 
 /// Loads a text as the file `name`, whose relative paths are found from `folder`.

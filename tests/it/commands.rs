@@ -96,6 +96,87 @@ fn keys_and_tokens_made_by_the_commands_are_taken_by_the_gateway() {
     }
 }
 
+/// Who takes something back need not have the gateway's keys, nor its environment.
+#[test]
+fn revoke_finds_the_admin_address_in_a_file_whose_keys_it_cannot_read() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&config(upstream.address, ""));
+    let folder = tempfile::tempdir().expect("a folder");
+    let yaml = config(upstream.address, "")
+        .replace("admin: { address: \"127.0.0.1:0\" }", &format!("admin: {{ address: \"{}\" }}", gateway.admin));
+    let yaml = yaml.replace("url: \"memory:\"", "url: \"${NOT_HERE}\"");
+    std::fs::write(folder.path().join("gateway.yaml"), &yaml).expect("a file");
+    let revoke = run(folder.path(), &["revoke", "--sub", "somebody"]);
+    assert!(revoke.status.success(), "{}", said(&revoke));
+    let list = run(folder.path(), &["revocations", "list"]);
+    assert!(said(&list).contains("logout:somebody"), "{}", said(&list));
+    for (odd, words) in [
+        (yaml.replace(&gateway.admin.to_string(), "nowhere"), "admin.address"),
+        ("a: [".to_owned(), "not readable as YAML"),
+    ] {
+        std::fs::write(folder.path().join("gateway.yaml"), odd).expect("a file");
+        let refused = run(folder.path(), &["revoke", "--sub", "somebody"]);
+        assert_eq!(refused.status.code(), Some(78), "{}", said(&refused));
+        assert!(said(&refused).contains(words), "{}", said(&refused));
+    }
+}
+
+#[test]
+fn keys_are_made_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (there, arguments) in [
+        ("k.public.pem", &["keys", "generate", "--kid", "k"][..]),
+        ("k.jwks.json", &["keys", "generate", "--kid", "k"]),
+        ("a.test.crt", &["keys", "generate", "--tls", "a.test"]),
+    ] {
+        let folder = folder.path().join(there);
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join(there), "of another pair").expect("a file");
+        let refused = run(&folder, arguments);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        assert!(said(&refused).contains("nothing was written"), "{}", said(&refused));
+        let files: Vec<_> =
+            std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+        assert_eq!(files, [there], "{}", said(&refused));
+        assert_eq!(std::fs::read_to_string(folder.join(there)).expect("text"), "of another pair");
+    }
+    for name in ["", " "] {
+        let refused = run(folder.path(), &["keys", "generate", "--tls", name]);
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    }
+}
+
+#[test]
+fn routes_says_how_the_store_is_asked_of_sessions_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::support::sign::write_keys(folder.path());
+    let routes = r#"
+  - { id: both, match: { path: "/both" }, upstream: echo, auth: [rsa, web], access: authenticated, revocation: { mode: off } }
+  - { id: one, match: { path: "/one" }, upstream: echo, auth: [web], access: authenticated, revocation: { mode: off } }
+  - { id: none, match: { path: "/none" }, upstream: echo, auth: [rsa], access: authenticated, revocation: { mode: off } }
+"#;
+    let lines = "sessions: { web: { cookie: { name: SID }, key: \"session:{id}\" } }";
+    let yaml = crate::support::gateway::with_store(
+        "127.0.0.1:9".parse().expect("an address"),
+        "redis://127.0.0.1:9",
+        lines,
+        routes,
+    );
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+    let listed = said(&run(folder.path(), &["routes"]));
+    let line = |id: &str| {
+        listed.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{id}: {listed}")).to_owned()
+    };
+    assert!(line("both").contains(" off, sessions tracked "), "{listed}");
+    assert!(line("one").contains(" tracked ") && line("none").contains(" off "), "{listed}");
+    let cookie = ["explain", "GET", "/both", "--as", "web", "--claim", "sub=kim"];
+    assert!(
+        said(&run(folder.path(), &cookie)).contains("revocation  tracked"),
+        "{}",
+        said(&run(folder.path(), &cookie))
+    );
+}
+
 #[test]
 fn the_demo_plays_its_story() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -141,7 +141,11 @@ pub async fn judge(gateway: &Gateway, request: &Parts, who: Who<'_>, now: Moment
         pattern: route.map(|route| route.matching.pattern.as_str().to_owned()),
         caller: identity.map(|identity| known(gateway, identity)),
         rule: if is_asked { rule::lines(gateway, request, identity) } else { Vec::new() },
-        revocation: route.filter(|route| !matches!(route.rule, Rule::Public)).map(|route| route.revocation),
+        revocation: route.filter(|route| !matches!(route.rule, Rule::Public)).map(|route| {
+            // Of a session it is asked in any case.
+            let is_session = identity.is_some_and(|identity| identity.session_kind().is_some());
+            if is_session { route.revocation.strict() } else { route.revocation }
+        }),
         limit: route.and_then(|route| route.rate_limit.as_deref()).map(limit),
         outcome,
     }
