@@ -219,6 +219,61 @@ fn every_configuration_that_is_shown_fits_the_schema_and_bad_ones_do_not() {
     }
 }
 
+/// What is a mistake to one of them and not to the other sends people into the wrong direction.
+#[test]
+fn the_schema_takes_what_the_reader_takes() {
+    let schema = jsonschema::validator_for(&schema::schema()).expect("a schema");
+    let folder = with_keys();
+    let base = fs::read_to_string(root().join("examples/demo/gateway.yaml")).expect("text");
+    let env = |name: &str| match name {
+        "ON" => Some("true".to_owned()),
+        "SEVEN" => Some("7".to_owned()),
+        "MODE" => Some("lookup".to_owned()),
+        "METHOD" => Some("GET".to_owned()),
+        "ROLE" => Some("customer".to_owned()),
+        "PATH_" => Some("/more".to_owned()),
+        "TIME" => Some("5s".to_owned()),
+        "RATE" => Some("5/minute".to_owned()),
+        other => demo_env(other),
+    };
+    let route = |members: &str| {
+        format!("{base}  - {{ id: more, match: {{ path: /more, methods: [GET] }}, upstream: order, {members} }}\n")
+    };
+    let claims = |value: &str| route(&format!("access: {{ claims: {{ a: {value} }} }}"));
+    let access = "access: authenticated";
+    for (text, is_right) in [
+        (route(access), true),
+        (claims("1"), true),
+        (claims("1.5"), false),
+        (claims("true"), true),
+        (claims("[a, 2]"), true),
+        (claims("[]"), false),
+        (route("access: { roles: [\"${ROLE}\"] }"), true),
+        (route("access: { roles: [] }"), false),
+        (route(&format!("{access}, rate_limit: {{ key: subject, limit: 5/minute }}")), true),
+        (
+            route(&format!("{access}, rate_limit: {{ key: subject, limit: \"${{RATE}}\", burst: \"${{SEVEN}}\" }}")),
+            true,
+        ),
+        (route(&format!("{access}, rate_limit: {{ key: subject, limit: 0/second }}")), false),
+        (route(&format!("{access}, limits: {{ request_timeout: 5s }}")), true),
+        (route(&format!("{access}, limits: {{ request_timeout: \"${{TIME}}\" }}")), true),
+        (route(&format!("{access}, limits: {{ request_timeout: 5 s }}")), false),
+        (route(&format!("{access}, revocation: {{ mode: \"${{MODE}}\" }}")), true),
+        (route(&format!("{access}, revocation: {{ mode: sometimes }}")), false),
+        (base.replacen("methods: [GET]", "methods: [\"${METHOD}\"]", 1), true),
+        (format!("{base}\ntrusted_proxies: [\"10.0.0.0/8\"]\n"), true),
+        (base.replacen("identity:", "identity:\n  forward_token: \"${ON}\"", 1), true),
+        (base.replacen("identity:", "identity:\n  forward_token: true", 1), true),
+        (base.replacen("identity:", "identity:\n  forward_token: \"true\"", 1), false),
+    ] {
+        let loaded = config::load_text("gateway.yaml", text.clone(), folder.path(), &env);
+        let why = loaded.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(loaded.is_ok(), is_right, "{text}: {why}");
+        assert_eq!(schema.is_valid(&as_json(&text)), is_right, "{text}");
+    }
+}
+
 /// Every key path of a value, lists and chosen names folded.
 fn keys(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
     for group in ["anyOf", "allOf"] {

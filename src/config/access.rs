@@ -71,7 +71,7 @@ impl Read for Access {
 
     fn schema() -> serde_json::Value {
         let texts = json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1 });
-        let scalar = json!({ "type": ["string", "number", "boolean"] });
+        let scalar = json!({ "type": ["string", "integer", "boolean"] });
         let nested = json!({ "$ref": "#/$defs/demands" });
         let demands = json!({
             "type": "object",

@@ -34,7 +34,7 @@ impl Read for RateSource {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "string", "pattern": "^([0-9]+/(second|minute|hour|day)|.*\\$\\{.*)$" })
+        json!({ "type": "string", "pattern": "^([1-9][0-9]{0,6}/(second|minute|hour|day)|.*\\$\\{.*)$" })
     }
 }
 

@@ -144,7 +144,7 @@ impl<T: Read> Read for Vec<At<T>> {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "array", "items": T::schema() })
+        json!({ "type": "array", "items": or_variable(T::schema()) })
     }
 }
 
@@ -177,7 +177,7 @@ impl<T: Read> Read for Named<T> {
     }
 
     fn schema() -> serde_json::Value {
-        json!({ "type": "object", "additionalProperties": T::schema() })
+        json!({ "type": "object", "additionalProperties": or_variable(T::schema()) })
     }
 }
 
@@ -196,8 +196,38 @@ pub fn key(field: &'static str) -> &'static str {
     field.strip_prefix("r#").unwrap_or(field)
 }
 
+/// A schema that takes `${NAME}` as well, in the place of a boolean, a number or one of a few words: what that stands for
+/// is not known to an editor.
+pub fn or_variable(schema: serde_json::Value) -> serde_json::Value {
+    let word = |name: &str| schema.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let holds = |names: &[&str]| names.iter().any(|name| schema.get(name).is_some());
+    let is_free = word("type") == "string" && !holds(&["enum", "pattern"]);
+    let takes_it = is_free || word("pattern").contains("\\$\\{");
+    let is_whole = ["object", "array"].contains(&word("type")) || holds(&["const", "anyOf", "allOf", "$ref"]);
+    if takes_it || is_whole {
+        return schema;
+    }
+    json!({ "anyOf": [schema, { "type": "string", "pattern": "\\$\\{" }] })
+}
+
+/// A default as JSON.
+fn shown(default: &str) -> serde_json::Value {
+    fn of(value: Value) -> Option<serde_json::Value> {
+        match value {
+            Value::Bool(value) => Some(value.into()),
+            Value::Whole(number) => Some(number.into()),
+            Value::Text(text) => Some(text.text.into()),
+            Value::List(list) => Some(list.into_iter().filter_map(|node| of(node.value)).collect()),
+            Value::Map(_) => Some(json!({})),
+            Value::Null | Value::Fraction(_) => None,
+        }
+    }
+    of(Value::of_default(default)).unwrap_or_else(|| default.into())
+}
+
 /// Puts a description and a default beside a schema.
 pub fn described(schema: serde_json::Value, doc: &[&str], default: Option<&str>) -> serde_json::Value {
+    let schema = or_variable(schema);
     let serde_json::Value::Object(mut members) = schema else { return schema };
     let doc = doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     if members.contains_key("$ref") {
@@ -205,14 +235,7 @@ pub fn described(schema: serde_json::Value, doc: &[&str], default: Option<&str>)
     }
     members.insert("description".to_owned(), doc.trim().into());
     if let Some(default) = default {
-        let default = match Value::of_default(default) {
-            Value::Bool(value) => value.into(),
-            Value::Whole(number) => number.into(),
-            Value::List(_) => json!([]),
-            Value::Map(_) => json!({}),
-            Value::Null | Value::Fraction(_) | Value::Text(_) => default.into(),
-        };
-        members.insert("default".to_owned(), default);
+        members.insert("default".to_owned(), shown(default));
     }
     members.into()
 }

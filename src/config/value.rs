@@ -65,11 +65,14 @@ impl Read for bool {
         let known = match &node.value {
             Value::Bool(value) => Some(*value),
             // What an environment variable holds is text.
-            Value::Text(Text { text, .. }) => text.parse().ok(),
-            Value::Null | Value::Whole(_) | Value::Fraction(_) | Value::List(_) | Value::Map(_) => None,
+            Value::Text(Text { text, is_secret: true }) => text.parse().ok(),
+            Value::Text(_) | Value::Null | Value::Whole(_) | Value::Fraction(_) | Value::List(_) | Value::Map(_) => {
+                None
+            }
         };
         if known.is_none() {
-            mistakes.add(Mistake::new(node.place, path, node.value.shown()).allowed("`true` or `false`"));
+            let mistake = Mistake::new(node.place, path, node.value.shown());
+            mistakes.add(mistake.allowed("`true` or `false`, without quotes"));
         }
         known
     }

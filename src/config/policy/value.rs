@@ -27,7 +27,7 @@ impl<T: Read> Read for OneOrMore<T> {
     }
 
     fn schema() -> Json {
-        json!({ "anyOf": [T::schema(), { "type": "array", "items": T::schema(), "minItems": 1 }] })
+        json!({ "anyOf": [T::schema(), { "type": "array", "items": T::schema(), "minItems": 1 }, { "type": "string", "pattern": "\\$\\{" }] })
     }
 }
 
