@@ -122,6 +122,18 @@ fn revoke_finds_the_admin_address_in_a_file_whose_keys_it_cannot_read() {
 }
 
 #[test]
+fn a_reader_that_has_gone_away_ends_a_command_quietly() {
+    for arguments in [&["completions", "bash"][..], &["schema"], &["version"], &["keys", "generate", "--help"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output =
+            Command::new(PROGRAM).args(arguments).stdout(writer).stderr(Stdio::piped()).output().expect("runs");
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert_eq!(said(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
 fn keys_are_made_whole_or_not_at_all() {
     let folder = tempfile::tempdir().expect("a folder");
     for (there, arguments) in [
