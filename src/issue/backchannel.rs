@@ -38,8 +38,8 @@ impl Desk {
         if let Some(subject) = subject.filter(|_| ended.sid.is_none() || self.ends_subjects) {
             let pattern = self.patterns.sub.as_ref().ok_or(Denial::StandingUnknown)?;
             let key = pattern.key(subject, &ended.issuer);
-            // A clock that is ahead ends nothing that is still to come.
-            self.mark(&key, |now| Mark::NotBefore(ended.at.min(now)), Ack::All, store).await?;
+            // By the clock that its tokens have their times of: it may be ahead by `leeway`, as theirs may.
+            self.mark(&key, |_| Mark::NotBefore(ended.at), Ack::All, store).await?;
         }
         let answer = answer::empty(StatusCode::OK);
         Ok(subject.map_or_else(|| Issued::nobody(answer::empty(StatusCode::OK)), |subject| Issued::of(subject, answer)))

@@ -87,6 +87,23 @@ fn what_an_issuer_says_has_ended_is_refused_everywhere_when_it_is_answered() {
     }
 }
 
+/// What was issued and when it ended are told by one clock, whichever way that one differs from the store's.
+#[test]
+fn an_issuer_whose_clock_is_ahead_ends_what_it_issued_before_and_nothing_after() {
+    let upstream = Upstream::echo();
+    let gateway = start(&upstream, "memory:");
+    let of = |iat: i64| token(&json!({ "sub": "kim", "iat": iat, "exp": iat + 900 }));
+    let status = |token: &str| gateway.get("/me/x", Some(token)).status;
+    let began = now();
+    let (before, after) = (of(began + 15), of(began + 22));
+    assert_eq!((status(&before), status(&after)), (200, 200));
+    let said = signed(&json!({ "sub": "kim", "iat": began + 20 }));
+    for _ in 0..2 {
+        assert_eq!(say(&gateway, &said).status, 200);
+        assert_eq!((status(&before), status(&after)), (401, 200));
+    }
+}
+
 /// Where access tokens have no `sid`, the login that a logout token names could not be told from others.
 #[test]
 fn a_login_that_has_ended_ends_all_of_its_subject_where_that_is_configured() {

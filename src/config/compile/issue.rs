@@ -206,9 +206,9 @@ fn times(section: &At<IssuerSection>, mistakes: &mut Mistakes) {
 /// out.
 fn begins_for_logout(config: &Config, mistakes: &mut Mistakes) {
     let logouts = own(config).filter_map(|(_, section)| section.endpoints.logout.as_ref());
-    let Some(logout) = logouts.chain(made(config).filter_map(|(_, section)| section.logout.as_ref())).next() else {
-        return;
-    };
+    let logouts = logouts.chain(made(config).filter_map(|(_, section)| section.logout.as_ref()));
+    let said = config.revocation.backchannel_logout.iter().map(|said| &said.path);
+    let Some(logout) = logouts.chain(said).next() else { return };
     if *config.revocation.mode == RevocationMode::Off {
         let mistake =
             Mistake::at(&config.revocation.mode, "a logout would end nothing").also(logout.place, "this path");
