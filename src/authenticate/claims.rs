@@ -44,6 +44,14 @@ impl Claims {
         self.0
     }
 
+    /// Puts a claim in the place of one by its own name; nothing takes it away.
+    pub fn set(&mut self, name: &str, value: Option<Value>) {
+        match value {
+            Some(value) => drop(self.0.insert(name.to_owned(), value)),
+            None => drop(self.0.remove(name)),
+        }
+    }
+
     /// The claim at a path; `null` counts as absent.
     #[must_use]
     pub fn at(&self, path: &ClaimPath) -> Option<&Value> {

@@ -18,6 +18,8 @@ use super::claims::{ClaimPath, Claims};
 use super::json;
 use crate::denial::Denial;
 
+/// From here on not every whole number is a floating one: 2^53.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Longest identity header value, in bytes.
 const MAX_VALUE: usize = 8 * 1024;
 
@@ -35,7 +37,7 @@ pub struct IdentityHeader {
 /// How a claim is written into a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// Visible ASCII but `%` stays, everything else is `%XX` of its UTF-8; in a list `,` too.
+    /// Visible ASCII but `%` and `,` stays, everything else is `%XX` of its UTF-8.
     Percent,
     /// Base64url without padding of the text, or of the JSON of a list or an object.
     Base64url,
@@ -86,10 +88,8 @@ impl Encoding {
                 Some(URL_SAFE_NO_PAD.encode(serde_json::to_string(claim).ok()?))
             }
             (Self::Base64url, claim) => Some(URL_SAFE_NO_PAD.encode(scalar(claim)?.as_bytes())),
-            (Self::Percent, Value::Array(list)) => {
-                join(list.iter().map(|element| Some(percent(&scalar(element)?, true))))
-            }
-            (Self::Percent, claim) => Some(percent(&scalar(claim)?, false)),
+            (Self::Percent, Value::Array(list)) => join(list.iter().map(|element| Some(percent(&scalar(element)?)))),
+            (Self::Percent, claim) => Some(percent(&scalar(claim)?)),
             (Self::Ascii, Value::Array(list)) => join(list.iter().map(|element| ascii(scalar(element)?, true))),
             (Self::Ascii, claim) => ascii(scalar(claim)?, false),
         }
@@ -100,6 +100,8 @@ impl Encoding {
 fn scalar(claim: &Value) -> Option<Cow<'_, str>> {
     match claim {
         Value::String(text) => Some(Cow::Borrowed(text)),
+        // Past this a whole number was rounded when it was read: two accounts would be one.
+        Value::Number(number) if number.is_f64() && number.as_f64().is_none_or(|float| float.abs() >= EXACT) => None,
         Value::Number(number) => Some(number.to_string().into()),
         Value::Bool(value) => Some(value.to_string().into()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
@@ -111,8 +113,9 @@ fn join(elements: impl Iterator<Item = Option<String>>) -> Option<String> {
     elements.collect::<Option<Vec<String>>>().map(|elements| elements.join(","))
 }
 
-fn percent(text: &str, in_list: bool) -> String {
-    let stays = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && !(in_list && byte == b',');
+fn percent(text: &str) -> String {
+    // A comma stands between elements alone: a text with one is no list.
+    let stays = |byte: u8| byte.is_ascii_graphic() && byte != b'%' && byte != b',';
     if text.bytes().all(stays) {
         return text.to_owned();
     }
@@ -167,7 +170,7 @@ mod tests {
         assert_eq!(Encoding::Percent.write(&json!(["", "a", "", "b"])).as_deref(), Some("a,b"));
         assert_eq!(Encoding::Ascii.write(&json!(["a", ""])).as_deref(), Some("a"));
         assert_eq!(Encoding::Json.write(&json!([""])).as_deref(), Some(r#"[""]"#));
-        assert_eq!(Encoding::Percent.write(&json!("a, b")).as_deref(), Some("a,%20b"));
+        assert_eq!(Encoding::Percent.write(&json!("a, b")).as_deref(), Some("a%2C%20b"));
         assert_eq!(Encoding::Percent.write(&json!(42)).as_deref(), Some("42"));
         assert_eq!(Encoding::Percent.write(&json!({"a": 1})), None);
         assert_eq!(Encoding::Json.write(&json!({"a": ["x"]})).as_deref(), Some(r#"{"a":["x"]}"#));

@@ -132,13 +132,20 @@ impl Memory {
     ///
     /// # Errors
     /// `MalformedToken` where a claim has the wrong type, or cannot be told to an upstream.
-    pub(super) fn identity(&self, proven: Proven<'_>, life: Option<Life>) -> Result<Identity, Denial> {
+    pub(super) fn identity(&self, mut proven: Proven<'_>, life: Option<Life>) -> Result<Identity, Denial> {
         let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect::<Vec<String>>();
         let texts = |path: Option<&ClaimPath>| path.map_or(Ok(Vec::new()), |path| proven.claims.texts(path));
         let roles = owned(texts(proven.roles)?);
         let scopes = texts(proven.scopes)?.iter().flat_map(|text| text.split(' ')).collect();
         let mut scopes = owned(scopes);
         scopes.retain(|scope| !scope.is_empty());
+        // SECURITY: whoever is told `roles`, a service by its header above all, is told those that rules are judged by.
+        if is_elsewhere(proven.roles, "roles") {
+            proven.claims.set("roles", (!roles.is_empty()).then(|| roles.clone().into()));
+        }
+        if is_elsewhere(proven.scopes, "scope") {
+            proven.claims.set("scope", (!scopes.is_empty()).then(|| scopes.join(" ").into()));
+        }
         let headers = headers::encode(&self.headers, &proven.claims)?;
         let standing_keys = Arc::new(self.standing_keys(&proven)?);
         let words: usize = roles.iter().chain(&scopes).map(|text| text.len() + 32).sum();
@@ -189,6 +196,11 @@ impl Memory {
         keys.times = self.patterns.times(&proven.subject, proven.issuer);
         Ok(keys)
     }
+}
+
+/// Whether what is called `name` is kept somewhere else, and not inside of a claim of that name.
+fn is_elsewhere(path: Option<&ClaimPath>, name: &str) -> bool {
+    path.is_some_and(|path| path.as_str().split('.').next() != Some(name))
 }
 
 #[cfg(test)]

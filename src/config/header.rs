@@ -14,7 +14,7 @@ section! {
     pub struct HeaderClaim {
         /// The claim.
         required claim: ClaimPath,
-        /// `percent` (visible ASCII but `%` as it is, the rest as `%XX`), `base64url`, `json`, or `ascii` (refuses others).
+        /// `percent` (visible ASCII but `%` and `,` as it is, the rest as `%XX`), `base64url`, `json`, or `ascii` (refuses others).
         default encoding: Encoding = "percent",
     }
 }

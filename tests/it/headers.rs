@@ -30,6 +30,55 @@ fn verified_claims_reach_the_upstream_as_headers() {
     assert_eq!(seen.values("authorization"), Vec::<&str>::new());
 }
 
+/// Services are told the roles that the gateway judged by, wherever an issuer keeps them.
+#[test]
+fn what_is_called_roles_and_scope_are_those_that_the_rule_saw() {
+    let upstream = Upstream::echo();
+    let routes = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: admin, match: { path: "/admin" }, upstream: echo, access: { roles: [admin] } }
+  - { id: claim, match: { path: "/claim" }, upstream: echo, access: { claims: { roles: admin } } }
+"#;
+    let yaml = config(upstream.address, routes)
+        .replace(
+            "jwks_file: rsa.jwks.json",
+            "jwks_file: rsa.jwks.json, roles_claim: realm_access.roles, scopes_claim: permissions",
+        )
+        .replace("X-User-Roles: roles", "X-User-Roles: roles\n    X-Scope: scope");
+    let gateway = Gateway::start(&yaml);
+    let liar = token(
+        &json!({ "roles": ["admin"], "scope": "all", "realm_access": { "roles": ["customer", "vip"] }, "permissions": ["a", "b"] }),
+    );
+    assert_eq!(gateway.get("/me/x", Some(&liar)).status, 200);
+    let seen = upstream.last();
+    assert_eq!((seen.values("x-user-roles"), seen.values("x-scope")), (vec!["customer,vip"], vec!["a%20b"]));
+    assert_eq!((gateway.get("/admin", Some(&liar)).status, gateway.get("/claim", Some(&liar)).status), (403, 403));
+    let nobody = token(&json!({ "roles": ["admin"], "scope": "all" }));
+    assert_eq!(gateway.get("/me/x", Some(&nobody)).status, 200);
+    assert_eq!((upstream.last().values("x-user-roles").len(), upstream.last().values("x-scope").len()), (0, 0));
+}
+
+/// Two claims that differ are two values.
+#[test]
+fn a_text_with_a_comma_is_no_list_and_no_number_loses_its_end() {
+    let (upstream, gateway) = start();
+    let of = |roles: serde_json::Value| {
+        assert_eq!(gateway.get("/me/x", Some(&token(&json!({ "roles": roles })))).status, 200);
+        upstream.last().values("x-user-roles").join("|")
+    };
+    assert_eq!(
+        (of(json!("admin,root")), of(json!(["admin", "root"]))),
+        ("admin%2Croot".to_owned(), "admin,root".to_owned())
+    );
+    let numbered = |number: &str| {
+        let claims = crate::support::sign::Claims::of("https://rsa.test").json();
+        let claims = format!("{},\"org\":{{\"tenant\":{number}}}}}", claims.trim_end_matches('}'));
+        gateway.get("/me/x", Some(&crate::support::sign::rsa(&claims))).status
+    };
+    assert_eq!((numbered("9007199254740993"), numbered("18446744073709551615"), numbered("1.5")), (200, 200, 200));
+    assert_eq!((numbered("12345678901234567890123"), numbered("-1e300")), (401, 401));
+}
+
 #[test]
 fn threat_37_connection_cannot_name_what_the_gateway_sets() {
     let (upstream, gateway) = start();

@@ -86,6 +86,27 @@ fn active(sub: &str, scope: &str) -> Value {
     json!({ "active": true, "sub": sub, "scope": scope, "aud": "api", "iat": now() - 5, "exp": now() + 600, "roles": ["customer"] })
 }
 
+/// A logout ends what was issued up to then: what says that it is issued later would outlive every one.
+#[test]
+fn a_token_that_is_issued_in_the_future_is_none() {
+    let (upstream, knows) = (Upstream::echo(), Knows::start());
+    let gateway = gateway(&upstream, &knows);
+    let at = |iat: i64| {
+        let mut said = active("kim", "");
+        said["iat"] = json!(iat);
+        said
+    };
+    for (token, iat, status) in [
+        ("soon", now() + 10, 200),
+        ("later", now() + 600, 401),
+        ("millis", now() * 1000, 401),
+        ("past", now() - 600, 200),
+    ] {
+        knows.says(token, &at(iat));
+        assert_eq!(gateway.get("/me/x", Some(token)).status, status, "{token}");
+    }
+}
+
 #[test]
 fn who_issued_a_token_says_whose_it_is_and_is_asked_once_in_a_while() {
     let (upstream, knows) = (Upstream::echo(), Knows::start());

@@ -279,6 +279,11 @@ impl Introspector {
         if claims.date("nbf")?.is_some_and(|starts| starts > now.saturating_add(LEEWAY)) {
             return Err(Denial::NotYetValid);
         }
+        // A logout ends what was issued up to then, and would never come to what is issued later.
+        let issued_at = claims.date("iat")?;
+        if issued_at.is_some_and(|issued| issued > now.saturating_add(LEEWAY)) {
+            return Err(Denial::NotYetValid);
+        }
         let subject = claims.text("sub")?.ok_or_else(|| Denial::MissingClaim("sub".into()))?;
         Ok(Proven {
             proof: Proof::Opaque(place),
@@ -289,7 +294,7 @@ impl Introspector {
             retired: Some(Arc::clone(&self.retired)),
             subject: subject.into(),
             // Of one that does not say when it was issued any logout is later.
-            issued_at: Some(claims.date("iat")?.unwrap_or(0)),
+            issued_at: Some(issued_at.unwrap_or(0)),
             expires_at,
             bound: Bound::of(&claims),
             record: None,
