@@ -5,6 +5,7 @@
 //! time; with the event, with `jti`, with `sid` or `sub`, and without `nonce`: an ID token is none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -16,6 +17,9 @@ use crate::denial::Denial;
 
 /// The member of `events` that makes it one.
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// How long a logout token by a key that is not known waits for it.
+const FOR_KEYS: Duration = Duration::from_secs(2);
 
 /// Who may send logout tokens: the place of an issuer, and what of ours `aud` has to name one of.
 pub type Sender = (usize, Vec<String>);
@@ -39,11 +43,27 @@ pub(super) fn is_one(claims: &Claims) -> bool {
 }
 
 impl Authenticator {
-    /// What a logout token says.
+    /// What a logout token says. One by a key that is not known yet waits until the keys have been read again: who sends
+    /// it may not try a second time.
     ///
     /// # Errors
-    /// Why it is none, as of any token.
-    pub fn ended(&self, text: &str, senders: &[Sender], now: i64) -> Result<Ended, Denial> {
+    /// Why it is none, as of any token; `KeysUnavailable` also where the keys could not be read again in time.
+    pub async fn ended(&self, text: &str, senders: &[Sender], now: i64) -> Result<Ended, Denial> {
+        let said = self.said_ended(text, senders, now);
+        if said != Err(Denial::UnknownKey) {
+            return said;
+        }
+        let token = UnverifiedToken::parse_as(Bearer::from_text(text)?, Expects::LogoutToken)?;
+        let iss = token.claims.text("iss")?.unwrap_or_default();
+        let issuer = self.issuers.iter().find(|issuer| *issuer.issuer == *iss);
+        let Some(keys) = issuer.and_then(|issuer| issuer.keys.remote()) else { return said };
+        if keys.is_read_again(FOR_KEYS).await {
+            return self.said_ended(text, senders, now);
+        }
+        Err(Denial::KeysUnavailable)
+    }
+
+    fn said_ended(&self, text: &str, senders: &[Sender], now: i64) -> Result<Ended, Denial> {
         let token = UnverifiedToken::parse_as(Bearer::from_text(text)?, Expects::LogoutToken)?;
         let iss = token.claims.text("iss")?.ok_or_else(|| Denial::MissingClaim("iss".into()))?;
         let sender = senders.iter().find_map(|(place, audiences)| {

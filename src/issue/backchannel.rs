@@ -21,7 +21,8 @@ impl Desk {
         let Asked { head, upload, store, authenticator: (authenticator, now) } = asked;
         let form = Form::read(head, upload).await?;
         let text = form.value("logout_token").ok_or(Denial::MalformedGrant("invalid_request"))?;
-        let ended = authenticator.ended(text, &self.senders, now).map_err(|denial| {
+        // Boxed: few have to wait for keys.
+        let ended = Box::pin(authenticator.ended(text, &self.senders, now)).await.map_err(|denial| {
             if denial == Denial::KeysUnavailable {
                 return denial;
             }

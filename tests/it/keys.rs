@@ -107,6 +107,46 @@ fn threat_25_a_removed_key_dies_with_the_next_reading_and_a_new_one_lives() {
     until("the key changed under its name", || status(&gateway, &by_new) == 401);
 }
 
+/// Who says that a login has ended may say it once.
+#[test]
+fn the_first_logout_token_by_a_new_key_waits_for_it() {
+    let (old, new) = (sign::rsa_key(), KeyPair::generate(KeySize::Rsa2048).expect("a key"));
+    for (cooldown, kid, expected) in [("100ms", "new", 200), ("100ms", "nobody", 400), ("30s", "new", 503)] {
+        let server = KeyServer::start(set(&[(old, "old")]));
+        let upstream = Upstream::echo();
+        let schedule = format!("jwks_refresh: 1h, jwks_max_age: 2h, jwks_cooldown: {cooldown}");
+        let yaml = crate::support::config(upstream.address, "")
+            .replace(
+                "algorithms: [RS256], jwks_file: rsa.jwks.json",
+                &format!("algorithms: [RS256], jwks_uri: \"http://{}/keys.json\", {schedule}", server.server.address),
+            )
+            .replace(
+                "revocation: { keys",
+                "revocation: { backchannel_logout: { path: /ended, issuers: { rsa: [app] } }, keys",
+            );
+        let gateway = Gateway::start(&yaml);
+        let login = {
+            let claims = Claims::of("https://rsa.test").with(&json!({ "sid": "s-1" })).json();
+            sign::rsa_by(old, &RSA_PKCS1_SHA256, r#"{"alg":"RS256","kid":"old"}"#, &claims)
+        };
+        until("the keys are read", || status(&gateway, &login) == 200);
+        server.publish(set(&[(old, "old"), (&new, "new")]));
+        let claims = json!({
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} }, "aud": "app", "sid": "s-1",
+        });
+        let claims = Claims::of("https://rsa.test").with(&claims).json();
+        let header = json!({ "alg": "RS256", "kid": kid, "typ": "logout+jwt" }).to_string();
+        let body = format!("logout_token={}", sign::rsa_by(&new, &RSA_PKCS1_SHA256, &header, &claims));
+        let answer = gateway.send(format!(
+            "POST /ended HTTP/1.1\r\nhost: gw.test\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(answer.status, expected, "{cooldown} {kid}: {}", answer.text());
+        assert_eq!(answer.header("retry-after").is_some(), expected == 503);
+        assert_eq!(status(&gateway, &login), if expected == 200 { 401 } else { 200 });
+    }
+}
+
 #[test]
 fn threat_26_a_key_server_that_fails_in_any_way_harms_nobody() {
     let server = KeyServer::start(set(&[(sign::rsa_key(), "rsa-1")]));
