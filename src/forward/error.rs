@@ -25,6 +25,10 @@ pub enum ForwardError {
     BodyTooSlow,
     /// The client went away, or its body is not well formed.
     ClientGone,
+    /// What permitted the request was taken back, or ended, while its body was on its way.
+    TakenBack,
+    /// The store did not say whether it was.
+    Doubted,
 }
 
 /// What the target was doing when its time was over.
@@ -38,7 +42,7 @@ pub enum Phase {
 
 impl ForwardError {
     /// All labels, in the order of [`ForwardError::number`].
-    pub const LABELS: [&'static str; 11] = [
+    pub const LABELS: [&'static str; 13] = [
         "upstream_unreachable",
         "upstream_tls",
         "upstream_unhealthy",
@@ -50,6 +54,8 @@ impl ForwardError {
         "body_timeout",
         "client_gone",
         "malformed_login",
+        "taken_back",
+        "standing_unknown",
     ];
 
     /// The place of this error in [`ForwardError::LABELS`]; numbers counters.
@@ -67,6 +73,8 @@ impl ForwardError {
             Self::BodyTooSlow => 8,
             Self::ClientGone => 9,
             Self::MalformedLogin => 10,
+            Self::TakenBack => 11,
+            Self::Doubted => 12,
         }
     }
 
@@ -81,7 +89,8 @@ impl ForwardError {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Unreachable | Self::Insecure | Self::Broken | Self::MalformedLogin => StatusCode::BAD_GATEWAY,
-            Self::Unhealthy | Self::Saturated => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unhealthy | Self::Saturated | Self::Doubted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TakenBack => StatusCode::UNAUTHORIZED,
             Self::TimedOut(Phase::Connect | Phase::Response) => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyOverflow => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -103,6 +112,8 @@ impl ForwardError {
             Self::BodyOverflow => "the body is longer than is taken here",
             Self::BodyTooSlow => "the body came too slowly",
             Self::ClientGone => "the body ended early or is not well formed",
+            Self::TakenBack => "the token is expired, revoked, malformed or otherwise not accepted",
+            Self::Doubted => "the credential cannot be checked right now",
         }
     }
 
@@ -110,7 +121,7 @@ impl ForwardError {
     #[must_use]
     pub const fn retry_after(self) -> Option<u32> {
         match self {
-            Self::Unhealthy | Self::Saturated => Some(1),
+            Self::Unhealthy | Self::Saturated | Self::Doubted => Some(1),
             Self::Unreachable
             | Self::Insecure
             | Self::TimedOut(Phase::Connect | Phase::Response)
@@ -118,7 +129,8 @@ impl ForwardError {
             | Self::MalformedLogin
             | Self::BodyOverflow
             | Self::BodyTooSlow
-            | Self::ClientGone => None,
+            | Self::ClientGone
+            | Self::TakenBack => None,
         }
     }
 }

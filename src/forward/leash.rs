@@ -1,7 +1,7 @@
-//! Answers that last: cut off when what permitted them does not hold any more.
+//! What lasts: cut off when what permitted it does not hold any more.
 //!
-//! An answer that is still coming after a while (a stream of events, a long download) was permitted
-//! once, at its beginning. Its leash says by whom and how; whoever looks at all of them now and then
+//! An answer that is still coming after a while (a stream of events, a long download), and a body that is still on its
+//! way, was permitted once, at its beginning. Its leash says by whom and how; whoever looks at all of them now and then
 //! asks again, and cuts.
 
 use std::cell::{Cell, RefCell};
@@ -38,6 +38,7 @@ pub struct Held {
     pub policy: RevocationPolicy,
     since: Instant,
     is_cut: Cell<bool>,
+    is_doubted: Cell<bool>,
     doubts: Cell<u8>,
     waiter: Waiter,
 }
@@ -56,8 +57,8 @@ impl Leashes {
         let Caller::Known(_) = caller else { return None };
         let number = self.0.next.get();
         self.0.next.set(number.wrapping_add(1));
-        let (is_cut, doubts, waiter) = (Cell::default(), Cell::default(), Waiter::default());
-        let held = Rc::new(Held { caller: caller.clone(), policy, since: now, is_cut, doubts, waiter });
+        let (is_cut, is_doubted, doubts, waiter) = Default::default();
+        let held = Rc::new(Held { caller: caller.clone(), policy, since: now, is_cut, is_doubted, doubts, waiter });
         self.0.held.borrow_mut().insert(number, Rc::clone(&held));
         Some(Leash { held, number, shelf: Rc::clone(&self.0) })
     }
@@ -86,6 +87,7 @@ impl Held {
     pub fn doubt(&self) {
         self.doubts.set(self.doubts.get().saturating_add(1));
         if self.doubts.get() >= DOUBTS {
+            self.is_doubted.set(true);
             self.cut();
         }
     }
@@ -102,6 +104,12 @@ impl Leash {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.held.is_cut.get()
+    }
+
+    /// Whether it was cut because nobody knew.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.held.is_doubted.get()
     }
 
     /// Ready once it was cut.

@@ -171,6 +171,14 @@ impl Connections {
         Upload::new(body, limits, started, busy, self.pool.alarms())
     }
 
+    /// The same, which ends with what permitted it.
+    fn permitted(&self, permit: &Permit<'_>, exchanged: Exchanged<'_>) -> Upload {
+        let (route, leashes) = (permit.admitted().route, exchanged.leashes);
+        let mut upload = self.upload(route, exchanged);
+        upload.permitted_by(leashes, permit.caller(), route.revocation);
+        upload
+    }
+
     /// Closes idle connections that nobody will use any more.
     pub fn sweep(&self, forwarder: &Forwarder) {
         let longest = forwarder.upstreams.iter().map(|upstream| upstream.keep_alive).max();
@@ -220,7 +228,7 @@ impl Forwarder {
         let upstream = self.upstreams.get(place).ok_or(ForwardError::Unreachable)?;
         let Exchanged { head, peer, request_id, started, leashes, unix, .. } = exchanged;
         let assertion = self.assert(permit.caller(), (place, &upstream.name), unix)?;
-        let upload = connections.upload(route, exchanged);
+        let upload = connections.permitted(&permit, exchanged);
         let framing = upload.framing();
         let upgrade = upgrade::asked(head, &route.upgrade, framing != BodyFraming::Empty);
         let sources = Sources {
@@ -331,6 +339,8 @@ impl From<UploadFault> for ForwardError {
             UploadFault::TooLarge => Self::BodyOverflow,
             UploadFault::TooSlow => Self::BodyTooSlow,
             UploadFault::Gone => Self::ClientGone,
+            UploadFault::TakenBack => Self::TakenBack,
+            UploadFault::Doubted => Self::Doubted,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! 2. Only the time counts in which the client is waited for: a slow upstream makes no slow client.
 //! 3. A body of HTTP/2 without a length whose answer has begun is one half of a conversation: how long it lasts is for both
 //!    sides to say, and what ends it is the silence of both.
-//! 4. Trailers are dropped: they could carry header fields past every check.
+//! 4. One that lasts is asked about again, like an answer, and ends with what permitted it.
+//! 5. Trailers are dropped: they could carry header fields past every check.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,9 +16,12 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::headers::BodyFraming;
+use super::leash::{Leash, Leashes};
 use crate::accept::Busy;
 use crate::alarm::{Alarm, Alarms};
+use crate::authenticate::Caller;
 use crate::clock;
+use crate::route::RevocationPolicy;
 
 /// Why a request body was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub enum UploadFault {
     TooSlow,
     /// The client went away or its framing is broken.
     Gone,
+    /// What permitted it does not hold any more.
+    TakenBack,
+    /// Whether that holds is not known, time and again.
+    Doubted,
 }
 
 /// A request body on its way to the upstream.
@@ -56,8 +64,20 @@ pub struct Stream {
     is_answered: bool,
     moved_at: Instant,
     is_touched: bool,
+    /// By what it is watched, once it lasts.
+    watch: Watch,
     /// Held until the body has ended or was given up.
     busy: Busy,
+}
+
+/// Whose permission a body that lasts is watched by.
+enum Watch {
+    /// Nobody's.
+    Nobody,
+    /// It has not been waited for: most have come with their head, and are looked at by nobody.
+    Later(Leashes, Caller, RevocationPolicy),
+    /// It is watched.
+    Held(Leash),
 }
 
 /// How much of a body is taken, and how slowly.
@@ -95,8 +115,16 @@ impl Upload {
             is_answered: false,
             moved_at: now,
             is_touched: false,
+            watch: Watch::Nobody,
             busy,
         }))
+    }
+
+    /// Has it end with what permitted it, if it lasts.
+    pub fn permitted_by(&mut self, leashes: &Leashes, caller: &Caller, policy: RevocationPolicy) {
+        if let (Self::Streaming(stream), Caller::Known(_)) = (self, caller) {
+            stream.watch = Watch::Later(leashes.clone(), caller.clone(), policy);
+        }
     }
 
     /// How it is framed upstream.
@@ -157,13 +185,22 @@ impl Upload {
 impl Stream {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadFault>> {
         self.is_touched = true;
+        if let Watch::Held(leash) = &self.watch
+            && leash.poll(cx).is_ready()
+        {
+            let fault = if leash.is_doubted() { UploadFault::Doubted } else { UploadFault::TakenBack };
+            return Poll::Ready(Err(fault));
+        }
         loop {
             // Where the answer is through before the body is, the parser says no more than this after the last piece.
             if self.incoming.is_end_stream() {
                 return Poll::Ready(self.end());
             }
             let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Pending => return self.poll_silence(cx).map(|()| Err(UploadFault::TooSlow)),
+                Poll::Pending => {
+                    self.watch(cx);
+                    return self.poll_silence(cx).map(|()| Err(UploadFault::TooSlow));
+                }
                 Poll::Ready(None) => return Poll::Ready(self.end()),
                 Poll::Ready(Some(frame)) => frame.map_err(|_| UploadFault::Gone)?,
             };
@@ -211,6 +248,15 @@ impl Stream {
         }
         self.busy.has_read();
         Ok(None)
+    }
+
+    /// From now on it is watched: its client is waited for.
+    fn watch(&mut self, cx: &Context<'_>) {
+        let Watch::Later(leashes, caller, policy) = &self.watch else { return };
+        self.watch = leashes.hold(caller, *policy, clock::recent()).map_or(Watch::Nobody, |leash| {
+            let _not_cut_yet = leash.poll(cx);
+            Watch::Held(leash)
+        });
     }
 
     fn poll_silence(&mut self, cx: &Context<'_>) -> Poll<()> {

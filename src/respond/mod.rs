@@ -67,8 +67,19 @@ impl Responder {
         match refusal {
             Refusal::Denied(denial) => self.explain(denial, headers),
             // A body that was cut short leaves the connection in the middle of a message.
-            Refusal::Failed(ForwardError::BodyOverflow | ForwardError::BodyTooSlow | ForwardError::ClientGone) => {
+            Refusal::Failed(
+                ForwardError::BodyOverflow
+                | ForwardError::BodyTooSlow
+                | ForwardError::ClientGone
+                | ForwardError::Doubted,
+            ) => {
                 headers.insert(CONNECTION, CLOSE);
+            }
+            Refusal::Failed(ForwardError::TakenBack) => {
+                headers.insert(CONNECTION, CLOSE);
+                if let Some(value) = self.challenge(&Challenge::InvalidToken) {
+                    headers.insert(WWW_AUTHENTICATE, value);
+                }
             }
             Refusal::Failed(
                 ForwardError::Unreachable

@@ -54,6 +54,99 @@ impl Events {
     }
 }
 
+/// An upload that has begun: its client goes on sending.
+struct Uploading {
+    client: crate::support::Client,
+    is_chunked: bool,
+}
+
+impl Uploading {
+    fn begin(gateway: &Gateway, path: &str, token: &str, is_chunked: bool) -> Self {
+        let mut client = gateway.client();
+        let length = if is_chunked { "transfer-encoding: chunked" } else { "content-length: 900000" };
+        client.write(format!(
+            "POST {path} HTTP/1.1\r\nhost: gw.test\r\nauthorization: Bearer {token}\r\n{length}\r\n\r\n"
+        ));
+        Self { client, is_chunked }
+    }
+
+    /// Sends a piece; the answer, once there is one.
+    fn goes_on(&mut self) -> Option<crate::support::Answer> {
+        let piece = "x".repeat(1000);
+        let piece = if self.is_chunked { format!("3e8\r\n{piece}\r\n") } else { piece };
+        // What is refused is read no further.
+        let _sent = self.client.try_write(piece);
+        self.client.stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a time limit");
+        let mut first = [0];
+        match self.client.stream.peek(&mut first) {
+            Ok(1..) => {
+                self.client.stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
+                Some(self.client.read())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What an upload does at the service is done by whoever it was at the beginning, for as long as it takes.
+#[test]
+fn an_upload_that_lasts_ends_with_its_token() {
+    for (store, is_chunked) in [("redis", true), ("redis", false), ("memory:", true)] {
+        let (redis, upstream) = (Redis::start(), Upstream::echo());
+        let url = if store == "redis" { redis.url() } else { store.to_owned() };
+        let gateway = Gateway::start(&with_store(upstream.address, &url, "", ROUTES));
+        let good = token(&json!({ "jti": "stays" }));
+        until("it is ready", || gateway.get("/me/x", Some(&good)).status == 200);
+        let gone = token(&json!({ "jti": "goes" }));
+        let (mut ends, mut stays) = (
+            Uploading::begin(&gateway, "/me/x", &gone, is_chunked),
+            Uploading::begin(&gateway, "/me/y", &good, is_chunked),
+        );
+        for _ in 0..20 {
+            assert!(ends.goes_on().is_none() && stays.goes_on().is_none());
+        }
+        let revoked = gateway.admin("POST", "/revocations", r#"{"jti":"goes"}"#);
+        assert_eq!(revoked.status, 200, "{}", revoked.text());
+        let mut answer = None;
+        until("it is ended", || {
+            answer = ends.goes_on();
+            answer.is_some()
+        });
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{}", answer.text());
+        assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="test", error="invalid_token""#));
+        assert_eq!(gateway.line_of(&answer)["outcome"], "taken_back");
+        // The service has been told of no end.
+        assert!(upstream.seen().iter().all(|seen| !seen.line().contains("/me/x") || seen.line().starts_with("GET")));
+        for _ in 0..20 {
+            assert!(stays.goes_on().is_none());
+        }
+    }
+}
+
+/// Who cannot be told from one that was taken back is not told to throw its token away.
+#[test]
+fn an_upload_that_lasts_ends_with_503_where_the_store_is_silent() {
+    let (redis, upstream) = (Redis::start(), Upstream::echo());
+    let gateway = Gateway::start(&with_store(upstream.address, &redis.url(), "", ROUTES));
+    let good = token(&json!({}));
+    until("it is ready", || gateway.get("/me/x", Some(&good)).status == 200);
+    let mut upload = Uploading::begin(&gateway, "/me/x", &good, true);
+    for _ in 0..20 {
+        assert!(upload.goes_on().is_none());
+    }
+    redis.freeze();
+    let mut answer = None;
+    until("it is ended", || {
+        answer = upload.goes_on();
+        answer.is_some()
+    });
+    redis.thaw();
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{}", answer.text());
+    assert_eq!(gateway.line_of(&answer)["outcome"], "standing_unknown");
+}
+
 #[test]
 fn a_stream_is_cut_within_a_second_of_the_revocation_and_others_go_on() {
     let (redis, upstream) = (Redis::start(), events());
