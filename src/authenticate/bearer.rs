@@ -72,6 +72,13 @@ impl<'r> Bearer<'r> {
     }
 }
 
+/// Whether a request shows a token that is one in form, and not one that has to be asked about.
+#[must_use]
+pub fn shows_jwt(request: &Parts) -> bool {
+    let text = Bearer::of(request).ok().and_then(|bearer| bearer.text().ok());
+    text.is_some_and(|text| !super::opaque::is_opaque(text))
+}
+
 impl fmt::Debug for Bearer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Bearer({} bytes)", self.0.len())

@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::claims::Claims;
 use super::vouch::Vouch;
+use crate::denial::Denial;
 use crate::late::Late;
 use crate::route::Proof;
 
@@ -94,6 +95,14 @@ impl Identity {
     #[must_use]
     pub const fn proof(&self) -> Proof {
         self.vouch.proof
+    }
+
+    /// Whether its token could be taken back by the configured keys.
+    ///
+    /// # Errors
+    /// `MissingClaim`: what it has not got for that.
+    pub fn can_be_taken_back(&self) -> Result<(), Denial> {
+        self.vouch.can_be_taken_back()
     }
 
     /// Whether a token has proved it.

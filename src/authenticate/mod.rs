@@ -33,6 +33,7 @@ mod vouch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use serde_json::{Map, Value};
@@ -44,6 +45,7 @@ use self::claims::Claims;
 pub use self::identity::{Caller, Identity};
 use self::issuer::Issuer;
 use self::opaque::Introspector;
+use self::proven::Bound;
 pub use self::proven::Memory;
 use self::session::Sessions;
 use self::token::UnverifiedToken;
@@ -245,6 +247,11 @@ impl Authenticator {
         }
     }
 
+    /// The identity headers.
+    pub fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.memory.headers.iter().map(|header| &header.name)
+    }
+
     /// How the store's keys are named.
     #[must_use]
     pub const fn patterns(&self) -> &KeyPatterns {
@@ -316,10 +323,15 @@ impl Authenticator {
     /// who asks about the token, and not with it. Whether it was taken back is not asked.
     ///
     /// # Errors
-    /// As [`UnverifiedToken::parse`] and [`Issuer::verify`]; `MalformedToken` where a claim cannot be told to an upstream.
+    /// As [`UnverifiedToken::parse`] and [`Issuer::verify`]; `MalformedToken` where a claim cannot be told to an upstream;
+    /// `UnprovenToken` where it is bound to what nobody can prove here.
     pub fn verify(&self, token: &str, place: usize, now: i64) -> Result<Identity, Denial> {
         let issuer = self.issuers.get(place).ok_or(Denial::WrongIssuer)?;
-        self.of_issuer((place, issuer), UnverifiedToken::parse(Bearer::from_text(token)?)?, now)
+        let identity = self.of_issuer((place, issuer), UnverifiedToken::parse(Bearer::from_text(token)?)?, now)?;
+        if identity.vouch.bound == Bound::Unknown {
+            return Err(Denial::UnprovenToken);
+        }
+        Ok(identity)
     }
 
     /// Who a certificate is of, where no token is sent.

@@ -94,7 +94,7 @@ impl Vouch {
     }
 
     /// A token that the configured keys cannot name could never be taken back.
-    fn can_be_taken_back(&self) -> Result<(), Denial> {
+    pub(super) fn can_be_taken_back(&self) -> Result<(), Denial> {
         if self.needs_jti && !self.has_jti {
             return Err(Denial::MissingClaim("jti".into()));
         }

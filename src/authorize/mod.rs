@@ -45,20 +45,27 @@ impl<'g> Permit<'g> {
 /// # Errors
 /// `MissingToken`, `MissingRole`, `MissingScope`, `ClaimMismatch`, `Excluded`.
 pub fn decide(admitted: Admitted<'_>, caller: Caller) -> Result<Permit<'_>, Denial> {
-    match (&admitted.route.rule, &caller) {
-        (Rule::Public, Caller::Anonymous | Caller::Known(_)) => {}
-        (Rule::Authenticated | Rule::Require(_), Caller::Anonymous) => return Err(Denial::MissingToken),
-        (Rule::Authenticated, Caller::Known(_)) => {}
-        (Rule::Require(requirement), Caller::Known(identity)) => check(requirement, identity, &admitted)?,
-    }
+    check(&admitted, &caller)?;
     Ok(Permit { admitted, caller })
+}
+
+/// The same for who only asks.
+///
+/// # Errors
+/// As [`decide`].
+pub fn check(admitted: &Admitted<'_>, caller: &Caller) -> Result<(), Denial> {
+    match (&admitted.route.rule, caller) {
+        (Rule::Public, Caller::Anonymous | Caller::Known(_)) | (Rule::Authenticated, Caller::Known(_)) => Ok(()),
+        (Rule::Authenticated | Rule::Require(_), Caller::Anonymous) => Err(Denial::MissingToken),
+        (Rule::Require(requirement), Caller::Known(identity)) => check_demand(requirement, identity, admitted),
+    }
 }
 
 /// Whether one demand of the rule holds for the caller.
 ///
 /// # Errors
 /// Why it does not.
-pub fn check(requirement: &Requirement, caller: &Identity, admitted: &Admitted<'_>) -> Result<(), Denial> {
+pub fn check_demand(requirement: &Requirement, caller: &Identity, admitted: &Admitted<'_>) -> Result<(), Denial> {
     let held = |holds: bool, denial: Denial| holds.then_some(()).ok_or(denial);
     match requirement {
         Requirement::Authenticated => Ok(()),
@@ -75,13 +82,13 @@ pub fn check(requirement: &Requirement, caller: &Identity, admitted: &Admitted<'
             let claim = caller.claims().at(path).ok_or(Denial::ClaimMismatch)?;
             held(accepted.iter().any(|expected| matches(claim, expected, admitted)), Denial::ClaimMismatch)
         }
-        Requirement::All(all) => all.iter().try_for_each(|one| check(one, caller, admitted)),
+        Requirement::All(all) => all.iter().try_for_each(|one| check_demand(one, caller, admitted)),
         Requirement::Any(any) => any
             .iter()
-            .map(|one| check(one, caller, admitted))
+            .map(|one| check_demand(one, caller, admitted))
             .reduce(|first, next| if first.is_ok() { first } else { next.or(first) })
             .unwrap_or(Err(Denial::Excluded)),
-        Requirement::Not(inner) => held(check(inner, caller, admitted).is_err(), Denial::Excluded),
+        Requirement::Not(inner) => held(check_demand(inner, caller, admitted).is_err(), Denial::Excluded),
     }
 }
 

@@ -7,6 +7,7 @@ use super::revoke::read_token;
 use super::token::claim;
 use super::{ConfigPath, Failure, print, runtime};
 use crate::authenticate::assume::Assumed;
+use crate::authenticate::opaque::Introspector;
 use crate::clock;
 use crate::config::compile::Compiled;
 use crate::gateway::judge::Who;
@@ -46,7 +47,7 @@ pub struct Explain {
     /// The host that is asked for.
     #[arg(long)]
     host: Option<String>,
-    /// Ask nobody: neither the store, nor for published keys.
+    /// Ask nobody: neither the store, nor for published keys, nor about tokens (`introspection`).
     #[arg(long)]
     offline: bool,
     /// For people, or for machines.
@@ -108,18 +109,18 @@ impl Explain {
         if let Some(assumed) = assumed {
             return (policy::judge(gateway, head, Who::Assumed(assumed), clock::now()).await, Vec::new());
         }
+        let needs = reach::Needs::of(gateway, head);
         let mut notes = Vec::new();
-        if !self.offline
-            && let Ok(admitted) = gateway.routes.admit(head)
-        {
-            let places = admitted.route.auth.issuers();
-            let issuers: Vec<_> = places.filter_map(|place| gateway.authenticator.issuers().get(place)).collect();
-            notes = reach::read_keys(&compiled.background.keys, &issuers).await;
+        if self.offline {
+            gateway.authenticator.introspectors().iter().for_each(Introspector::ask_nobody);
+            notes.extend(needs.offline());
+        } else {
+            notes.extend(reach::read_keys(&compiled.background.keys, &needs.issuers).await);
         }
-        let (store, note) = reach::store(gateway, self.offline).await;
+        let (store, note) = reach::store(gateway, self.offline || !needs.store).await;
         let verdict = policy::judge(gateway, head, Who::Shown(&store), clock::now()).await;
         // Where nobody was asked it makes no difference.
-        notes.extend(note.filter(|_| verdict.asks_the_store()));
+        notes.extend(note.filter(|_| needs.store && verdict.asks_the_store()));
         (verdict, notes)
     }
 }

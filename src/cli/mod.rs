@@ -168,6 +168,23 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A text from somewhere else, on one line: what would begin another one, write over this one or turn it round is written
+/// as what it is.
+fn printable(text: &str) -> String {
+    let is_told = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if is_told(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
 impl ConfigPath {
     /// The file to read.
     fn find(&self) -> Result<PathBuf, Failure> {

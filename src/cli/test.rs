@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::Output;
 use super::policy::{self, Outcome, Verdict};
-use super::{ConfigPath, Failure, print, runtime};
+use super::{ConfigPath, Failure, print, printable, runtime};
 use crate::authenticate::assume::Assumed;
 use crate::clock;
 use crate::config::place::At;
@@ -62,10 +62,10 @@ impl Test {
         let failed = cases.iter().filter(|case| !case.wrong.is_empty()).count();
         match self.format {
             Output::Json => {
-                print(&format!("{:#}\n", cases.iter().map(Case::to_json).collect::<Value>()))?;
+                print(&file.shown(&format!("{:#}\n", cases.iter().map(Case::to_json).collect::<Value>())))?;
             }
             Output::Text => {
-                print(&cases.iter().map(|case| case.text(&self.file)).collect::<String>())?;
+                print(&file.shown(&cases.iter().map(|case| case.text(&self.file)).collect::<String>()))?;
                 print(&untested(&cases, &compiled.gateway))?;
             }
         }
@@ -120,8 +120,10 @@ fn wrong(test: &PolicyTest, verdict: &Verdict) -> Vec<String> {
     let is_refused = matches!(verdict.outcome, Outcome::Refused { .. });
     let found = status.filter(|_| is_refused).map_or_else(|| label.to_owned(), |status| format!("{status} {label}"));
     let (holds, expected) = match test.expect.value {
-        Expected::Allowed => (!is_refused, "allowed".to_owned()),
-        Expected::Refused => (is_refused, "refused".to_owned()),
+        Expected::Allowed => (label == "allowed", "allowed".to_owned()),
+        Expected::Preflight => (label == "preflight", "preflight".to_owned()),
+        // Who mistypes a path is refused as well: that is no test of a rule.
+        Expected::Refused => (is_refused && verdict.route.is_some(), "refused by a route".to_owned()),
         Expected::Status(expected) => (is_refused && status == Some(expected), expected.to_string()),
         Expected::Reason(expected) => (is_refused && label == expected, expected.to_owned()),
     };
@@ -162,7 +164,7 @@ impl Case<'_> {
     fn title(&self) -> String {
         let RequestLine { method, target } = self.request;
         let caller = self.caller.map(|name| format!(" as {name}")).unwrap_or_default();
-        format!("{}: {method} {target}{caller}", self.test.name.value)
+        printable(&format!("{}: {method} {target}{caller}", self.test.name.value))
     }
 
     fn text(&self, file: &std::path::Path) -> String {
@@ -171,7 +173,7 @@ impl Case<'_> {
         }
         let place = self.test.place;
         let mut lines = vec![format!("FAIL  {}  ({}:{})", self.title(), file.display(), place.line)];
-        lines.extend(self.wrong.iter().map(|wrong| format!("      {wrong}")));
+        lines.extend(self.wrong.iter().map(|wrong| format!("      {}", printable(wrong))));
         lines.extend(self.verdict.text(&[]).lines().map(|line| format!("      {line}")));
         lines.push(String::new());
         lines.join("\n")

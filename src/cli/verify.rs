@@ -5,13 +5,19 @@ use serde_json::{Value, json};
 use super::policy::reach;
 use super::policy::why::token::{Said, why};
 use super::revoke::read_token;
-use super::{ConfigPath, Failure, print, runtime};
+use super::{ConfigPath, Failure, print, printable, runtime};
+use crate::authenticate::Identity;
+use crate::authenticate::bearer::Bearer;
+use crate::authenticate::claims::Claims;
 use crate::authenticate::issuer::Issuer;
+use crate::authenticate::token::UnverifiedToken;
 use crate::clock;
 use crate::denial::Denial;
+use crate::gateway::Gateway;
+use crate::route::{Proof, RevocationMode, Route, Rule};
 
 /// Verify a token by the issuers of a configuration: signature, algorithm, audience, times, and the claims that are
-/// required. Whether it was taken back is not asked (`bearward explain` does).
+/// required; and whether it could be taken back. Whether it was is not asked (`bearward explain` does).
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  bearward token verify - < token.txt\n  bearward token verify eyJhbGciOi... --issuer shop\n\nExit codes: 0 it holds, 1 it does not."
@@ -34,6 +40,10 @@ impl Verify {
     pub fn run(self) -> Result<(), Failure> {
         let text = read_token(&self.token)?;
         let said = Said::of(&text);
+        let form = Bearer::from_text(&text).and_then(UnverifiedToken::parse).map(drop);
+        if let Err(denial) = form {
+            return Err(Failure::Runtime(format!("refused, {}: {}", denial.label(), why(&denial, None, &said, 0))));
+        }
         let (_, compiled) = self.config.load()?;
         let authenticator = &compiled.gateway.authenticator;
         let is_it = |issuer: &Issuer| match &self.issuer {
@@ -45,10 +55,13 @@ impl Verify {
         if issuers.is_empty() {
             let known = authenticator.issuers().iter().map(|issuer| format!("`{}` ({})", issuer.name, issuer.issuer));
             let known = known.collect::<Vec<_>>().join(", ");
-            return Err(match &self.issuer {
-                Some(name) => Failure::Usage(format!("--issuer: there is no issuer `{name}`; there are {known}")),
-                None => Failure::Runtime(format!("refused, wrong_issuer: {}; issuers are {known}", said.found("iss"))),
-            });
+            if let Some(name) = &self.issuer {
+                return Err(Failure::Usage(format!("--issuer: there is no issuer `{name}`; there are {known}")));
+            }
+            let is_there = said.claims.contains_key("iss");
+            let denial = if is_there { Denial::WrongIssuer } else { Denial::MissingClaim("iss".into()) };
+            let found = printable(&said.found("iss"));
+            return Err(Failure::Runtime(format!("refused, {}: {found}; issuers are {known}", denial.label())));
         }
         let mut notes = Vec::new();
         if !self.offline {
@@ -58,23 +71,8 @@ impl Verify {
         let now = clock::now().unix;
         let mut refusals = Vec::new();
         for (place, issuer) in issuers {
-            match authenticator.verify(&text, place, now) {
-                Ok(identity) => {
-                    return print(&format!(
-                        "{:#}\n",
-                        json!({
-                            "issuer": &*issuer.name,
-                            "sub": &**identity.subject(),
-                            "roles": identity.roles(),
-                            "scopes": identity.scopes(),
-                            "header": said.header,
-                            "claims": said.claims,
-                            "expires_in_seconds": said.claims.get("exp").and_then(Value::as_i64).map(|ends| ends - now),
-                            "signature": "verified",
-                            "revocation": "not asked",
-                        })
-                    ));
-                }
+            match held(&compiled.gateway, &text, place, now) {
+                Ok(identity) => return print(&format!("{:#}\n", shown(&identity, issuer, &said, now))),
                 Err(denial) => refusals.push(refusal(&denial, issuer, &said, now)),
             }
         }
@@ -83,6 +81,35 @@ impl Verify {
     }
 }
 
+/// Who the token is of, where routes would take it.
+fn held(gateway: &Gateway, token: &str, place: usize, now: i64) -> Result<Identity, Denial> {
+    let identity = gateway.authenticator.verify(token, place, now)?;
+    let asks = |route: &Route| {
+        let is_asked = !matches!(route.rule, Rule::Public) && route.revocation.mode != RevocationMode::Off;
+        is_asked && route.auth.takes(Proof::Issuer(place))
+    };
+    if gateway.routes.all().iter().any(asks) {
+        identity.can_be_taken_back()?;
+    }
+    Ok(identity)
+}
+
+fn shown(identity: &Identity, issuer: &Issuer, said: &Said, now: i64) -> Value {
+    let ends = Claims::new(said.claims.clone()).date("exp").ok().flatten();
+    json!({
+        "issuer": &*issuer.name,
+        "sub": &**identity.subject(),
+        "roles": identity.roles(),
+        "scopes": identity.scopes(),
+        "header": said.header,
+        "claims": said.claims,
+        "expires_in_seconds": ends.map(|ends| ends.saturating_sub(now)),
+        "signature": "verified",
+        "revocation": "not asked",
+    })
+}
+
 fn refusal(denial: &Denial, issuer: &Issuer, said: &Said, now: i64) -> String {
-    format!("refused by `{}`, {}: {}", issuer.name, denial.label(), why(denial, Some(issuer), said, now))
+    let why = why(denial, Some(issuer), said, now);
+    printable(&format!("refused by `{}`, {}: {why}", issuer.name, denial.label()))
 }

@@ -109,8 +109,14 @@ impl Mistakes {
         self.secrets.insert(place, secret.to_owned());
     }
 
+    /// What came from the environment, for whoever shows something of the same file later.
+    #[must_use]
+    pub fn hidden(&self) -> &[String] {
+        &self.secrets
+    }
+
     /// A text without what came from the environment: whole words of it, and anything that is long enough to be one.
-    fn without_secrets(&self, text: &str) -> String {
+    pub fn without_secrets(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
             if secret.len() >= LONG {

@@ -26,6 +26,8 @@ pub enum Asker {
     File(Arc<File>),
     /// A link of this worker alone.
     Redis(Box<Link>),
+    /// The same of who only looks: nothing is written by it.
+    Looking(Box<Link>),
 }
 
 impl Asker {
@@ -35,7 +37,17 @@ impl Asker {
             Self::None => Standing::Unknown,
             Self::Memory(memory) => memory.standing(keys),
             Self::File(file) => file.standing(keys),
-            Self::Redis(link) => link.standing(keys).await,
+            Self::Redis(link) | Self::Looking(link) => link.standing(keys).await,
+        }
+    }
+
+    /// Why look-ups are not answered, as far as is known.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::None | Self::Memory(_) => None,
+            Self::File(file) => (!file.is_open()).then_some(Trouble::Away),
+            Self::Redis(link) | Self::Looking(link) => link.trouble(),
         }
     }
 
@@ -45,7 +57,7 @@ impl Asker {
         match self {
             Self::None | Self::Memory(_) => true,
             Self::File(file) => file.is_open(),
-            Self::Redis(link) => link.trouble() != Some(Trouble::Away),
+            Self::Redis(link) | Self::Looking(link) => link.trouble() != Some(Trouble::Away),
         }
     }
 
@@ -56,7 +68,7 @@ impl Asker {
             Self::None => Standing::Unknown,
             Self::Memory(memory) => memory.standing(keys),
             Self::File(file) => file.kept(keys, slot),
-            Self::Redis(link) => {
+            Self::Redis(link) | Self::Looking(link) => {
                 let told = match link.tracking() {
                     Some(tracking) => tracking.standing(keys, slot, now).await,
                     None => None,
@@ -78,7 +90,7 @@ impl Asker {
             Self::None => Err(StoreError::Away),
             Self::Memory(memory) => Ok(memory.record(key, form)),
             Self::File(file) => file.record(key, form),
-            Self::Redis(link) => link.record(key, form).await,
+            Self::Redis(link) | Self::Looking(link) => link.record(key, form).await,
         }
     }
 
@@ -92,6 +104,8 @@ impl Asker {
             Self::Memory(memory) => Ok(memory.touch(key, life)),
             Self::File(file) => file.touch(key, life).await,
             Self::Redis(link) => link.touch(key, life).await,
+            // It is as if it had been: nobody has used it.
+            Self::Looking(_) => Ok(true),
         }
     }
 
@@ -108,6 +122,7 @@ impl Asker {
             }
             Self::File(file) => file.put(key, value, life).await,
             Self::Redis(link) => link.put(key, value, life).await,
+            Self::Looking(_) => Err(StoreError::Away),
         }
     }
 
@@ -123,6 +138,7 @@ impl Asker {
             Self::Memory(memory) => Ok(memory.swap(key, (old, new), life, by)),
             Self::File(file) => file.swap(key, (old, new), life, by).await,
             Self::Redis(link) => link.swap(key, (old, new), life, by).await,
+            Self::Looking(_) => Err(StoreError::Away),
         }
     }
 
@@ -133,7 +149,7 @@ impl Asker {
     /// [`StoreError`], when there is no answer.
     pub async fn take(&self, key: &str, interval: u64, burst: u64) -> Result<u64, StoreError> {
         match self {
-            Self::None | Self::Memory(_) | Self::File(_) => Ok(0),
+            Self::None | Self::Memory(_) | Self::File(_) | Self::Looking(_) => Ok(0),
             Self::Redis(link) => link.take(key, interval, burst).await,
         }
     }
@@ -148,6 +164,7 @@ impl Asker {
             Self::Memory(memory) => Ok(memory.remove(key)),
             Self::File(file) => file.remove(key).await,
             Self::Redis(link) => link.remove(key).await,
+            Self::Looking(_) => Err(StoreError::Away),
         }
     }
 
@@ -162,7 +179,7 @@ impl Asker {
             Self::None => Err(StoreError::Away),
             Self::Memory(memory) => Ok(Timed { text: text(memory.read(key)), now: here() }),
             Self::File(file) => Ok(Timed { text: text(file.read(key)?), now: here() }),
-            Self::Redis(link) => link.timed(key).await,
+            Self::Redis(link) | Self::Looking(link) => link.timed(key).await,
         }
     }
 }

@@ -200,11 +200,11 @@ impl Store {
         }
     }
 
-    /// A way to ask for who is no gateway: each look-up asks, and nothing is kept up to date.
+    /// A way to ask for who is no gateway: each look-up asks, nothing is kept up to date, and nothing is written.
     #[must_use]
     pub fn asker_apart(&self) -> (Asker, Option<Driver>) {
         match self.asker() {
-            (Asker::Redis(link), driver) => (Asker::Redis(Box::new(link.with_tracking(None))), driver),
+            (Asker::Redis(link), driver) => (Asker::Looking(Box::new(link.with_tracking(None))), driver),
             other => other,
         }
     }

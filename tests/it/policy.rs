@@ -172,6 +172,8 @@ fn a_caller_that_is_thought_of_is_judged_as_one_that_comes() {
         json!({ "sub": "kim", "iat": null }),
         json!({ "sub": "kim", "jti": 7 }),
         json!({ "sub": "kim", "iss": "https://nobody.test" }),
+        json!({ "sub": "kim", "iss": null }),
+        json!({ "sub": "kim", "exp": null }),
         json!({ "sub": "kim", "cnf": { "x5t#S256": "abc" } }),
         json!({ "sub": "kim", "name": "\u{7}" }),
         json!({ "sub": "kim", "roles": { "a": 1 } }),
@@ -197,7 +199,13 @@ fn a_caller_that_is_thought_of_is_judged_as_one_that_comes() {
 #[test]
 fn explain_asks_the_store_that_gateways_ask_and_leaves_nothing_there() {
     let redis = Redis::start();
-    let yaml = with_store("127.0.0.1:9".parse().expect("an address"), &redis.url(), "", "");
+    let lines =
+        "sessions: { web: { cookie: { name: SID }, key: \"session:{id}\", idle_timeout: 30m, absolute_timeout: 12h } }";
+    let routes = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated }
+  - { id: web, match: { path: "/web" }, upstream: echo, auth: [web], access: authenticated }
+"#;
+    let yaml = with_store("127.0.0.1:9".parse().expect("an address"), &redis.url(), lines, routes);
     let folder = folder(&yaml, &[]);
     let token = token(&json!({ "jti": "a1" }));
     let explain = |more: &[&str]| explained(folder.path(), &[&["GET", "/me/x", "--token", &token], more].concat());
@@ -207,13 +215,24 @@ fn explain_asks_the_store_that_gateways_ask_and_leaves_nothing_there() {
     assert_eq!((&shown["decision"], &shown["status"]), (&json!("revoked"), &json!(401)));
     // No lease: nobody would wait for who is gone.
     assert_eq!(redis.command(&["DBSIZE"]).trim(), "1");
+    // Nobody has used a session that was asked about.
+    for life in [vec!["EX", "300"], Vec::new()] {
+        let now = now();
+        let record = format!(r#"{{"sub":"kim","iat":{now}}}"#);
+        redis.command(&[vec!["SET", "session:abc", &record], life.clone()].concat());
+        let before = redis.command(&["PTTL", "session:abc"]).trim().parse::<i64>().expect("a number");
+        let shown = explained(folder.path(), &["GET", "/web", "--header", "Cookie: SID=abc"]);
+        assert_eq!((&shown["decision"], &shown["caller"]["by"]), (&json!("allowed"), &json!("web")), "{shown:#}");
+        let after = redis.command(&["PTTL", "session:abc"]).trim().parse::<i64>().expect("a number");
+        assert!(after <= before && after > before - 60_000, "{before} {after}");
+    }
     let offline = explain(&["--offline"]);
     assert_eq!(offline["decision"], "allowed");
     assert!(offline["notes"][0].as_str().expect("a note").contains("not asked (--offline)"), "{offline:#}");
     drop(redis);
     let away = explain(&[]);
     assert_eq!((&away["decision"], &away["status"]), (&json!("standing_unknown"), &json!(503)));
-    assert!(away["notes"][0].as_str().expect("a note").contains("not reached"), "{away:#}");
+    assert!(away["notes"][0].as_str().expect("a note").contains("the store is away"), "{away:#}");
 }
 
 #[test]
@@ -261,6 +280,11 @@ fn verify_says_why_a_token_does_not_hold() {
         (of(json!({ "sub": null })), &["missing_claim", "there is no `sub`"]),
         (of(json!({ "exp": now() + 90_000_000 })), &["lifetime_too_long", "86400 s"]),
         (sign::rsa(&Claims::of("https://nobody.test").json()), &["wrong_issuer", "`rsa` (https://rsa.test)"]),
+        (of(json!({ "iss": null })), &["missing_claim", "there is no `iss`"]),
+        (of(json!({ "jti": null })), &["missing_claim", "there is no `jti`", "taken back"]),
+        (of(json!({ "cnf": { "jkt": "abc" } })), &["unproven_token"]),
+        ("x.y.z".to_owned(), &["malformed_token"]),
+        ("opaque".to_owned(), &["malformed_token"]),
         (
             sign::rsa_as(r#"{"alg":"RS512"}"#, &Claims::of("https://rsa.test").json()),
             &["algorithm_not_allowed", "`RS256`"],
@@ -275,7 +299,7 @@ fn verify_says_why_a_token_does_not_hold() {
         let text = said(&refused);
         assert_eq!(refused.status.code(), Some(1), "{text}");
         assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
-        assert!(!text.contains(&token), "{text}");
+        assert!(token.len() < 50 || !text.contains(&token), "{text}");
     }
 }
 
@@ -337,8 +361,8 @@ callers:
   old: { by: web, claims: { sub: kim, roles: [customer], iat: 1000 } }
   left: { by: web, claims: { sub: kim, roles: [customer] }, revoked: true }
   spring: { by: spring, claims: { "sessionAttr:userId": kim, "sessionAttr:roles": [java.util.ArrayList, [customer]] } }
-  spring-by-claims: { by: spring, claims: { sub: kim, roles: [customer] } }
-  over: { by: spring, claims: { sub: kim, roles: [customer], lastAccessedTime: 1000 } }
+  over: { by: spring, claims: { "sessionAttr:userId": kim, lastAccessedTime: 1000 } }
+  by-claims: { by: spring, claims: { sub: kim, roles: [customer] } }
   table: { by: table, claims: { user_id: 7, roles: "a,b" } }
   asked: { by: asked, claims: { sub: kim, scope: "read write" } }
   asked-elsewhere: { by: asked, claims: { sub: kim, scope: read, aud: other } }
@@ -348,13 +372,17 @@ callers:
   long: { by: mesh, claims: { sub: "spiffe://shop/order", iat: 0, exp: 4000000000 } }
   rsa: { by: rsa, claims: { sub: kim, scope: read } }
   taken-back: { by: rsa, claims: { sub: kim, scope: read }, revoked: true }
+  ahead: { by: asked, claims: { sub: kim, scope: read, jti: null }, revoked: true }
+  not-active: { by: asked, claims: { sub: kim, scope: read, active: false } }
+  unlisted: { by: mesh, claims: { sub: "spiffe://shop/order" }, revoked: true }
 tests:
   - { name: a session, request: GET /web, as: web, expect: allowed, identity: { X-User-Id: kim, X-User-Roles: customer } }
   - { name: of another page, request: POST /web, as: web, expect: cross_site }
   - { name: of our page, request: POST /web, as: web, headers: { Origin: "https://shop.test" }, expect: allowed }
   - { name: over, request: GET /web, as: [old, left], expect: unknown_session }
-  - { name: Spring, request: GET /spring, as: [spring, spring-by-claims], expect: allowed, identity: { X-User-Id: kim, X-User-Roles: customer } }
+  - { name: Spring, request: GET /spring, as: spring, expect: allowed, identity: { X-User-Id: kim, X-User-Roles: customer } }
   - { name: over as well, request: GET /spring, as: over, expect: unknown_session }
+  - { name: of a record without its members, request: GET /spring, as: by-claims, expect: missing_claim }
   - { name: a hash, request: GET /table, as: table, expect: allowed, identity: { X-User-Id: 7, X-User-Roles: "a,b" } }
   - { name: opaque, request: GET /asked, as: [asked, rsa], expect: allowed, identity: { X-User-Id: kim } }
   - { name: for somebody else, request: GET /asked, as: asked-elsewhere, expect: wrong_audience }
@@ -363,6 +391,14 @@ tests:
   - { name: of two, request: GET /mesh, as: two-names, expect: missing_claim }
   - { name: for too long, request: GET /mesh, as: long, expect: lifetime_too_long }
   - { name: taken back, request: [GET /asked, GET /tokens], as: taken-back, expect: revoked }
+  - { name: by its subject, request: GET /asked, as: ahead, expect: revoked }
+  - { name: said not to be, request: GET /asked, as: not-active, expect: inactive_token }
+  - { name: by its id, request: GET /mesh, as: unlisted, expect: revoked }
+  - { name: two credentials, request: ["GET /tokens?access_token=x", "GET /asked?access_token=x"], as: rsa, expect: duplicate_credentials }
+  - { name: two cookies, request: GET /web, as: web, headers: { Cookie: SID=abc }, expect: duplicate_credentials }
+  - { name: another scheme, request: GET /web, as: web, headers: { Authorization: Basic abc }, expect: duplicate_credentials }
+  - { name: and a certificate, request: GET /mesh, as: order, headers: { Authorization: Basic abc }, expect: missing_certificate }
+  - { name: cookies of others, request: GET /web, as: web, headers: { Cookie: theme=dark }, expect: allowed }
   - { name: not looked at, request: [GET /tokens, GET /asked], as: [web, order], expect: missing_token }
   - { name: no token here, request: [GET /web, GET /mesh], as: [rsa, asked], expect: duplicate_credentials }
   - { name: only a certificate, request: GET /mesh, as: web, expect: missing_certificate }
@@ -384,7 +420,7 @@ fn what_is_wrong_with_policy_tests_is_said_with_its_place() {
     let tests = "callers: { kim: { by: rsx, claims: { sub: kim } } }\n\
                  tests:\n  \
                  - { name: one, request: GET /me/x, as: kin, expect: allowed, route: mee }\n  \
-                 - { name: two, request: GET /me/x, expect: allowed, upstream: ech }\n";
+                 - { name: two, request: GET /me/x, expect: allowed, upstream: ech, identity: { X-Usr-Id: null }, host: \"a\\u0001b\" }\n";
     let folder = folder(&config("127.0.0.1:9".parse().expect("an address"), ""), &[("policy.yaml", tests)]);
     let refused = run(folder.path(), &["test", "policy.yaml"]);
     let text = said(&refused);
@@ -395,7 +431,10 @@ fn what_is_wrong_with_policy_tests_is_said_with_its_place() {
         "did you mean `kim`?",
         "tests[0].route: unknown route `mee`",
         "tests[1].upstream: unknown upstream `ech`",
-        "4 mistakes",
+        "tests[1].identity.X-Usr-Id: no identity header is called `x-usr-id`",
+        "did you mean `x-user-id`?",
+        "tests[1].host: this cannot be a host",
+        "6 mistakes",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
@@ -407,6 +446,8 @@ fn what_is_wrong_with_policy_tests_is_said_with_its_place() {
         ("{ name: x, request: GET /x }", "`expect` is missing"),
         ("{ name: x, request: GET /x, expect: allowed, identity: { X-A: [1] } }", "a list"),
         ("{ name: x, request: [], expect: allowed }", "the list is empty"),
+        ("{ name: x, request: \"GET /x#y\", expect: allowed }", "`GET /x#y`"),
+        ("{ name: x, request: GET localhost/x, expect: allowed }", "`GET localhost/x`"),
         ("{ name: x, request: GET /x, expect: allowed, headers: { \"a b\": c } }", "`a b` is no name of a header"),
     ] {
         std::fs::write(folder.path().join("policy.yaml"), format!("tests:\n  - {odd}\n")).expect("a file");
@@ -435,7 +476,20 @@ fn explain_answers_people_and_says_what_it_cannot_read() {
     let hosted = said(&run(folder.path(), &["explain", "GET", "https://a.shop.test/hosted"]));
     assert!(hosted.contains("route       hosted"), "{hosted}");
     let elsewhere = said(&run(folder.path(), &["explain", "GET", "/hosted"]));
-    assert!(elsewhere.contains("`hosted`, which is served for `*.shop.test` alone"), "{elsewhere}");
+    assert!(elsewhere.contains("the path is served for `*.shop.test` alone"), "{elsewhere}");
+    let odd = [
+        "explain",
+        "GET",
+        "/me/x",
+        "--as",
+        "rsa",
+        "--claim",
+        "sub=kim\ndecision    allowed\u{202e}",
+        "--claim",
+        "aud=x",
+    ];
+    let odd = said(&run(folder.path(), &odd));
+    assert!(odd.lines().filter(|line| line.starts_with("decision")).count() == 1 && !odd.contains('\u{202e}'), "{odd}");
     for (arguments, words) in [
         (&["explain", "GET", "orders"][..], "no path"),
         (&["explain", "GET", "/x", "--as", "rsx"], "there are `rsa`, `ec`, `hmac`"),
@@ -446,4 +500,75 @@ fn explain_answers_people_and_says_what_it_cannot_read() {
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", said(&refused));
         assert!(said(&refused).contains(words), "{arguments:?}: {}", said(&refused));
     }
+}
+
+/// What came from the environment is shown by no mistake, and by no test that fails.
+#[test]
+fn policy_tests_do_not_show_what_comes_from_the_environment() {
+    let folder = folder(&config("127.0.0.1:9".parse().expect("an address"), ""), &[]);
+    let secret = "s3cret-of-the-environment";
+    for (callers, test) in [
+        ("{}", "{ name: x, request: \"GET /me/x?k=${KEY}\", expect: allowed }"),
+        ("{ a: { by: \"${KEY}\" } }", "{ name: x, request: GET /me/x, expect: allowed }"),
+        ("{}", "{ name: x, request: GET /me/x, as: \"${KEY}\", expect: allowed }"),
+        ("{}", "{ name: x, request: GET /me/x, route: \"${KEY}\", expect: allowed }"),
+        (
+            "{ a: { by: rsa, claims: { sub: \"${KEY}\", aud: \"${KEY}\" } } }",
+            "{ name: x, request: GET /me/x, as: a, expect: allowed }",
+        ),
+        (
+            "{ a: { by: rsa, claims: { sub: \"${KEY}\" } } }",
+            "{ name: x, request: GET /orders/1, as: a, expect: allowed }",
+        ),
+    ] {
+        std::fs::write(folder.path().join("policy.yaml"), format!("callers: {callers}\ntests:\n  - {test}\n"))
+            .expect("a file");
+        for format in ["text", "json"] {
+            let mut command = Command::new(PROGRAM);
+            command.args(["test", "policy.yaml", "--format", format]).current_dir(folder.path()).env("KEY", secret);
+            let tested = command.env_remove("BEARWARD_CONFIG").output().expect("runs");
+            assert!(!tested.status.success(), "{test}: {}", said(&tested));
+            assert!(
+                !said(&tested).contains(secret) && said(&tested).contains("(from the environment)"),
+                "{}",
+                said(&tested)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_login_from_a_page_of_somebody_elses_is_judged_as_it_is_answered() {
+    let (_upstream, gateway) = crate::support::logins::start(Upstream::echo());
+    for (field, value) in [("origin", "https://evil.test"), ("sec-fetch-site", "cross-site"), ("x-none", "x")] {
+        let request =
+            crate::support::logins::logging_in("kim").replacen("\r\n", &format!("\r\n{field}: {value}\r\n"), 1);
+        let answer = gateway.send(&request);
+        let target = request.split(' ').nth(1).expect("a path").to_owned();
+        let field = format!("{field}: {value}");
+        let shown = explained(gateway.folder(), &["POST", &target, "--header", &field]);
+        assert_eq!(shown["decision"] == "cross_site", answer.status == 403, "{field}: {} {shown:#}", answer.status);
+    }
+}
+
+/// Nobody is waited for whose word makes no difference.
+#[test]
+fn explain_asks_nobody_where_it_is_told_not_to() {
+    let asked = Upstream::echo();
+    let lines = format!(
+        "introspection: {{ asked: {{ uri: \"http://{}/introspect\", client_id: g, client_secret_file: hmac.secret }} }}",
+        asked.address
+    );
+    let routes = r#"
+  - { id: asked, match: { path: "/asked" }, upstream: echo, auth: [asked], access: authenticated }
+  - { id: open, match: { path: "/open" }, upstream: echo, access: public }
+"#;
+    let yaml = with_store("127.0.0.1:9".parse().expect("an address"), "redis://127.0.0.1:9", &lines, routes);
+    let folder = folder(&yaml, &[]);
+    let shown = explained(folder.path(), &["GET", "/asked", "--token", "opaque", "--offline"]);
+    assert_eq!(shown["decision"], "keys_unavailable");
+    assert!(shown["notes"].to_string().contains("nobody is asked about the token"), "{shown:#}");
+    assert!(asked.seen().is_empty());
+    assert_eq!(explained(folder.path(), &["GET", "/open", "--token", "opaque"])["decision"], "allowed");
+    assert_eq!(explained(folder.path(), &["GET", "/none"])["decision"], "no_route");
 }

@@ -156,6 +156,12 @@ impl Introspector {
         format!("{:?}", (name, self.server.to_string(), issuer, audiences))
     }
 
+    /// From now on nobody is asked: it is as if nobody answered.
+    pub fn ask_nobody(&self) {
+        self.questions.close();
+        self.renewals.close();
+    }
+
     /// The same, with what identities of one like it hold.
     #[must_use]
     pub fn following(self, retired: Arc<AtomicBool>) -> Self {

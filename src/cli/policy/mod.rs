@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderName, HeaderValue, Method, Request};
 use serde_json::{Map, Value, json};
 
 use crate::authenticate::Identity;
@@ -17,7 +17,7 @@ use crate::authenticate::{Authenticator, Caller};
 use crate::clock::Moment;
 use crate::denial::Denial;
 use crate::gateway::Gateway;
-use crate::gateway::judge::{Decision, Judged, Who};
+use crate::gateway::judge::{Judged, Who};
 use crate::rate::{RateKey, RateLimit};
 use crate::route::{Destination, Proof, RevocationMode, RevocationPolicy, Route, Rule};
 
@@ -85,23 +85,20 @@ pub struct Known {
 /// What is wrong with it, in words.
 pub fn head(method: &str, target: &str, host: Option<&str>, fields: &[(String, String)]) -> Result<Parts, String> {
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("`{method}` is no method: `GET`"))?;
-    let uri: Uri = target.parse().map_err(|_| format!("`{target}` is no path: `/orders/42`"))?;
-    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    if !path.starts_with('/') || (uri.scheme().is_none() && uri.authority().is_some()) {
-        return Err(format!("`{target}` is no path: it begins with `/`, or with `https://`"));
-    }
-    let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str)).unwrap_or(NO_HOST);
-    let mut request = Request::builder().method(method).uri(path);
+    let uri = crate::config::policy::target(target)
+        .ok_or_else(|| format!("`{target}` is no path: it begins with `/`, or with `https://`, and has no `#`"))?;
+    let own = uri.authority().map(|authority| authority.as_str().to_owned());
+    let mut request = Request::builder().method(method).uri(uri);
     let named = |name: &str| name.eq_ignore_ascii_case("host");
     if !fields.iter().any(|(name, _)| named(name)) {
-        request = request.header(HOST, host);
+        request = request.header(HOST, host.or(own.as_deref()).unwrap_or(NO_HOST));
     }
     for (name, value) in fields {
         let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("`{name}` is no name of a header"))?;
         let value = HeaderValue::try_from(value.as_str()).map_err(|_| format!("`{name}` has a value that is none"))?;
         request = request.header(name, value);
     }
-    request.body(()).map(|request| request.into_parts().0).map_err(|error| error.to_string())
+    request.body(()).map(|request| request.into_parts().0).map_err(|_| "the host cannot stand in a header".to_owned())
 }
 
 /// What proves identity and has this name.
@@ -121,26 +118,30 @@ fn proof_name(gateway: &Gateway, proof: Proof) -> String {
 
 /// What is decided of a request.
 pub async fn judge(gateway: &Gateway, request: &Parts, who: Who<'_>, now: Moment) -> Verdict {
-    let Judged { route, caller, outcome } = gateway.judge(request, who, now).await;
+    let Judged { admitted, caller, refused } = gateway.judge(request, who, now).await;
+    let route = admitted.as_ref().map(|admitted| admitted.route);
     let identity = caller.as_ref().and_then(identity);
-    let is_asked = identity.is_some_and(|_| route.is_some_and(|route| !matches!(route.rule, Rule::Public)));
-    let outcome = match outcome {
-        Ok(Decision::Preflight) => Outcome::Preflight,
-        Ok(Decision::Permitted(permit)) => Outcome::Allowed {
-            to: leads_to(gateway, permit.admitted().route),
-            path: permit.admitted().onward().as_str().to_owned(),
-            identity: identity.map(headers).unwrap_or_default(),
-        },
-        Err(denial) => {
+    let outcome = match (refused, &admitted) {
+        (Some(denial), _) => {
             let why = why::of(&denial, gateway, (request, route), (who, identity), now);
             Outcome::Refused { denial, why }
         }
+        (None, Some(admitted)) if !admitted.is_preflight => Outcome::Allowed {
+            to: leads_to(gateway, admitted.route),
+            path: admitted.onward().as_str().to_owned(),
+            identity: identity.map(headers).unwrap_or_default(),
+        },
+        (None, _) => Outcome::Preflight,
     };
     Verdict {
         route: route.map(|route| route.id.to_string()),
         pattern: route.map(|route| route.matching.pattern.as_str().to_owned()),
         caller: identity.map(|identity| known(gateway, identity)),
-        rule: if is_asked { rule::lines(gateway, request, identity) } else { Vec::new() },
+        rule: admitted
+            .as_ref()
+            .zip(identity)
+            .map(|(admitted, identity)| rule::lines(admitted, identity))
+            .unwrap_or_default(),
         revocation: route.filter(|route| !matches!(route.rule, Rule::Public)).map(|route| {
             // Of a session it is asked in any case.
             let is_session = identity.is_some_and(|identity| identity.session_kind().is_some());

@@ -1,12 +1,9 @@
 //! A rule, demand by demand: what of it holds.
 
-use http::request::Parts;
-
 use crate::admit::Admitted;
 use crate::authenticate::Identity;
 use crate::authenticate::claims::ClaimPath;
-use crate::authorize::check;
-use crate::gateway::Gateway;
+use crate::authorize::check_demand;
 use crate::route::{Expected, Requirement, Rule};
 
 /// One demand of a rule.
@@ -21,19 +18,18 @@ pub struct Line {
 }
 
 /// What the rule of a request's route demands, and what of that holds for a caller.
-pub fn lines(gateway: &Gateway, request: &Parts, caller: Option<&Identity>) -> Vec<Line> {
-    let (Ok(admitted), Some(caller)) = (gateway.routes.admit(request), caller) else { return Vec::new() };
+pub fn lines(admitted: &Admitted<'_>, caller: &Identity) -> Vec<Line> {
     let mut lines = Vec::new();
     match &admitted.route.rule {
         Rule::Public => {}
-        Rule::Authenticated => walk(&Requirement::Authenticated, caller, &admitted, 0, &mut lines),
-        Rule::Require(requirement) => walk(requirement, caller, &admitted, 0, &mut lines),
+        Rule::Authenticated => walk(&Requirement::Authenticated, caller, admitted, 0, &mut lines),
+        Rule::Require(requirement) => walk(requirement, caller, admitted, 0, &mut lines),
     }
     lines
 }
 
 fn walk(requirement: &Requirement, caller: &Identity, admitted: &Admitted<'_>, depth: usize, lines: &mut Vec<Line>) {
-    let holds = check(requirement, caller, admitted).is_ok();
+    let holds = check_demand(requirement, caller, admitted).is_ok();
     let mut several = |demand: &str, all: &[Requirement]| {
         // Of a list of one it is that one.
         let depth = if let [_] = all { depth } else { depth + 1 };

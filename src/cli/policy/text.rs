@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::super::printable;
 use super::why::list;
 use super::{Known, Outcome, Verdict, mode};
 use crate::route::{RevocationMode, WhenUnavailable};
@@ -40,7 +41,7 @@ impl Verdict {
         let mut text = String::new();
         for (word, row) in rows {
             // Writing to a text does not fail.
-            let _ = writeln!(text, "{}", format!("{word:<12}{row}").trim_end());
+            let _ = writeln!(text, "{}", printable(format!("{word:<12}{row}").trim_end()));
         }
         text
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use http::{HeaderName, HeaderValue};
 
-pub use self::value::{Claims, Expected, OneOrMore, RequestLine, Said};
+pub use self::value::{Claims, Expected, OneOrMore, RequestLine, Said, target};
 use super::mistake::{Mistake, Mistakes};
 use super::place::At;
 use super::section::{Named, Read, section};
@@ -54,7 +54,8 @@ section! {
         optional host: String,
         /// Header fields of the request.
         default headers: Named<String> = "{}",
-        /// What has to come of it: `allowed`, `refused`, a status such as `403`, or a reason as logs have it: `missing_role`.
+        /// What has to come of it: `allowed`; `preflight`, where a browser only asks; `refused`, by the route that it comes to; a
+        /// status such as `403`; or a reason as logs have it: `missing_role`.
         required expect: Expected,
         /// The route that it has to come to.
         optional route: String,
@@ -72,6 +73,8 @@ pub struct PolicyFile {
     pub tests: PolicyTests,
     name: String,
     source: String,
+    /// What came from the environment.
+    hidden: Vec<String>,
 }
 
 impl PolicyFile {
@@ -95,9 +98,25 @@ impl PolicyFile {
             node::parse(&source, env, &mut mistakes).and_then(|node| PolicyTests::read(&node, "", &mut mistakes));
         let name = name.to_owned();
         match tests {
-            Some(tests) if mistakes.is_empty() => Ok(Self { tests, name, source }),
+            Some(tests) if mistakes.is_empty() => {
+                let hidden = mistakes.hidden().to_vec();
+                Ok(Self { tests, name, source, hidden })
+            }
             _ => Err(ConfigErrors::new(name, source, mistakes)),
         }
+    }
+
+    /// A text that may be shown: without what came from the environment.
+    #[must_use]
+    pub fn shown(&self, text: &str) -> String {
+        self.mistakes().without_secrets(text)
+    }
+
+    /// No mistakes yet, and what none of them may show.
+    fn mistakes(&self) -> Mistakes {
+        let mut mistakes = Mistakes::default();
+        self.hidden.iter().for_each(|secret| mistakes.hide(secret));
+        mistakes
     }
 
     /// Where its configuration is, if it names one.
@@ -112,8 +131,13 @@ impl PolicyFile {
     /// # Errors
     /// All that are not.
     pub fn check(&self, gateway: &Gateway) -> Result<(), ConfigErrors> {
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = self.mistakes();
         let tests = &self.tests;
+        if tests.tests.is_empty() {
+            mistakes
+                .add(Mistake::at(&tests.tests, "the list is empty: nothing would be tested").allowed("at least one"));
+        }
+        let headers: Vec<&str> = gateway.authenticator.identity_headers().map(HeaderName::as_str).collect();
         let vouchers: Vec<&str> = gateway.authenticator.vouchers().map(|(name, _)| name).collect();
         for (_, caller) in &tests.callers.entries {
             known(&caller.by, &vouchers, "nobody in the configuration is called", &mut mistakes);
@@ -124,6 +148,15 @@ impl PolicyFile {
         for test in tests.tests.iter() {
             for (name, value) in &test.headers.entries {
                 fit_for_a_head(name, value, &mut mistakes);
+            }
+            if let Some(host) = test.host.as_ref().filter(|host| HeaderValue::try_from(host.as_str()).is_err()) {
+                mistakes.add(
+                    Mistake::at(host, "this cannot be a host").allowed("`shop.example.com`, with a port or without"),
+                );
+            }
+            for (name, _) in &test.identity.entries {
+                let lower = name.with(name.value.to_ascii_lowercase());
+                known(&lower, &headers, "no identity header is called", &mut mistakes);
             }
             for name in test.r#as.iter().flat_map(|names| &names.value.0) {
                 known(name, &callers, "unknown caller", &mut mistakes);

@@ -40,13 +40,20 @@ pub struct RequestLine {
     pub target: String,
 }
 
+/// What is asked for: a path, a whole URL, or `*`. No `#`: what comes after it is sent by nobody.
+#[must_use]
+pub fn target(text: &str) -> Option<http::Uri> {
+    let is_one = text.starts_with('/') || text.starts_with("https://") || text.starts_with("http://") || text == "*";
+    (is_one && !text.contains('#')).then(|| text.parse().ok()).flatten()
+}
+
 impl Read for RequestLine {
     fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
         let allowed = "a method and a path with a space between them: `GET /orders/42`";
         let value = text(node, path, allowed, mistakes)?;
         let parts = value.text.split_once(' ').filter(|(method, target)| {
             let is_method = !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
-            is_method && (target.starts_with('/') || target.contains("://")) && target.parse::<http::Uri>().is_ok()
+            is_method && self::target(target).is_some()
         });
         if parts.is_none() {
             mistakes.add(Mistake::new(node.place, path, node.value.shown()).allowed(allowed));
@@ -62,9 +69,11 @@ impl Read for RequestLine {
 /// What has to come of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// It goes to the service, or is answered as a preflight.
+    /// It goes to the service.
     Allowed,
-    /// It does not, for whatever reason.
+    /// It is a browser's question, and is answered.
+    Preflight,
+    /// It comes to a route, and goes no further, for whatever reason.
     Refused,
     /// It is refused with this status.
     Status(u16),
@@ -72,11 +81,13 @@ pub enum Expected {
     Reason(&'static str),
 }
 
-const WORDS: [(&str, Expected); 2] = [("allowed", Expected::Allowed), ("refused", Expected::Refused)];
+const WORDS: [(&str, Expected); 3] =
+    [("allowed", Expected::Allowed), ("preflight", Expected::Preflight), ("refused", Expected::Refused)];
 
 impl Read for Expected {
     fn read(node: &Node, path: &str, mistakes: &mut Mistakes) -> Option<Self> {
-        let allowed = "`allowed`, `refused`, a status from 400 to 599, or a reason as logs have it: `missing_role`";
+        let allowed =
+            "`allowed`, `preflight`, `refused`, a status from 400 to 599, or a reason as logs have it: `missing_role`";
         let found = match &node.value {
             Value::Whole(status) => {
                 u16::try_from(*status).ok().filter(|status| (400..600).contains(status)).map(Self::Status)

@@ -86,14 +86,12 @@ pub fn of(
 }
 
 fn no_route(gateway: &Gateway, path: &str) -> String {
-    match gateway.routes.all().iter().find(|route| route.matching.pattern.matches(path)) {
-        Some(route) => format!(
-            "the path is that of route `{}`, which is served for {} alone",
-            route.id,
-            list(route.matching.hosts.iter().map(String::as_str))
-        ),
-        None => "no route has a path that fits: `bearward routes` lists them".to_owned(),
+    let elsewhere = gateway.routes.all().iter().filter(|route| route.matching.pattern.matches(path));
+    let hosts: Vec<&str> = elsewhere.flat_map(|route| route.matching.hosts.iter().map(String::as_str)).collect();
+    if hosts.is_empty() {
+        return "no route has a path that fits: `bearward routes` lists them".to_owned();
     }
+    format!("the path is served for {} alone", list(hosts.into_iter()))
 }
 
 fn of_token(
