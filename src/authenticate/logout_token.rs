@@ -82,8 +82,12 @@ impl Authenticator {
         if now >= expires.saturating_add(issuer.leeway) {
             return Err(Denial::Expired);
         }
-        if at > now.saturating_add(issuer.leeway) {
+        let starts = claims.date("nbf")?.map_or(at, |starts| starts.max(at));
+        if starts > now.saturating_add(issuer.leeway) {
             return Err(Denial::NotYetValid);
+        }
+        if expires.saturating_sub(at) > issuer.max_lifetime {
+            return Err(Denial::LifetimeTooLong);
         }
         if !is_one(claims) || claims.member("nonce").is_some() {
             return Err(Denial::UnsupportedToken);

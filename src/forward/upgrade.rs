@@ -171,7 +171,7 @@ impl Tunnel {
         let cut = match ended {
             None => None,
             Some(End::Told) => close(client, &frames, GOING_AWAY).await,
-            Some(End::Silent) => Some(AnswerCut::BrokeOff),
+            Some(End::Silent) => close(client, &frames, GOING_AWAY).await.or(Some(AnswerCut::BrokeOff)),
             Some(End::Cut(AnswerCut::TakenBack)) => {
                 close(client, &frames, NOT_PERMITTED).await.or(Some(AnswerCut::TakenBack))
             }

@@ -58,13 +58,14 @@ pub fn dress(cors: &Cors, origin: Option<&HeaderValue>, answer: &mut HeaderMap) 
     for name in &SAID {
         answer.remove(name);
     }
-    let is_same_for_all = cors.is_any && !cors.credentials;
-    if !is_same_for_all {
+    if cors.is_any && !cors.credentials {
+        // To whoever asks: a cache may give it to a page.
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    } else {
         answer.append(VARY, HeaderValue::from_static("Origin"));
+        let Some(origin) = origin.filter(|origin| is_allowed(cors, origin)) else { return };
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
-    let Some(origin) = origin.filter(|origin| is_allowed(cors, origin)) else { return };
-    let origin = if is_same_for_all { HeaderValue::from_static("*") } else { origin.clone() };
-    answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if cors.credentials {
         answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }

@@ -130,6 +130,19 @@ fn threat_49_no_origin_but_a_named_one_is_ever_repeated() {
     assert_eq!(upstream.seen().len(), good.len() + bad.len());
 }
 
+/// An answer that is for pages of any origin says so to whoever asks: what is kept of it may be given to a page.
+#[test]
+fn what_any_page_may_read_says_so_without_an_origin_too() {
+    let (_upstream, gateway) = start();
+    let answer = gateway.get("/any", None);
+    assert_eq!(said(&answer), [("allow-origin", "*")]);
+    let vary: Vec<_> =
+        answer.headers.iter().filter(|(name, _)| name == "vary").map(|(_, value)| value.as_str()).collect();
+    assert_eq!(vary, ["Accept"]);
+    assert_eq!(said(&gateway.get("/own", None)).len(), 3, "what the service says");
+    assert_eq!(said(&gateway.get("/shop/1", None)), [], "others are told apart");
+}
+
 #[test]
 fn a_page_can_read_why_it_was_refused() {
     let (_upstream, gateway) = start();

@@ -269,7 +269,7 @@ fn a_silent_stream_ends_after_its_time_and_the_connection_goes_on() {
     let mut socket = connect(&gateway, "/quiet", None);
     socket.read().expect("the head");
     let fell_silent = Instant::now();
-    assert_eq!(closed_with(&mut socket), None);
+    assert_eq!(closed_with(&mut socket), Some(CloseCode::Away));
     assert!(fell_silent.elapsed() >= Duration::from_millis(300) && fell_silent.elapsed() < Duration::from_secs(5));
     assert_eq!(socket.get_mut().client.get("/nowhere", None).status, 404);
 }

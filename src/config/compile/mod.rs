@@ -144,19 +144,31 @@ pub struct Background {
 }
 
 /// Header names that a configuration cannot take for identity: they have a meaning of their own.
-const TAKEN: [&str; 13] = [
+const TAKEN: [&str; 25] = [
+    "accept-encoding",
     "authorization",
     "connection",
     "content-length",
     "content-type",
     "cookie",
+    "early-data",
     "expect",
     "forwarded",
     "host",
+    "http2-settings",
+    "keep-alive",
+    "origin",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
     "te",
     "traceparent",
+    "trailer",
     "transfer-encoding",
     "upgrade",
+    "via",
+    "x-http-method-override",
+    "x-real-ip",
     "x-request-id",
 ];
 
@@ -327,8 +339,10 @@ fn identity_headers(config: &Config, mistakes: &mut Mistakes) -> Vec<IdentityHea
 
 /// Whether a header may carry identity: its name is read in one way, and has no meaning of its own.
 fn is_fit_for_identity(header: &HeaderName) -> bool {
-    let is_plain = header.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    is_plain && !TAKEN.contains(&header.as_str()) && !header.as_str().starts_with("x-forwarded-")
+    let name = header.as_str();
+    let is_plain = name.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let families = ["x-forwarded-", "sec-", "access-control-", "content-", "if-", "grpc-"];
+    is_plain && !TAKEN.contains(&name) && !families.iter().any(|family| name.starts_with(family))
 }
 
 fn realm(config: &Config, mistakes: &mut Mistakes) -> String {
