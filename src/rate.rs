@@ -9,7 +9,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -93,13 +93,25 @@ impl Default for Buckets {
 
 impl Buckets {
     fn take(&self, value: &[u8], rate: Rate, now: u64) -> Result<(), u64> {
-        let name = self.hasher.hash_one(value);
-        let place = usize::try_from(name % SHARDS as u64).unwrap_or(0);
-        let Some(shard) = self.shards.get(place) else { return Ok(()) };
-        let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((name, mut buckets)) = self.shard(value) else { return Ok(()) };
         let next = rate.take(buckets.get(&name).copied().unwrap_or(0), now)?;
         buckets.insert(name, next);
         Ok(())
+    }
+
+    /// Gives back what was taken for a request that was refused all the same: it costs nothing here.
+    fn give_back(&self, value: &[u8], rate: Rate) {
+        let Some((name, mut buckets)) = self.shard(value) else { return };
+        let before = buckets.get(&name).map(|next| next.saturating_sub(rate.interval));
+        if let Some(before) = before {
+            buckets.insert(name, before);
+        }
+    }
+
+    fn shard(&self, value: &[u8]) -> Option<(u64, MutexGuard<'_, Cache<u64, u64>>)> {
+        let name = self.hasher.hash_one(value);
+        let place = usize::try_from(name % SHARDS as u64).unwrap_or(0);
+        Some((name, self.shards.get(place)?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -145,7 +157,11 @@ impl RateLimit {
         let key = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, value)));
         match store.take(&key, self.rate.interval, self.rate.burst).await {
             Ok(0) => Ok(()),
-            Ok(wait) => Err(limited(wait)),
+            Ok(wait) => {
+                // Else who comes back in time would come too early here.
+                self.buckets.give_back(value, self.rate);
+                Err(limited(wait))
+            }
             Err(error) => {
                 tracing::debug!(%error, "a limit that gateways share is this one's alone for now");
                 Ok(())
@@ -178,6 +194,19 @@ mod tests {
         assert_eq!(buckets.take(b"lee", rate, now), Ok(()));
         assert_eq!(buckets.take(b"kim", rate, now + 12 * SECOND), Ok(()));
         assert_eq!(buckets.take(b"kim", rate, now + 12 * SECOND), Err(12 * SECOND));
+    }
+
+    /// Who was refused by the bucket that all share, and told when to come back, is not refused then by this one.
+    #[test]
+    fn a_request_that_is_given_back_has_cost_nothing() {
+        let (buckets, rate) = (Buckets::default(), Rate { interval: 4 * SECOND, burst: 1 });
+        let now = 1000 * SECOND;
+        assert_eq!(buckets.take(b"kim", rate, now), Ok(()));
+        buckets.give_back(b"kim", rate);
+        assert_eq!(buckets.take(b"kim", rate, now + SECOND), Ok(()));
+        assert_eq!(buckets.take(b"kim", rate, now + SECOND), Err(4 * SECOND));
+        buckets.give_back(b"lee", rate);
+        assert_eq!(buckets.take(b"lee", rate, now), Ok(()));
     }
 
     #[test]
