@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) block: Cell<Option<Instant>>,
     /// Whether the client sent more frames that bring nothing than it may.
     pub(super) is_flooded: Cell<bool>,
+    /// Whether a client of HTTP/2 has said that it sends no more, or is gone.
+    pub(super) has_left: Cell<bool>,
     /// Whether it is to end as soon as nothing is lost by it.
     is_ending: Cell<bool>,
     /// Since when it is told to finish.
@@ -186,6 +188,7 @@ impl Watch {
             can_park: Cell::new(true),
             block: Cell::new(None),
             is_flooded: Cell::new(false),
+            has_left: Cell::new(false),
             is_ending: Cell::new(false),
             finishing: Cell::new(None),
             stalled: Cell::new(None),

@@ -158,6 +158,20 @@ fn clients_of_http_2_are_told_that_they_may_ask() {
     assert!(first.payload.chunks(6).any(|setting| setting == [0, 8, 0, 0, 0, 1]), "{:?}", first.payload);
 }
 
+/// What ends a connection has its line, though the parser says nothing of it.
+#[test]
+fn a_connect_that_ends_its_connection_is_counted_and_logged() {
+    let gateway = start();
+    let mut socket = connect(&gateway, "/chat", Some(&customer()));
+    socket.read().expect("the head");
+    let before = gateway.metric("heads_refused_total{reason=\"malformed_head\"}");
+    let client = &mut socket.get_mut().client;
+    let _stream = ask(client, &asks("websocket", "/chat", &[SAID, &[("content-length", "5")]].concat()));
+    until("its connection is given up", || !client.is_alive());
+    until("it is counted", || gateway.metric("heads_refused_total{reason=\"malformed_head\"}") == before + 1.0);
+    until("it is logged", || gateway.lines().iter().any(|line| line.contains("a head was refused")));
+}
+
 #[test]
 fn messages_go_both_ways_beside_other_requests() {
     let gateway = start();

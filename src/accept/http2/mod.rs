@@ -96,8 +96,14 @@ pub(super) async fn serve(stream: Stream, early: BytesMut, client: Rc<Client>, w
         tokio::select! {
             biased;
             ended = &mut connection => {
-                if let Err(error) = ended {
-                    told(&error, &client, &worker, &state);
+                match ended {
+                    Err(error) => told(&error, &client, &worker, &state),
+                    // The library gives a connection up without a word for a CONNECT with a length, and all that is under
+                    // way on it.
+                    Ok(()) if !state.has_left.get() && state.under_way.get() > 0 => {
+                        refused(HeadFault::Malformed, "the parser gave up its connection for it", &client, &worker);
+                    }
+                    Ok(()) => {}
                 }
                 return;
             }
@@ -166,6 +172,8 @@ fn told(error: &hyper::Error, client: &Client, worker: &Worker, state: &State) {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     if let Some(cause) = cause.filter(|cause| cause.is_library()) {
         let reason = cause.reason().map_or_else(|| "broken frames".to_owned(), |reason| reason.to_string());
-        refused(HeadFault::Malformed, &reason, client, worker);
+        // More small pieces of bodies than it keeps for who does not take them yet, and the like.
+        let is_flood = cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        refused(if is_flood { HeadFault::Flood } else { HeadFault::Malformed }, &reason, client, worker);
     }
 }

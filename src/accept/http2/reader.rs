@@ -78,6 +78,9 @@ impl Reader for Metered {
                 return Poll::Pending;
             };
             let is_end = read.is_err() || buf.filled().len() == before;
+            if is_end {
+                state.has_left.set(true);
+            }
             if is_end && std::mem::take(&mut self.has_handed_on) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
