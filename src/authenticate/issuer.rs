@@ -53,14 +53,14 @@ pub struct VerifiedToken {
     /// The key that vouches for it.
     pub key: Arc<Key>,
     /// Who it is about, and for how long.
-    pub holding: Holding,
+    pub valid: ValidClaims,
     /// Everything that it says.
     pub claims: Claims,
 }
 
 /// What held of a token's claims.
 #[derive(Debug)]
-pub struct Holding {
+pub struct ValidClaims {
     /// `sub`.
     pub subject: Arc<str>,
     /// `iat`, if there.
@@ -76,15 +76,15 @@ impl Issuer {
     /// Each of the reasons above, in that order.
     pub fn verify(&self, token: UnverifiedToken<'_>, now: i64) -> Result<VerifiedToken, Denial> {
         let (key, token) = self.check_signature(token)?;
-        let holding = self.check_claims(&token.claims, now)?;
-        Ok(VerifiedToken { key, holding, claims: token.claims })
+        let valid = self.check_claims(&token.claims, now)?;
+        Ok(VerifiedToken { key, valid, claims: token.claims })
     }
 
     /// The second half of [`Issuer::verify`]: whether what a token says holds at `now`, whoever wrote it.
     ///
     /// # Errors
     /// Each of the reasons above from the audience on, in that order.
-    pub fn check_claims(&self, claims: &Claims, now: i64) -> Result<Holding, Denial> {
+    pub fn check_claims(&self, claims: &Claims, now: i64) -> Result<ValidClaims, Denial> {
         self.check_audience(claims)?;
         let times = Times::of(claims)?;
         if now >= times.expires.saturating_add(self.leeway) {
@@ -109,7 +109,7 @@ impl Issuer {
         if let Some(missing) = self.required.iter().find(|path| claims.at(path).is_none()) {
             return Err(Denial::MissingClaim(missing.as_str().into()));
         }
-        Ok(Holding {
+        Ok(ValidClaims {
             subject: subject.into(),
             issued_at: times.issued_at,
             expires_at: times.expires.saturating_add(self.leeway),

@@ -316,7 +316,7 @@ impl Authenticator {
         now: i64,
     ) -> Result<Identity, Denial> {
         let verified = issuer.verify(token, now)?;
-        self.memory.identity(issuer.proven(place, Some(verified.key), verified.holding, verified.claims), None)
+        self.memory.identity(issuer.proven(place, Some(verified.key), verified.valid, verified.claims), None)
     }
 
     /// Who a token of the issuer at a place would be of at `now`, in unix seconds, on a route that takes that issuer: for

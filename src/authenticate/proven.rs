@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Identity;
 use super::claims::{ClaimPath, Claims};
 use super::headers::{self, IdentityHeader};
-use super::issuer::{Holding, Issuer};
+use super::issuer::{Issuer, ValidClaims};
 use super::keys::Key;
 use super::session::Life;
 use super::vouch::Vouch;
@@ -49,7 +49,7 @@ pub(super) struct Proven<'i> {
 
 impl Issuer {
     /// What a token of this issuer has proved, whose claims hold; `place` is the issuer's among all.
-    pub(super) fn proven(&self, place: usize, key: Option<Arc<Key>>, holding: Holding, claims: Claims) -> Proven<'_> {
+    pub(super) fn proven(&self, place: usize, key: Option<Arc<Key>>, valid: ValidClaims, claims: Claims) -> Proven<'_> {
         Proven {
             proof: Proof::Issuer(place),
             issuer: &self.issuer,
@@ -57,9 +57,9 @@ impl Issuer {
             scopes: Some(&self.scopes),
             key,
             retired: None,
-            subject: holding.subject,
-            issued_at: holding.issued_at,
-            expires_at: holding.expires_at,
+            subject: valid.subject,
+            issued_at: valid.issued_at,
+            expires_at: valid.expires_at,
             bound: Bound::of(&claims),
             claims,
             record: None,

@@ -139,7 +139,11 @@ fn wrong(test: &PolicyTest, verdict: &Verdict) -> Vec<String> {
         Outcome::Preflight | Outcome::Refused { .. } => (&[][..], &[][..]),
     };
     if let Some(expected) = test.upstream.as_ref().filter(|expected| !to.contains(&expected.value)) {
-        wrong.push(format!("expected the upstream {}, and it is {}", expected.value, policy::words(to)));
+        wrong.push(format!(
+            "expected the upstream {}, and it is {}",
+            expected.value,
+            policy::why::list(to.iter().map(String::as_str))
+        ));
     }
     for (name, expected) in &test.identity.entries {
         let found = headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::policy::reach;
-use super::policy::why::token::{Said, why};
+use super::policy::why::token::{Claimed, why};
 use super::revoke::read_token;
 use super::{ConfigPath, Failure, print, printable, runtime};
 use crate::authenticate::Identity;
@@ -39,7 +39,7 @@ impl Verify {
     /// Verifies.
     pub fn run(self) -> Result<(), Failure> {
         let text = read_token(&self.token)?;
-        let said = Said::of(&text);
+        let said = Claimed::of(&text);
         let form = Bearer::from_text(&text).and_then(UnverifiedToken::parse).map(drop);
         if let Err(denial) = form {
             return Err(Failure::Runtime(format!("refused, {}: {}", denial.label(), why(&denial, None, &said, 0))));
@@ -94,7 +94,7 @@ fn held(gateway: &Gateway, token: &str, place: usize, now: i64) -> Result<Identi
     Ok(identity)
 }
 
-fn shown(identity: &Identity, issuer: &Issuer, said: &Said, now: i64) -> Value {
+fn shown(identity: &Identity, issuer: &Issuer, said: &Claimed, now: i64) -> Value {
     let ends = Claims::new(said.claims.clone()).date("exp").ok().flatten();
     json!({
         "issuer": &*issuer.name,
@@ -109,7 +109,7 @@ fn shown(identity: &Identity, issuer: &Issuer, said: &Said, now: i64) -> Value {
     })
 }
 
-fn refusal(denial: &Denial, issuer: &Issuer, said: &Said, now: i64) -> String {
+fn refusal(denial: &Denial, issuer: &Issuer, said: &Claimed, now: i64) -> String {
     let why = why(denial, Some(issuer), said, now);
     printable(&format!("refused by `{}`, {}: {why}", issuer.name, denial.label()))
 }

@@ -77,8 +77,8 @@ impl Authenticator {
                 if claims.text("iss")? != Some(&*issuer.issuer) {
                     return Err(Denial::WrongIssuer);
                 }
-                let holding = issuer.check_claims(&claims, now.unix)?;
-                self.memory.identity(issuer.proven(place, None, holding, claims), None)?
+                let valid = issuer.check_claims(&claims, now.unix)?;
+                self.memory.identity(issuer.proven(place, None, valid, claims), None)?
             }
             Proof::Opaque(place) => {
                 let asked = self.introspectors.get(place).ok_or(Denial::InactiveToken)?;

@@ -182,11 +182,6 @@ fn leads_to(gateway: &Gateway, route: &Route) -> Vec<String> {
     }
 }
 
-/// Names with commas between them.
-pub fn words(names: &[String]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
 /// The identity headers, as they stand in a head.
 fn headers(identity: &Identity) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(identity.headers()).into_owned();
@@ -240,7 +235,7 @@ impl Verdict {
         members.insert("decision".to_owned(), self.label().into());
         members.insert("status".to_owned(), json!(self.status()));
         members.insert("route".to_owned(), json!(self.route));
-        members.insert("path".to_owned(), json!(self.pattern));
+        members.insert("pattern".to_owned(), json!(self.pattern));
         if let Some(Known { subject, by, roles, scopes }) = &self.caller {
             members.insert("caller".to_owned(), json!({ "sub": subject, "by": by, "roles": roles, "scopes": scopes }));
         }

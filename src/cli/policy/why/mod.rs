@@ -7,7 +7,7 @@ pub mod token;
 use http::request::Parts;
 use serde_json::Map;
 
-use self::token::Said;
+use self::token::Claimed;
 use super::proof_name;
 use crate::authenticate::Identity;
 use crate::authenticate::bearer::Bearer;
@@ -103,9 +103,9 @@ fn of_token(
 ) -> String {
     let said = match who {
         Who::Shown(_) => {
-            Bearer::of(request).ok().and_then(|bearer| bearer.text().ok()).map(Said::of).unwrap_or_default()
+            Bearer::of(request).ok().and_then(|bearer| bearer.text().ok()).map(Claimed::of).unwrap_or_default()
         }
-        Who::Assumed(assumed) => Said { header: Map::new(), claims: assumed.claims.clone() },
+        Who::Assumed(assumed) => Claimed { header: Map::new(), claims: assumed.claims.clone() },
     };
     let authenticator = &gateway.authenticator;
     let issuers = route.iter().flat_map(|route| route.auth.issuers());

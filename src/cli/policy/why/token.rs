@@ -13,14 +13,14 @@ use crate::denial::Denial;
 
 /// What a token says of itself; nothing of it is believed.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Claimed {
     /// Its header.
     pub header: Map<String, Value>,
     /// Its claims.
     pub claims: Map<String, Value>,
 }
 
-impl Said {
+impl Claimed {
     /// What the parts of a token say that can be read.
     #[must_use]
     pub fn of(token: &str) -> Self {
@@ -34,17 +34,21 @@ impl Said {
     /// A claim, in words.
     #[must_use]
     pub fn found(&self, name: &str) -> String {
-        self.claims.get(name).map_or_else(|| format!("there is no `{name}`"), |value| format!("`{name}` is {value}"))
+        in_words(&self.claims, name)
     }
 
     /// A member of its header, in words.
     fn named(&self, name: &str) -> String {
-        self.header.get(name).map_or_else(|| format!("there is no `{name}`"), |value| format!("`{name}` is {value}"))
+        in_words(&self.header, name)
     }
 
     fn time(&self, name: &str) -> i64 {
         Claims::new(self.claims.clone()).date(name).ok().flatten().unwrap_or_default()
     }
+}
+
+fn in_words(members: &Map<String, Value>, name: &str) -> String {
+    members.get(name).map_or_else(|| format!("there is no `{name}`"), |value| format!("`{name}` is {value}"))
 }
 
 const MALFORMED: &str = "it is no compact JWT of strict JSON, or a claim has a type that it must not have (`sub`, `jti` and \
@@ -56,7 +60,7 @@ const NOT_TAKEN_BACK: &str =
 
 /// Why a token is not taken; `issuer` is whose it says it is, if that is known here.
 #[must_use]
-pub fn why(denial: &Denial, issuer: Option<&Issuer>, said: &Said, now: i64) -> String {
+pub fn why(denial: &Denial, issuer: Option<&Issuer>, said: &Claimed, now: i64) -> String {
     let name = issuer.map_or_else(|| "the issuer".to_owned(), |issuer| format!("`{}`", issuer.name));
     match denial {
         Denial::AlgorithmNotAllowed => {
@@ -121,7 +125,7 @@ pub fn why(denial: &Denial, issuer: Option<&Issuer>, said: &Said, now: i64) -> S
 }
 
 /// Why a token is not taken at this time.
-fn times(denial: &Denial, issuer: Option<&Issuer>, said: &Said, now: i64) -> String {
+fn times(denial: &Denial, issuer: Option<&Issuer>, said: &Claimed, now: i64) -> String {
     let leeway = issuer.map_or(0, |issuer| issuer.leeway);
     let (issued, ends) = (said.time("iat"), said.time("exp"));
     if *denial == Denial::Expired {
