@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use super::endpoints::Endpoints;
 use super::upstreams::not_zero;
 use super::{Kept, cors, on_success, rate, rewrite};
@@ -127,6 +129,11 @@ fn shares(config: &Config, section: &Section, mistakes: &mut Mistakes) -> Option
 /// A WebSocket takes a connection of its own to the service, which HTTP/2 does not give (RFC 8441 is spoken with clients alone).
 fn check_upgrade(config: &Config, section: &Section, mistakes: &mut Mistakes) {
     let Some(first) = section.upgrade.first() else { return };
+    let methods = section.r#match.methods.as_ref();
+    if let Some(methods) = methods.filter(|methods| methods.iter().all(|method| method.value != Method::GET)) {
+        let mistake = Mistake::at(first, "no request could change to it: one that does is a GET");
+        mistakes.add(mistake.allowed("goes with `GET` among the methods").also(methods.place, "these methods"));
+    }
     let named = |name: &str| section.upstream.0.iter().any(|(upstream, _)| upstream.value == name);
     for (name, upstream) in config.upstreams.entries.iter().filter(|(name, _)| named(name)) {
         let is_offered = upstream.tls.as_ref().is_some_and(|tls| *tls.http2);
