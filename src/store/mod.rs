@@ -249,6 +249,17 @@ impl Store {
         }
     }
 
+    /// Says that this gateway serves nobody any more: nobody has to wait for what it has applied.
+    ///
+    /// # Errors
+    /// [`StoreError`], when there is no answer; then it is waited for until its lease is over.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) | Self::File(_) => Ok(()),
+            Self::Redis(redis) => redis.leave().await,
+        }
+    }
+
     /// Reads one key.
     ///
     /// # Errors

@@ -75,6 +75,26 @@ fn names(answer: &Value, part: &str) -> Vec<String> {
     names.iter().map(|name| name.as_str().expect("a name").to_owned()).collect()
 }
 
+/// Who serves nobody any more is waited for by nobody.
+#[test]
+fn a_gateway_that_has_drained_leaves_no_lease() {
+    let (redis, upstream) = (Redis::start(), Upstream::echo());
+    let start = || {
+        let yaml = with_store(upstream.address, &redis.url(), "", ROUTES)
+            .replace("revocation: { keys", "revocation: { max_staleness: 60s, keys");
+        let gateway = Gateway::start(&yaml);
+        until("it is ready", || gateway.admin("GET", "/readyz", "").status == 200);
+        gateway
+    };
+    let (stays, mut goes) = (start(), start());
+    until("both have a lease", || redis.command(&["HLEN", "bearward:leases"]).trim() == "2");
+    goes.signal("TERM");
+    assert_eq!(goes.wait().code(), Some(0));
+    assert_eq!(redis.command(&["HLEN", "bearward:leases"]).trim(), "1");
+    let answer = stays.admin("POST", "/revocations", r#"{"jti":"a1","ack":"all"}"#);
+    assert_eq!((answer.status, names(&answer.json(), "outwaited").len()), (200, 0), "{}", answer.text());
+}
+
 #[test]
 fn when_all_have_confirmed_the_next_request_is_refused_everywhere() {
     let field = Field::start(3);

@@ -263,6 +263,11 @@ impl Serving {
         let workers = self.workers;
         // Why: waiting for threads blocks, and the store and the keys are served from this one.
         drop(tokio::task::spawn_blocking(move || workers.drain()).await);
+        if let Some(store) = self.gateway.authenticator.store()
+            && let Err(error) = store.leave().await
+        {
+            tracing::debug!(%error, "the lease stays until its end");
+        }
         self.admin_task.abort();
         end(self.refreshers);
         end(self.keepers);

@@ -112,13 +112,15 @@ fn redis(
     let lease_keys = LeaseKeys::new(&section.prefix, &url);
     let max_staleness = *config.revocation.max_staleness;
     let (link, driver) = Link::new(url, *section.timeout, max_staleness, patterns.probe());
+    let name = (is_tracked && *config.revocation.leases).then(gateway_name);
     let tracking = is_tracked.then(|| {
-        let lease = (*config.revocation.leases).then(|| Lease::new(lease_keys.clone(), gateway_name(), max_staleness));
+        let lease = name.clone().map(|name| Lease::new(lease_keys.clone(), name, max_staleness));
         Tracking::new(&link, max_staleness, patterns.probe(), lease)
     });
     let (tracking, tracker) = tracking.unzip();
     (background.store, background.tracker) = (Some(driver), tracker);
-    Arc::new(Store::Redis(Box::new(link.with_tracking(tracking).with_lease_keys(lease_keys))))
+    let link = link.with_tracking(tracking).with_lease_keys(lease_keys).leased_as(name.map(Into::into));
+    Arc::new(Store::Redis(Box::new(link)))
 }
 
 /// What this process is called where several gateways are named: its machine, and which process there.

@@ -82,6 +82,13 @@ impl LeaseKeys {
         eval(MOVE, &self.epoch)
     }
 
+    /// Takes a lease away.
+    pub(super) fn leave(&self, gateway: &str) -> Cmd {
+        let mut leave = cmd("HDEL");
+        leave.arg(&self.leases).arg(gateway);
+        leave
+    }
+
     /// Asks for the leases that have not run out.
     pub(super) fn live(&self) -> Cmd {
         eval(LIVE, &self.leases)

@@ -59,6 +59,8 @@ pub struct Link {
     way: Way,
     tracking: Option<Tracking>,
     lease_keys: LeaseKeys,
+    /// What this gateway's lease is called, where it has one.
+    leased_as: Option<Arc<str>>,
     /// Where writes wait for replicas.
     replication: Replication,
 }
@@ -114,7 +116,7 @@ impl Link {
 
     fn over(way: Way, url: RedisUrl, deadline: Duration) -> Self {
         let lease_keys = LeaseKeys::new(PREFIX, &url);
-        Self { url, deadline, way, tracking: None, lease_keys, replication: Replication::default() }
+        Self { url, deadline, way, tracking: None, lease_keys, leased_as: None, replication: Replication::default() }
     }
 
     /// The same with standings that are kept up to date (`mode: tracked`).
@@ -127,6 +129,18 @@ impl Link {
     #[must_use]
     pub fn with_lease_keys(self, lease_keys: LeaseKeys) -> Self {
         Self { lease_keys, ..self }
+    }
+
+    /// The same of a gateway that says in a lease of this name what it has applied.
+    #[must_use]
+    pub fn leased_as(self, name: Option<Arc<str>>) -> Self {
+        Self { leased_as: name, ..self }
+    }
+
+    /// Takes this gateway's lease away, which serves nobody any more: who revokes need not wait for its end.
+    pub(super) async fn leave(&self) -> Result<(), StoreError> {
+        let Some(name) = &self.leased_as else { return Ok(()) };
+        self.command(&self.lease_keys.leases, self.lease_keys.leave(name)).await.map(drop)
     }
 
     /// Another link to the same store.
