@@ -1,7 +1,7 @@
 //! What would be decided of a request: the first three questions, asked of one that nobody sends.
 //!
 //! They are the questions of `Gateway::serve`, by the same functions and in the same order, but for how often: nothing
-//! is counted here. Nobody gets a `Permit` of it. `tests/it/policy.rs` holds what is said here against what a gateway answers.
+//! is counted here. Nobody gets a `Permit` of it. `tests/it/explaining.rs` holds what is said here against what a gateway answers.
 
 use http::request::Parts;
 

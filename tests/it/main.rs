@@ -29,6 +29,7 @@ mod commands;
 mod cors;
 mod edges;
 mod embedded;
+mod explaining;
 mod forwarding;
 mod frames;
 mod framing;
