@@ -491,4 +491,15 @@ proptest::proptest! {
     fn no_text_makes_the_reader_panic(text in "(version|routes|access|- |: |\\{|\\}|\\[|\\]|\"|'|\\$\\{|\\}|&a|\\*a|<<|\n| |~|1|#|%|!|\\||>|é|\u{0}|\t){0,60}") {
         drop(config::load_text("gateway.yaml", text, root(), &no_env));
     }
+
+    #[test]
+    fn no_text_makes_the_reader_of_policy_tests_panic(
+        tests in "(\\{ |\\}|, |name: x|request: |expect: |as: |identity: |headers: |allowed|GET /x|GET \\*|missing_role|404|-1|1e9|\\[|\\]|null|\"|~|é|\u{0}|\\$\\{A\\}){0,40}"
+    ) {
+        for text in [format!("tests: [{tests}]"), format!("callers: {{ a: {tests} }}\ntests: []"), tests] {
+            if let Err(errors) = PolicyFile::load_text("policy.yaml", text, &no_env) {
+                proptest::prop_assert!(errors.count() > 0 && !errors.to_string().is_empty());
+            }
+        }
+    }
 }
