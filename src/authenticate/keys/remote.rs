@@ -10,12 +10,12 @@
 //! 5. A key that is no longer in the document is retired with the fetch that shows it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::Algorithm;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::fetch::Source;
@@ -24,8 +24,6 @@ use crate::clock;
 
 /// Longest time for one fetch, from connecting to the last byte.
 const FETCH_DEADLINE: Duration = Duration::from_secs(5);
-/// How often somebody who waits looks whether the document was read.
-const LOOK: Duration = Duration::from_millis(20);
 /// First pause after a failed fetch; doubles up to the refresh interval.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
@@ -53,8 +51,8 @@ pub struct RemoteKeys {
     missed: Notify,
     /// Whether they could not be read the last time: there may be others by now.
     is_failing: AtomicBool,
-    /// How often they were read.
-    readings: AtomicU64,
+    /// Tells who waits for it that they were read.
+    readings: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -77,7 +75,7 @@ impl RemoteKeys {
         schedule: Schedule,
     ) -> (Arc<Self>, Refresher) {
         let (current, missed, iss) = (ArcSwapOption::empty(), Notify::new(), iss.to_owned());
-        let (is_failing, readings) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (is_failing, readings) = (AtomicBool::new(false), watch::Sender::new(()));
         let keys = Arc::new(Self { issuer, iss, source, pinned, schedule, current, missed, is_failing, readings });
         (Arc::clone(&keys), Refresher(keys))
     }
@@ -116,14 +114,9 @@ impl RemoteKeys {
 
     /// Has the document read ahead of time, and waits for it, if it may be by then; whether it was.
     pub(in crate::authenticate) async fn is_read_again(&self, within: Duration) -> bool {
-        let before = self.readings.load(Ordering::Relaxed);
+        let mut readings = self.readings.subscribe();
         self.missed.notify_one();
-        let read = async {
-            while self.readings.load(Ordering::Relaxed) == before {
-                sleep(LOOK).await;
-            }
-        };
-        timeout(within, read).await.is_ok()
+        timeout(within, readings.changed()).await.is_ok_and(|read| read.is_ok())
     }
 
     /// The name of the issuer.
@@ -149,7 +142,7 @@ impl RemoteKeys {
             None => (fetched, true),
         };
         self.current.store(Some(Arc::new(Confirmed { keys: Arc::new(keys), at: clock::monotonic() })));
-        self.readings.fetch_add(1, Ordering::Relaxed);
+        self.readings.send_replace(());
         differs
     }
 
