@@ -55,7 +55,8 @@ impl Route {
         let is_same = self.rule == other.rule && self.auth == other.auth && self.revocation == other.revocation;
         // Where the rule looks at the path, the same words mean another part of it.
         let is_held = matches!(other.rule, Rule::Public) || (is_same && !other.rule.looks_at_path());
-        is_held && other.rate_limit.is_none()
+        // Its requests are counted, or become logins there.
+        is_held && other.rate_limit.is_none() && other.on_success.is_none()
     }
 
     /// The claim that its callers are counted by.

@@ -124,3 +124,20 @@ fn the_worst_patterns_and_paths_are_matched_without_blow_up() {
     // 8,191 nodes, each visited once; without that bound this would take minutes.
     assert!(started.elapsed() < Duration::from_secs(1));
 }
+
+/// What comes to a route under another spelling is led around what that route does beside letting somebody in.
+#[test]
+fn a_route_protects_as_another_one_where_that_does_no_more() {
+    let here = route("/files/{name}", &[], &[]);
+    let like = |change: &dyn Fn(&mut Route)| {
+        let mut other = route("/**", &[], &[]);
+        change(&mut other);
+        here.protects_as(&other)
+    };
+    assert!(like(&|_| {}) && like(&|other| other.rule = Rule::Public));
+    assert!(!like(&|other| other.revocation.mode = RevocationMode::Tracked));
+    assert!(!like(&|other| other.auth = crate::route::Auth::new(vec![crate::route::Proof::Issuer(0)])));
+    let on_success =
+        crate::route::OnSuccess { tokens: None, session: None, claims: Vec::new(), client_id: Arc::from("app") };
+    assert!(!like(&|other| (other.rule, other.on_success) = (Rule::Public, Some(on_success.clone()))));
+}

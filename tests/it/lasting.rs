@@ -1,6 +1,8 @@
 //! Answers that last: cut off within a second when the token that permitted them ends.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -122,6 +124,48 @@ fn an_upload_that_lasts_ends_with_its_token() {
             assert!(stays.goes_on().is_none());
         }
     }
+}
+
+/// A client that is faster than the service is never waited for, and its upload may last as long.
+#[test]
+fn an_upload_that_its_service_takes_slowly_ends_with_its_token() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&taken);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(read @ 1..) = stream.read(&mut piece) {
+                counted.fetch_add(read, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    let routes = r#"
+  - { id: me, match: { path: "/me/**" }, upstream: echo, access: authenticated, limits: { body: 2GiB } }
+"#;
+    let gateway = Gateway::start(&with_store(address, "memory:", "", routes));
+    let gone = token(&json!({ "jti": "goes" }));
+    let mut client = gateway.client();
+    client.write(format!(
+        "POST /me/x HTTP/1.1\r\nhost: gw.test\r\nauthorization: Bearer {gone}\r\ncontent-length: 2000000000\r\n\r\n"
+    ));
+    let mut sending = client.stream.try_clone().expect("a second handle");
+    let sender = std::thread::spawn(move || {
+        let (piece, mut sent) = (vec![b'x'; 64 * 1024], 0_u64);
+        while sending.write_all(&piece).is_ok() {
+            sent += piece.len() as u64;
+        }
+        sent
+    });
+    until("it has lasted", || taken.load(Ordering::Relaxed) > 2_000_000);
+    assert_eq!(gateway.admin("POST", "/revocations", r#"{"jti":"goes"}"#).status, 200);
+    let answer = client.read();
+    assert_eq!(answer.status, 401, "{}", answer.text());
+    assert_eq!(gateway.line_of(&answer)["outcome"], "taken_back");
+    drop(client);
+    assert!(sender.join().expect("it ends") < 2_000_000_000);
 }
 
 /// Who cannot be told from one that was taken back is not told to throw its token away.
