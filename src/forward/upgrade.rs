@@ -6,8 +6,8 @@
 //!    asked for; the service's connection is never used again.
 //! 3. What permitted the request has to go on to hold: when its token ends, or is taken back, the client
 //!    is told with a Close of 1008 (RFC 6455 §7.4) where a frame may stand, and both connections end.
-//! 4. Silence in both directions ends it after `tunnel_timeout`, and sooner where the client has ended its half: what becomes
-//!    of a stream of HTTP/2 after that, nobody is told. A gateway that drains, or a listener that
+//! 4. Silence in both directions ends it after `tunnel_timeout`, and sooner where the client has ended its half, or the service
+//!    takes no more: what becomes of a stream of HTTP/2 after that, nobody is told. A gateway that drains, or a listener that
 //!    is closed, says 1001: clients come back, to another one.
 //! 5. Whoever reads slowly slows the other side down; what waits for them holds no buffer.
 
@@ -35,7 +35,7 @@ use crate::stream::say;
 
 /// What is read at once.
 const READ: usize = 16 * 1024;
-/// Longest silence of a service whose client has ended its half.
+/// Longest silence of a service that hears nothing more.
 const HALF: Duration = Duration::from_secs(5);
 /// Close, of a server, with 1001 (going away) and with 1008 (policy violation); RFC 6455 §§ 5.5.1, 7.4.1.
 const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
@@ -90,7 +90,7 @@ impl Way {
         Self { buffer: BytesMut::from(before), moved: 0, is_over: false, is_shut: false }
     }
 
-    /// Moves what can be moved; ready when the end was handed on.
+    /// Moves what can be moved; ready when the end was handed on, or nobody takes more.
     fn poll<F: AsyncRead + Unpin, T: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -99,10 +99,11 @@ impl Way {
     ) -> Poll<io::Result<()>> {
         loop {
             while !self.buffer.is_empty() {
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
+                let Ok(written @ 1..) = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer)) else {
+                    (self.is_over, self.is_shut) = (true, true);
+                    self.buffer.clear();
+                    break;
+                };
                 seen(self.buffer.get(..written).unwrap_or_default());
                 self.buffer.advance(written);
                 self.moved += written as u64;
@@ -110,13 +111,13 @@ impl Way {
             self.buffer = BytesMut::new();
             if self.is_over {
                 if !self.is_shut {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    drop(ready!(Pin::new(&mut *to).poll_shutdown(cx)));
                     self.is_shut = true;
                 }
                 return Poll::Ready(Ok(()));
             }
             // TLS holds records back; whether all are gone does not matter for what is read next.
-            let _flushed = Pin::new(&mut *to).poll_flush(cx)?;
+            let _flushed = Pin::new(&mut *to).poll_flush(cx);
             let mut room = [const { MaybeUninit::uninit() }; READ];
             let mut read = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut *from).poll_read(cx, &mut read))?;
@@ -157,7 +158,7 @@ impl Tunnel {
             let to_service = up.poll(cx, (&mut *client, &mut service.stream), |_| {});
             let to_client = down.poll(cx, (&mut service.stream, &mut *client), |bytes| frames.pass(bytes));
             match (to_service, to_client) {
-                // A service that ends has nothing to answer to what may still come, and a broken side none to give.
+                // A service that ends has nothing to answer to what may still come; one that takes no more may have said why.
                 (_, Poll::Ready(_)) | (Poll::Ready(Err(_)), _) => return Poll::Ready(None),
                 (Poll::Ready(Ok(())) | Poll::Pending, Poll::Pending) => {}
             }

@@ -334,6 +334,38 @@ fn a_client_that_leaves_takes_the_service_s_connection_with_it() {
     assert_eq!(service.read(&mut head).expect("the end"), 0);
 }
 
+// What a service said before it went (a Close with its reason, say) is the client's, whoever noticed first that it is gone.
+#[test]
+fn what_a_service_said_before_it_went_arrives_though_it_takes_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let gateway = Gateway::start(&config(listener.local_addr().expect("an address"), ROUTES));
+    let mut stream = TcpStream::connect(gateway.address).expect("a connection");
+    let mut client = Client::on(stream.try_clone().expect("the same"));
+    client.write(asks("/raw/x", ""));
+    let (mut service, _) = listener.accept().expect("a connection");
+    assert!(service.read(&mut [0; 4096]).expect("the head") > 0);
+    service.write_all(format!("{SWITCH}\r\n").as_bytes()).expect("written");
+    assert_eq!(client.read_to_head().status, 101);
+    // What stands in its own buffer is lost when it goes: that is little.
+    socket2::SockRef::from(&service).set_send_buffer_size(8 * 1024).expect("a small buffer");
+    service.set_write_timeout(Some(Duration::from_millis(300))).expect("a limit");
+    let mut said = 0;
+    while let Ok(written) = service.write(&[7; 4096]) {
+        said += written;
+    }
+    client.write("something that it does not read");
+    until("the service has it unread", || service.peek(&mut [0]).is_ok());
+    drop(service);
+    // The gateway hears that it is gone when it says this.
+    client.write("more");
+    let mut heard = 0;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+    while let Ok(read @ 1..) = stream.read(&mut vec![0; 64 * 1024]) {
+        heard += read;
+    }
+    assert!(heard + 64 * 1024 >= said, "{heard} of {said} bytes");
+}
+
 #[test]
 fn idle_sockets_hold_little_memory() {
     let gateway = start();
