@@ -181,3 +181,17 @@ fn a_logout_token_that_is_none_ends_nothing() {
     assert_eq!(say(&gateway, &signed(&json!({ "sid": "s-1" }))).status, 200);
     assert_eq!(gateway.get("/me/x", Some(&good)).status, 401);
 }
+
+// Everybody may post to it, and each time a signature is checked.
+#[test]
+fn how_often_one_client_says_that_a_login_has_ended_can_be_limited() {
+    let (redis, upstream) = (Redis::start(), Upstream::echo());
+    let gateway = start_with(&upstream, &redis.url(), ", rate_limit: { key: client_ip, limit: 3/hour }");
+    for _ in 0..3 {
+        assert_eq!(say(&gateway, "rubbish").status, 400);
+    }
+    let answer = say(&gateway, &signed(&json!({ "sid": "s-1" })));
+    assert_eq!(answer.status, 429);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(gateway.line_of(&answer)["route"], "issuers.backchannel_logout");
+}

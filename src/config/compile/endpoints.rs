@@ -75,7 +75,9 @@ pub fn compile(config: &Config, mistakes: &mut Mistakes) -> Endpoints {
     if let Some(section) = &config.revocation.backchannel_logout {
         let owner = section.path.with("issuers".to_owned());
         let endpoint = Endpoint::BackchannelLogout;
-        all.push((route(config, &owner, endpoint, &section.path), endpoint));
+        let mut route = route(config, &owner, endpoint, &section.path);
+        route.value.rate_limit.clone_from(&section.rate_limit);
+        all.push((route, endpoint));
     }
     Endpoints { all }
 }

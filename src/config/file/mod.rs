@@ -120,6 +120,8 @@ section! {
         /// What one ends that names a login and its subject: `login`; or `subject` as well, all that was issued to it up to
         /// then: for issuers whose access tokens have no `sid`.
         default ends: Ends = "login",
+        /// How often one client may post to it, by `client_ip`. Left out: as often as they like.
+        optional rate_limit: RateLimit,
     }
 }
 
