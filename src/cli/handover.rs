@@ -4,6 +4,7 @@
 //!    the same arguments, and given the sockets that clients connect to (`LISTEN_FDS`).
 //! 2. When it serves it says so, on the other end of its standard input; then this one drains.
 //! 3. If it ends before that, or takes too long, nothing has changed. If this one is told to end meanwhile, both do.
+//! 4. A service manager that is told of such things (`manager`) hears it from the one that it knows.
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
@@ -114,18 +115,18 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Waits until it serves.
+    /// Waits until it serves; its id.
     ///
     /// # Errors
     /// Why it does not; then it has ended.
-    pub async fn serves(mut self) -> Result<(), String> {
+    pub async fn serves(mut self) -> Result<u32, String> {
         let mut said = [0; SERVES.len()];
         let talk = self.talk.take().and_then(|talk| tokio::net::UnixStream::from_std(talk).ok());
         let mut talk = talk.ok_or("it cannot be listened to")?;
         match timeout(READY, talk.read_exact(&mut said)).await {
             Ok(Ok(_)) if said == *SERVES => {
                 self.serves = true;
-                Ok(())
+                Ok(self.child.id())
             }
             Ok(Ok(_)) => Err("it did not say that it serves".to_owned()),
             Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => Err(format!("it ended: {}", self.end())),

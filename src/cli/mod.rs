@@ -7,6 +7,7 @@ mod explain;
 mod handover;
 mod http;
 mod keys;
+mod manager;
 mod policy;
 mod revocations;
 mod revoke;

@@ -55,8 +55,10 @@ impl Run {
         let workers = self.workers.map_or(cores, usize::from);
         let served = runtime.block_on(async {
             let serving = Serving::start(compiled, workers, inherited).await?;
-            if let Some(predecessor) = predecessor {
-                predecessor.serves();
+            match predecessor {
+                // Which tells the manager: until then that one is the service.
+                Some(predecessor) => predecessor.serves(),
+                None => serving.tell_manager().await,
             }
             serving.until_told(Some(file), signals).await
         });

@@ -3,8 +3,11 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 
@@ -132,6 +135,64 @@ fn a_program_that_cannot_start_takes_nobodys_place() {
     until("it is told", || gateway.lines().iter().any(|line| line.contains("it ended: exit status: 78")));
     assert_eq!(gateway.get("/open/x", None).status, 200);
     assert_eq!(gateway.admin("GET", "/readyz", "").status, 200);
+}
+
+/// A service manager's socket, and what it heard.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Manager {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        Self { socket, path, _folder: folder }
+    }
+
+    /// The next message, which no other one comes before.
+    fn hears(&self) -> String {
+        let mut message = [0; 1024];
+        let length = self.socket.recv(&mut message).expect("a message");
+        String::from_utf8(message[..length].to_vec()).expect("text")
+    }
+}
+
+// systemd ends all of a service with the process that it knows, so it has to know the one that serves.
+#[test]
+fn a_service_manager_is_told_which_process_serves_and_by_what() {
+    let (manager, upstream) = (Manager::start(), Upstream::echo());
+    let yaml = config(upstream.address, "");
+    let gateway = Gateway::start_under(&yaml, &manager.path);
+    assert_eq!(manager.hears(), "READY=1\nSTATUS=serving, configuration 1\n");
+    assert!(gateway.reload(&yaml.replacen("version: 1", "version: 1 # the same", 1)));
+    let again = manager.hears();
+    assert!(again.starts_with("RELOADING=1\nMONOTONIC_USEC=") && again.lines().count() == 2, "{again}");
+    assert_eq!(manager.hears(), "READY=1\nSTATUS=serving, configuration 2\n");
+    assert!(!gateway.reload(&yaml.replacen("version: 1", "version: 2", 1)));
+    assert!(manager.hears().starts_with("RELOADING=1\n"));
+    let refused = manager.hears();
+    let first = "READY=1\nSTATUS=configuration refused: ";
+    assert!(
+        refused.starts_with(first) && refused.contains("gateway.yaml:2:10: version") && refused.lines().count() == 2,
+        "{refused}"
+    );
+    assert!(gateway.reload(&yaml));
+    (0..2).for_each(|_| drop(manager.hears()));
+    signal(gateway.id(), "USR2");
+    // From the process that the manager knows; the other one says nothing until then.
+    let replaced = manager.hears();
+    until("another one has begun", || gateway.processes().len() == 2);
+    let process = *gateway.processes().last().expect("a process");
+    assert_eq!(replaced, format!("MAINPID={process}\n"));
+    signal(process, "HUP");
+    assert!(manager.hears().starts_with("RELOADING=1\n"));
+    assert_eq!(manager.hears(), "READY=1\nSTATUS=serving, configuration 2\n");
+    signal(process, "TERM");
+    assert_eq!(manager.hears(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000\nSTATUS=draining\n");
 }
 
 /// A process that ends with the test, whatever becomes of that.

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::Failure;
 use super::config_file::ConfigFile;
 use super::handover::Program;
+use super::manager;
 use crate::accept::listen::Inherited;
 use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
@@ -58,6 +59,8 @@ pub struct Serving {
     keepers: Running<Tls>,
     /// Checks of targets.
     checks: JoinSet<()>,
+    /// How long requests under way are waited for at the end.
+    drain_timeout: Duration,
 }
 
 /// What is kept up to date, and the tasks that do it.
@@ -150,6 +153,7 @@ impl Serving {
             refreshers,
             keepers,
             checks,
+            drain_timeout: limits.drain_timeout,
         })
     }
 
@@ -163,15 +167,23 @@ impl Serving {
         self.admin_address
     }
 
+    /// Tells the service manager that it serves.
+    pub async fn tell_manager(&self) {
+        manager::serves(self.workers.generation()).await;
+    }
+
     /// Serves until TERM or INT, or until another process has taken this one's place on USR2; then drains. A second one of
     /// them stops at once. `file` is read again on HUP, and when it changes.
     pub async fn until_told(mut self, file: Option<ConfigFile>, signals: Signals) -> Result<(), Failure> {
         let Signals { mut term, mut int, mut hup, mut usr2 } = signals;
         let program = Program::of_this_process();
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            () = self.follow(file, &mut hup, (&mut usr2, program)) => {}
+        let is_service = tokio::select! {
+            _ = term.recv() => true,
+            _ = int.recv() => true,
+            () = self.follow(file, &mut hup, (&mut usr2, program)) => false,
+        };
+        if is_service {
+            manager::drains(self.drain_timeout).await;
         }
         tracing::info!("draining: requests under way are answered, new connections are not taken");
         tokio::select! {
@@ -198,9 +210,10 @@ impl Serving {
             let is_told = tokio::select! {
                 _ = hup.recv() => true,
                 _ = usr2.recv() => match self.hand_over(program.clone()).await {
-                    Ok(()) => {
+                    Ok(process) => {
                         // Who asks from now on is answered by the other one.
                         self.admin_task.abort();
+                        manager::is_replaced_by(process).await;
                         return;
                     }
                     Err(reason) => {
@@ -222,12 +235,17 @@ impl Serving {
     /// Takes what the file says now; why not, which is told unless it is what was told `before`.
     async fn take(&mut self, file: &mut ConfigFile, before: Option<Refused>) -> Option<Refused> {
         file.begin();
+        // What was refused is tried again and again, which is no news.
+        if before.is_none() {
+            manager::reads_again().await;
+        }
         match self.replace(&file.path).await {
             Ok(files) => {
                 file.taken(files);
                 let generation = self.workers.generation();
                 let routes = self.gateway.routes.all().len();
                 tracing::info!(generation, routes, config = %file.path.display(), "configuration taken");
+                self.tell_manager().await;
                 None
             }
             Err(Failure::Runtime(reason) | Failure::Usage(reason) | Failure::Configuration(reason)) => {
@@ -236,14 +254,15 @@ impl Serving {
                     self.admin.refused();
                     let config = file.path.display();
                     tracing::error!(%config, reason, "configuration refused: nothing was changed");
+                    manager::goes_on(&reason).await;
                 }
                 Some(Refused { reason, at: clock::monotonic() })
             }
         }
     }
 
-    /// Has another process take this one's place.
-    async fn hand_over(&self, program: Option<Arc<Program>>) -> Result<(), String> {
+    /// Has another process take this one's place; its id.
+    async fn hand_over(&self, program: Option<Arc<Program>>) -> Result<u32, String> {
         Program::may_be_replaced(std::process::id(), Program::first_above().as_deref())?;
         let program = program.ok_or("the program's own file is not known")?;
         let admin = self.admin_listener.try_clone();

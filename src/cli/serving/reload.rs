@@ -57,6 +57,7 @@ impl Serving {
             self.move_admin(admin, listener);
         }
         self.listeners = listeners;
+        self.drain_timeout = limits.drain_timeout;
         Ok(files)
     }
 

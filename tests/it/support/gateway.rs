@@ -111,6 +111,12 @@ impl Gateway {
         std::fs::write(&new, format!("{seconds:+}")).and_then(|()| std::fs::rename(new, clock)).expect("a file");
     }
 
+    /// One that tells a service manager on this socket what becomes of it.
+    pub fn start_under(yaml: &str, socket: &Path) -> Self {
+        let socket = format!("NOTIFY_SOCKET={}", socket.display());
+        Self::start_by(&["env", &socket], prepared(yaml), &["--no-watch"])
+    }
+
     pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
         Self::start_by(&[], folder, arguments)
     }
