@@ -10,6 +10,7 @@
 //!    listeners and their connections. What is new is reached before requests see it, if it can be
 //!    reached within a moment.
 
+mod beside;
 mod reload;
 
 use std::net::{SocketAddr, TcpListener};
@@ -18,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use self::beside::{Running, end, keep, reach, spawn, watch_clock};
 use super::Failure;
 use super::config_file::ConfigFile;
 use super::handover::Program;
@@ -29,8 +31,7 @@ use crate::accept::tls::Tls;
 use crate::accept::{Listener, Workers};
 use crate::authenticate::keys::remote::RemoteKeys;
 use crate::clock;
-use crate::clock::steps::{self, Step};
-use crate::config::compile::{Background, Compiled, Kept};
+use crate::config::compile::{Compiled, Kept};
 use crate::forward::check;
 use crate::gateway::Gateway;
 use crate::observe::admin::{Admin, Shown};
@@ -40,8 +41,6 @@ use crate::observe::sink;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a file that was refused stands before it is read again, though nothing is seen to have changed.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
-/// How long a new store, and new published keys, may take before requests see them all the same.
-const REACHED: Duration = Duration::from_secs(5);
 
 /// A running gateway.
 pub struct Serving {
@@ -62,9 +61,6 @@ pub struct Serving {
     /// How long requests under way are waited for at the end.
     drain_timeout: Duration,
 }
-
-/// What is kept up to date, and the tasks that do it.
-type Running<T> = Vec<(Arc<T>, JoinHandle<()>)>;
 
 /// What a process is told from outside; listened for from before it says that it serves, since an early USR2 would end
 /// it.
@@ -311,77 +307,6 @@ fn bind_admin(address: SocketAddr, given: Option<TcpListener>) -> Result<TcpList
 fn serve_admin(admin: &Arc<Admin>, listener: &TcpListener) -> std::io::Result<JoinHandle<()>> {
     let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
     Ok(tokio::spawn(Arc::clone(admin).serve(listener)))
-}
-
-/// Starts what runs beside the requests; what keeps published keys up to date is to be ended.
-fn spawn(background: Background) -> Result<Running<RemoteKeys>, Failure> {
-    let Background { store, writer, tracker, keys } = background;
-    writer.map_or(Ok(()), crate::store::Writer::start).map_err(Failure::Runtime)?;
-    if let Some(driver) = store {
-        tokio::spawn(driver.run());
-    }
-    if let Some(tracker) = tracker {
-        tokio::spawn(tracker.run());
-    }
-    Ok(keys.into_iter().map(|(keys, refresher)| (keys, tokio::spawn(refresher.run()))).collect())
-}
-
-/// Tells of steps of the wall clock, for as long as the process serves.
-async fn watch_clock() {
-    let mut watch = steps::Watch::default();
-    loop {
-        match watch.look() {
-            None => {}
-            Some(Step::Forward(by)) => {
-                let seconds = by.as_secs();
-                tracing::warn!(seconds, "the wall clock was set forward, or the machine slept");
-            }
-            Some(Step::Back(by)) => tracing::error!(
-                seconds = by.as_secs(),
-                "the wall clock was set back: what it saw end stays ended until it shows that time again, or a restart"
-            ),
-            Some(Step::Undone) => tracing::info!("the wall clock goes on from before its last step"),
-        }
-        sleep(LOOK).await;
-    }
-}
-
-fn end<T>(running: Running<T>) {
-    for (_, task) in running {
-        task.abort();
-    }
-}
-
-/// Waits for the store and the keys of a gateway, for a while.
-async fn reach(gateway: &Gateway) {
-    let authenticator = &gateway.authenticator;
-    let is_there = || {
-        authenticator.store().is_none_or(|store| store.trouble().is_none())
-            && authenticator.issuers().iter().all(|issuer| issuer.keys.current().is_ok())
-    };
-    let there = async {
-        while !is_there() {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    if timeout(REACHED, there).await.is_err() {
-        tracing::warn!("the store, or keys, of the new configuration are not reached: what needs them answers 503");
-    }
-}
-
-/// Keeps the certificates of these listeners up to date, and no others.
-fn keep(listeners: &[Listener], before: Running<Tls>) -> Running<Tls> {
-    let mut before = before;
-    let mut keepers = Vec::new();
-    for tls in listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-        let known = before.iter().position(|(known, _)| Arc::ptr_eq(known, tls));
-        keepers.push(match known {
-            Some(place) => before.swap_remove(place),
-            None => (Arc::clone(tls), tokio::spawn(Arc::clone(tls).keep())),
-        });
-    }
-    end(before);
-    keepers
 }
 
 fn shown(gateway: &Arc<Gateway>, workers: &Workers, listeners: &[Listener]) -> Shown {

@@ -4,7 +4,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Serving, bind_admin, end, keep, reach, serve_admin, shown, spawn, tell};
+use super::beside::{end, keep, reach, spawn};
+use super::{Serving, bind_admin, serve_admin, shown, tell};
 use crate::accept::tls::Tls;
 use crate::accept::{Limits, Listener};
 use crate::cli::Failure;
