@@ -90,7 +90,13 @@ fn health_pages_and_unknown_pages() {
     assert_eq!((ready.status, ready.json()["ready"].as_bool()), (200, Some(true)));
     assert_eq!(gateway.admin("GET", "/", "").status, 404);
     let refused = gateway.admin("DELETE", "/revocations", "");
-    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, POST")));
+    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD, POST")));
+    // RFC 9110 §9.1: whoever has GET has HEAD.
+    for page in ["/livez", "/readyz", "/metrics", "/revocations?jti=x"] {
+        let mut client = Client::connect(gateway.admin);
+        client.write(format!("HEAD {page} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+        assert_eq!(client.read_to_head().status, 200, "{page}");
+    }
     // The pages are not on the clients' address.
     for path in ["/livez", "/readyz", "/metrics", "/revocations"] {
         assert_eq!(gateway.get(path, None).status, 404, "{path}");

@@ -114,14 +114,16 @@ impl Admin {
         match (path.as_str(), request.method()) {
             ("/livez", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
             ("/readyz", &Method::GET | &Method::HEAD) => self.readiness(),
-            ("/metrics", &Method::GET) => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
-            ("/revocations", &Method::GET) => {
+            ("/metrics", &Method::GET | &Method::HEAD) => {
+                text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics())
+            }
+            ("/revocations", &Method::GET | &Method::HEAD) => {
                 let shown = self.shown.load_full();
                 revocations::look_up(&shown.gateway, request.uri().query().unwrap_or_default()).await
             }
             ("/revocations", &Method::POST) => self.revoke(request).await,
-            ("/livez" | "/readyz" | "/metrics", _) => not_allowed("GET"),
-            ("/revocations", _) => not_allowed("GET, POST"),
+            ("/livez" | "/readyz" | "/metrics", _) => not_allowed("GET, HEAD"),
+            ("/revocations", _) => not_allowed("GET, HEAD, POST"),
             _ => problem(StatusCode::NOT_FOUND, "pages: /livez, /readyz, /metrics, /revocations"),
         }
     }
