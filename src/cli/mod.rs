@@ -5,6 +5,7 @@ mod config_file;
 mod demo;
 mod explain;
 mod handover;
+mod healthcheck;
 mod http;
 mod keys;
 mod manager;
@@ -63,6 +64,8 @@ enum Command {
     Keys(keys::Keys),
     /// Take a token, a login or a subject back, through a running gateway.
     Revoke(revoke::Revoke),
+    /// Ask a running gateway whether it is ready.
+    Healthcheck(healthcheck::Healthcheck),
     /// See what is taken back.
     #[command(subcommand)]
     Revocations(revocations::Revocations),
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Token(token) => token.run(),
         Command::Keys(keys) => keys.run(),
         Command::Revoke(revoke) => revoke.run(),
+        Command::Healthcheck(healthcheck) => healthcheck.run(),
         Command::Revocations(revocations) => revocations.run(),
         Command::Routes(routes) => routes.run(),
         Command::Explain(explain) => explain.run(),

@@ -5,8 +5,10 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{PROGRAM, customer, token};
-use crate::support::{Gateway, Upstream, config};
+use crate::support::gateway::{PROGRAM, customer, token, with_store};
+use crate::support::redis::Redis;
+use crate::support::upstream::deaf;
+use crate::support::{Gateway, Upstream, config, until};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(PROGRAM).args(arguments).current_dir(folder).env_remove("BEARWARD_CONFIG").output().expect("runs")
@@ -380,4 +382,34 @@ fn threat_65_a_file_made_to_be_too_much_takes_little_memory() {
         assert_eq!(code, "78", "{number}: {}", said(&out));
         assert!(memory.parse::<u64>().expect("KiB") < 64 * 1024, "{number}: {memory} KiB");
     }
+}
+
+// In an image there may be nothing else that could ask, and exit codes are all that Docker and Kubernetes look at.
+#[test]
+fn whether_a_gateway_is_ready_is_an_exit_code_and_why_not_is_said() {
+    let (redis, upstream) = (Redis::start(), Upstream::echo());
+    let gateway = Gateway::start(&with_store(upstream.address, &redis.url(), "", ""));
+    let folder = tempfile::tempdir().expect("a folder");
+    let asked = |address: &dyn std::fmt::Display, more: &[&str]| {
+        let output = run(folder.path(), &[&["healthcheck", "--admin", &address.to_string()], more].concat());
+        (output.status.code(), said(&output))
+    };
+    until("it is ready", || asked(&gateway.admin, &[]) == (Some(0), "ready\n".to_owned()));
+    // The address is that of a configuration, where none is named.
+    let yaml = format!("version: 1\nadmin: {{ address: \"{}\" }}\n", gateway.admin);
+    std::fs::write(folder.path().join("gateway.yaml"), yaml).expect("a file");
+    assert_eq!(run(folder.path(), &["healthcheck"]).status.code(), Some(0));
+    let port = redis.kill();
+    let is_told =
+        |(code, said): (Option<i32>, String)| code == Some(1) && said.starts_with("not ready (503): the store is away");
+    until("it is not ready", || is_told(asked(&gateway.admin, &[])));
+    assert_eq!(asked(&gateway.admin, &["--live"]), (Some(0), "live\n".to_owned()));
+    let _redis = Redis::start_on(port);
+    until("it is ready again", || asked(&gateway.admin, &[]).0 == Some(0));
+    let address = gateway.admin;
+    drop(gateway);
+    assert!(matches!(asked(&address, &[]), (Some(1), said) if said.contains("cannot be reached")));
+    let (_held, address) = deaf();
+    let (code, said) = asked(&address, &["--timeout", "200ms"]);
+    assert!(code == Some(1) && said.contains("gave no answer within 200ms"), "{said}");
 }
