@@ -157,8 +157,9 @@ impl Connected {
             let sent = clock::monotonic();
             let told = self.send(pipeline).await.and_then(|replies| self.learn(&reads, replies.into_iter()));
             match told {
-                // Of a cluster it does not say which slots are settled.
-                Ok(()) if matches!(self.shared.share, Share::Part(..)) => {}
+                // SECURITY: it renews no lease, and nothing may count for longer than that lasts. Of a cluster it does not say
+                // which slots are settled.
+                Ok(()) if matches!(self.shared.share, Share::Part(..) | Share::Whole(Some(_))) => {}
                 Ok(()) => self.generation.prove(sent),
                 Err(reason) => self.give_up(&reason),
             }
