@@ -30,12 +30,16 @@ struct Field {
 
 impl Field {
     fn start(count: usize) -> Self {
+        Self::start_with(count, "300ms")
+    }
+
+    fn start_with(count: usize, max_staleness: &str) -> Self {
         let (redis, upstream) = (Redis::start(), Upstream::echo());
         let nodes: Vec<Node> = (0..count)
             .map(|_| {
                 let network = Fault::before(redis.port);
                 let yaml = with_store(upstream.address, &network.url(), "", ROUTES)
-                    .replace("revocation: { keys", "revocation: { max_staleness: 300ms, keys");
+                    .replace("revocation: { keys", &format!("revocation: {{ max_staleness: {max_staleness}, keys"));
                 Node { network, gateway: Gateway::start(&yaml), is_stopped: false }
             })
             .collect();
@@ -150,6 +154,34 @@ fn a_gateway_that_cannot_confirm_is_outwaited_and_serves_nobody_then() {
 }
 
 // `BEARWARD_TURNS` sets how often.
+// What a look-up is told is as new as what a renewal is told, and a revoker counts from the renewal.
+#[test]
+fn a_look_up_after_the_last_renewal_lets_nobody_serve_for_longer_than_the_lease() {
+    let field = Field::start_with(2, "4s");
+    let [_, goes] = field.nodes.as_slice() else { panic!("two") };
+    let known = token(&json!({ "jti": "l-1" }));
+    field.nodes.iter().for_each(|node| assert_eq!(node.status(&known), 200));
+    let pid = format!("-{}-", goes.gateway.id());
+    let names_of_all = field.redis.command(&["HKEYS", "bearward:leases"]);
+    let name = names_of_all.lines().find(|name| name.contains(&pid)).expect("a lease").to_owned();
+    let lease = || field.redis.command(&["HGET", "bearward:leases", &name]);
+    let before = lease();
+    until("it is renewed", || lease() != before);
+    // New ones are looked up until shortly before the next renewal, which is a quarter of `max_staleness` later.
+    let renewed = Instant::now();
+    for number in 0.. {
+        assert_eq!(goes.status(&token(&json!({ "jti": format!("n-{number}") }))), 200);
+        if renewed.elapsed() > Duration::from_millis(850) {
+            break;
+        }
+    }
+    goes.network.set(Network::Silent);
+    let (status, answer, _) = field.revoke("l-1", "all");
+    assert_eq!(status, 200, "{answer}");
+    assert!(names(&answer, "outwaited").iter().any(|name| name.contains(&pid)), "{answer}");
+    assert_eq!(goes.status(&known), 503);
+}
+
 #[test]
 fn in_random_partitions_nobody_is_let_in_after_all_have_acknowledged() {
     let turns = std::env::var("BEARWARD_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
