@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::fault::{Fault, Network};
 use crate::support::gateway::{PROGRAM, get, token, with_store};
 use crate::support::redis::Redis;
-use crate::support::{Client, Gateway, Upstream, until};
+use crate::support::{Client, Gateway, Upstream, now, until};
 
 const ROUTES: &str = r#"
   - { id: open, match: { path: "/open/**" }, upstream: echo, access: public }
@@ -180,6 +180,30 @@ fn a_look_up_after_the_last_renewal_lets_nobody_serve_for_longer_than_the_lease(
     assert_eq!(status, 200, "{answer}");
     assert!(names(&answer, "outwaited").iter().any(|name| name.contains(&pid)), "{answer}");
     assert_eq!(goes.status(&known), 503);
+}
+
+// As behind Sentinels, where the primary that has it is lost while others are waited for: the next one never had it.
+#[test]
+fn what_the_store_loses_while_all_are_waited_for_is_written_again() {
+    let field = Field::start_with(2, "2s");
+    for (order, key) in [
+        (json!({ "jti": "w-1", "ack": "all" }), "blacklist:w-1"),
+        (json!({ "sub": "kim", "ack": "all" }), "logout:kim"),
+    ] {
+        field.nodes.iter().for_each(Node::wait_until_ready);
+        let known = token(&json!({ "jti": "w-1", "sub": "kim", "iat": now() - 5 }));
+        field.nodes[1].network.set(Network::Silent);
+        let answer = std::thread::scope(|scope| {
+            let revoked = scope.spawn(|| field.nodes[0].gateway.admin("POST", "/revocations", &order.to_string()));
+            until("it is written", || field.redis.command(&["EXISTS", key]).trim() == "1");
+            assert_eq!(field.redis.command(&["DEL", key]).trim(), "1");
+            revoked.join().expect("an answer")
+        });
+        assert_eq!((answer.status, answer.json()["acknowledged_by"].as_str()), (200, Some("all")), "{}", answer.text());
+        assert_eq!(field.nodes[0].status(&known), 401, "{key}");
+        field.redis.command(&["DEL", key]);
+        field.nodes[1].network.set(Network::Whole);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ::redis::Cmd;
+use ::redis::{Cmd, Value};
 
 use super::cluster::Fleet;
 use super::{Link, Way, lease};
@@ -70,13 +70,38 @@ impl Link {
             }
             Ack::Replica => self.replicated(key, strengthen(key, mark, expires_at, true)).await,
             Ack::All => match &self.way {
-                Way::One(_) => {
-                    self.mark(key, mark, expires_at).await?;
-                    self.applied().await
-                }
+                Way::One(_) => self.revoke_here(key, (mark, expires_at)).await,
                 Way::Many(fleet) => self.revoke_in(fleet, key, (mark, expires_at)).await,
             },
         }
+    }
+
+    /// The same at the one primary. Behind Sentinels another one may have taken its place that never had the mark, before every
+    /// gateway has said that it applied what it was told: then it is written again.
+    async fn revoke_here(&self, key: &str, (mark, expires_at): (Mark, u64)) -> Result<Acknowledged, StoreError> {
+        for _ in 0..WRITES {
+            self.mark(key, mark, expires_at).await?;
+            let acknowledged = self.applied().await?;
+            if self.says(key, mark).await? || expires_at <= clock::unix_millis(clock::wall()) {
+                return Ok(acknowledged);
+            }
+        }
+        Err(StoreError::Unconfirmed("the store loses what it is told".to_owned()))
+    }
+
+    /// Whether a key says what a mark says.
+    async fn says(&self, key: &str, mark: Mark) -> Result<bool, StoreError> {
+        let mut look = ::redis::cmd(match mark {
+            Mark::Presence => "EXISTS",
+            Mark::NotBefore(_) => "GET",
+        });
+        look.arg(key);
+        let said = self.command(key, look).await.map_err(|error| StoreError::Unconfirmed(error.to_string()))?;
+        Ok(match mark {
+            Mark::Presence => matches!(said, Value::Int(1)),
+            Mark::NotBefore(_) => matches!(said, Value::BulkString(said)
+                if std::str::from_utf8(&said).is_ok_and(|said| mark.is_said_by(said))),
+        })
     }
 
     /// The same in a cluster. A slot may get another primary, one that has not heard of what was written a moment ago, before
