@@ -94,6 +94,21 @@ fn a_file_that_cannot_be_the_store_ends_the_start_with_words() {
     assert!(said.contains("folder.db` cannot be opened"), "{said}");
 }
 
+#[test]
+fn a_store_whose_end_is_missing_is_told_and_ends_nobody_who_serves_by_another() {
+    let (upstream, folder) = (Upstream::echo(), tempfile::tempdir().expect("a folder"));
+    let (whole, half) = (folder.path().join("whole.db"), folder.path().join("half.db"));
+    let gateway = Gateway::start_with(&config(&upstream, &whole), &["--no-watch"]);
+    let one = token(&json!({ "jti": "one" }));
+    revoke(&gateway, &json!({ "token": one }));
+    let bytes = std::fs::read(&whole).expect("the file");
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).expect("a file");
+    assert!(!gateway.reload(&config(&upstream, &half)), "it is refused");
+    assert_eq!((status(&gateway, &one), status(&gateway, &token(&json!({ "jti": "two" })))), (401, 200));
+    let said = refused(&config(&upstream, &half));
+    assert!(said.contains("half.db` cannot be opened") && said.contains("damaged"), "{said}");
+}
+
 // `BEARWARD_TURNS` sets how often.
 #[test]
 fn nothing_that_was_acknowledged_is_forgotten_by_a_kill() {

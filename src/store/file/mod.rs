@@ -16,6 +16,7 @@ mod transaction;
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -312,7 +313,14 @@ impl Writer {
     }
 }
 
+/// Opens the file, or makes it. The library panics over one whose end is missing: that is a file that cannot be opened, and
+/// no reason to end what serves by another one.
 fn open(path: &Path) -> Result<Database, redb::Error> {
+    let damaged = |_| Err(redb::Error::Corrupted("it is damaged".to_owned()));
+    catch_unwind(|| open_whole(path)).unwrap_or_else(damaged)
+}
+
+fn open_whole(path: &Path) -> Result<Database, redb::Error> {
     // Readable by its owner alone: it names subjects.
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
