@@ -3,10 +3,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::HOST;
-use http::{Method, Request};
-use http_body_util::Full;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -34,13 +30,10 @@ impl Healthcheck {
     pub fn run(self) -> Result<(), Failure> {
         let address = self.admin.map_or_else(|| self.config.admin(), Ok)?;
         let page = if self.live { "/livez" } else { "/readyz" };
-        let request = Request::builder().method(Method::GET).uri(page).header(HOST, &address);
-        let request = request.body(Full::new(Bytes::new()));
-        let request = request.map_err(|error| Failure::Usage(format!("`{address}` is no address: {error}")))?;
-        let asked = async { timeout(self.timeout, super::http::send(&address, request)).await };
+        let asked = async { timeout(self.timeout, super::http::get(&address, page)).await };
         let answer = super::runtime()?.block_on(asked);
         let late = || Failure::Runtime(format!("{address} gave no answer within {:?}", self.timeout));
-        let answer = answer.map_err(|_| late())?.map_err(Failure::Runtime)?;
+        let answer = answer.map_err(|_| late())??;
         if answer.status().is_success() {
             return print(if self.live { "live\n" } else { "ready\n" });
         }

@@ -1,14 +1,27 @@
 //! A small HTTP/1.1 client for commands: one request, one answer, one connection.
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::Failure;
+
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Asks for a page of `address`, and reads the whole answer.
+///
+/// # Errors
+/// `Usage` where that is no address; `Runtime` for what [`send`] says.
+pub async fn get(address: &str, target: &str) -> Result<Response<Bytes>, Failure> {
+    let request = Request::builder().uri(target).header(HOST, address).body(Full::new(Bytes::new()));
+    let request = request.map_err(|error| Failure::Usage(format!("`{address}` is no address: {error}")))?;
+    send(address, request).await.map_err(Failure::Runtime)
+}
 
 /// Sends a request to `address` and reads the whole answer.
 ///

@@ -1,9 +1,6 @@
 //! `bearward revocations list`: what is taken back now, as a running gateway sees it.
 
-use bytes::Bytes;
-use http::header::HOST;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use http::StatusCode;
 use serde_json::Value;
 
 use super::{ConfigPath, Failure, print};
@@ -100,10 +97,7 @@ impl List {
         let mut after = String::new();
         loop {
             let target = format!("/revocations?kind={}&after={}", kind.name(), percent::encode(&after));
-            let request = Request::builder().method(Method::GET).uri(target).header(HOST, address);
-            let request = request.body(Full::new(Bytes::new()));
-            let request = request.map_err(|error| Failure::Usage(format!("`{address}` is no address: {error}")))?;
-            let answer = super::http::send(address, request).await.map_err(Failure::Runtime)?;
+            let answer = super::http::get(address, &target).await?;
             let page: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
             let detail = || page.get("detail").and_then(Value::as_str).unwrap_or("no reason was given").to_owned();
             match answer.status() {
